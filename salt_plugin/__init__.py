@@ -1,0 +1,24 @@
+"""SALT video pretraining as a method of Lightly.
+
+Importing this package loads no torch, so that launching and planning start fast; the names
+below are resolved at first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from salt_plugin.models.checkpoint import load_encoder as load_encoder
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_encoder"]
+
+_LAZY = {"load_encoder": "salt_plugin.models.checkpoint"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
