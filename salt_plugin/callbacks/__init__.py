@@ -1,0 +1,9 @@
+"""What happens beside the steps of a stage: accounts, metrics, progress, checkpoints."""
+
+from salt_plugin.callbacks.accounts import Accounts
+from salt_plugin.callbacks.checkpoints import Checkpoints
+from salt_plugin.callbacks.metrics import Metrics
+from salt_plugin.callbacks.progress import Progress
+from salt_plugin.callbacks.skipped import SkippedFiles
+
+__all__ = ["Accounts", "Checkpoints", "Metrics", "Progress", "SkippedFiles"]

@@ -1,0 +1,67 @@
+"""The checkpoint that a stage resumes from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from salt_plugin.errors import CheckpointError
+from salt_plugin.masks import Batch
+
+
+class Checkpoints(Callback):
+    """Writes `last.ckpt` every so many steps, to another name first, so that it is never torn.
+
+    It has to stand last among the callbacks: it saves their state.
+
+    Args:
+        path: The file.
+        every_n_steps: How often.
+    """
+
+    def __init__(self, path: Path, every_n_steps: int) -> None:
+        self.path = path
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Saves when it is time."""
+        if trainer.global_step % self.every_n_steps == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the last step."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        unfinished = self.path.with_suffix(".tmp")
+        trainer.save_checkpoint(unfinished)
+        if trainer.is_global_zero:
+            os.replace(unfinished, self.path)
+
+
+def steps_done(path: Path) -> int:
+    """Returns the optimiser steps in a checkpoint, 0 where there is none.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    if not path.is_file():
+        return 0
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be resumed from ({type(error).__name__}: {error}); delete it to start "
+            "this stage again, or choose another hydra.run.dir"
+        ) from None

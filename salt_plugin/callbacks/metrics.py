@@ -1,0 +1,129 @@
+"""Metrics of every step, as CSV and for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.utils.tensorboard import SummaryWriter
+
+from salt_plugin.callbacks.accounts import Accounts
+from salt_plugin.masks import Batch
+
+COLUMNS = (
+    "step",
+    "loss",
+    "lr",
+    "weight_decay",
+    "grad_norm",
+    "context_tokens",
+    "target_tokens",
+    "clips",
+    "flops",
+    "seconds",
+)
+FLUSH_EVERY = 50
+
+
+class Metrics(Callback):
+    """Writes `metrics.csv` and a TensorBoard log; a resumed stage continues both.
+
+    Rows that a killed run had written beyond its last checkpoint are cut back. Losses stay on
+    the device until a block of rows is written, so that logging does not wait for it.
+
+    Args:
+        folder: Folder of the stage.
+        accounts: Whose sums are written along.
+        start_step: Steps that were done before, when the stage resumes.
+    """
+
+    def __init__(self, folder: Path, accounts: Accounts, start_step: int) -> None:
+        self.path = folder / "metrics.csv"
+        self.tensorboard = folder / "tensorboard"
+        self.accounts = accounts
+        self.start_step = start_step
+        self._rows: list[dict[str, Any]] = []
+        self._writer: SummaryWriter | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens both files."""
+        if not trainer.is_global_zero:
+            return
+        kept = []
+        if self.start_step and self.path.is_file():
+            kept = [row for row in read_metrics(self.path) if row["step"] <= self.start_step]
+        with self.path.open("w", newline="") as file:
+            rows = csv.DictWriter(file, COLUMNS)
+            rows.writeheader()
+            rows.writerows(kept)
+        self._writer = SummaryWriter(str(self.tensorboard), purge_step=self.start_step + 1)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Takes the row of a step."""
+        if not trainer.is_global_zero:
+            return
+        group = trainer.optimizers[0].param_groups[0]
+        ledger = self.accounts.ledger
+        row = {
+            "step": trainer.global_step,
+            "loss": outputs["loss"].detach(),
+            "lr": group["lr"],
+            "weight_decay": group["weight_decay"],
+            "grad_norm": pl_module.grad_norm,
+            "context_tokens": sum(mask.context.shape[1] for mask in batch.masks),
+            "target_tokens": sum(mask.target.shape[1] for mask in batch.masks),
+            "clips": ledger.clips,
+            "flops": ledger.total_flops,
+            "seconds": round(ledger.seconds, 3),
+        }
+        self._rows.append(row)
+        if len(self._rows) >= FLUSH_EVERY:
+            self._flush()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Writes what a resume will count on."""
+        self._flush()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Writes what there is."""
+        self._flush()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the rest and closes."""
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        if self._writer is None or not self._rows:
+            return
+        for row in self._rows:
+            row["loss"] = float(row["loss"])
+            row["grad_norm"] = float(row["grad_norm"])
+            for name in ("loss", "lr", "weight_decay", "grad_norm"):
+                self._writer.add_scalar(name, row[name], row["step"])
+        self._writer.flush()
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerows(self._rows)
+        self._rows = []
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Returns the rows of a `metrics.csv`; a torn last line is left out."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    integers = {"step", "context_tokens", "target_tokens", "clips", "flops"}
+    return [{k: int(v) if k in integers else float(v) for k, v in row.items()} for row in rows]

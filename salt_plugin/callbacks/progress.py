@@ -1,0 +1,91 @@
+"""Progress that a person can read."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from salt_plugin.masks import Batch
+from salt_plugin.report.units import duration
+
+REFRESH_SECONDS = 0.5
+LINE_SECONDS = 30.0
+
+
+class Progress(Callback):
+    """One bar a stage, with loss, clips/s and time left; plain lines where there is no terminal.
+
+    Args:
+        title: Name of the stage.
+        total_steps: Its steps.
+        start_step: Steps that were done before, when the stage resumes.
+    """
+
+    def __init__(self, title: str, total_steps: int, start_step: int) -> None:
+        self.title = title
+        self.total_steps = total_steps
+        self.start_step = start_step
+        self.console = Console()
+        self._clips = 0
+        self._began = self._shown = 0.0
+        self._bar: Bar | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Shows the bar."""
+        self._began = self._shown = time.perf_counter()
+        if trainer.is_global_zero and self.console.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[state]}"),
+                console=self.console,
+            )
+            self._bar.start()
+            self._bar.add_task(
+                self.title, total=self.total_steps, completed=self.start_step, state=""
+            )
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Moves the bar now and then: reading the loss waits for the device."""
+        self._clips += len(batch.clips) * trainer.world_size
+        now = time.perf_counter()
+        step = trainer.global_step
+        wait = REFRESH_SECONDS if self._bar is not None else LINE_SECONDS
+        if not trainer.is_global_zero or (now - self._shown < wait and step < self.total_steps):
+            return
+        self._shown = now
+        rate = (now - self._began) / max(1, step - self.start_step)
+        left = duration(rate * (self.total_steps - step))
+        clips = self._clips / (now - self._began)
+        state = f"loss {float(outputs['loss']):.4f}  {clips:.1f} clips/s  {left} left"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step, state=state)
+        else:
+            self.console.print(f"{self.title}  {step}/{self.total_steps}  {state}", highlight=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves the full bar."""
+        self._stop()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leaves the bar where it is."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()

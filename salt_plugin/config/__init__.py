@@ -1,0 +1,7 @@
+"""Configuration: types, checks, and objects built from their nodes."""
+
+from salt_plugin.config.load import compose, load_config
+from salt_plugin.config.nodes import build
+from salt_plugin.config.schema import PixelTeacherConfig, RunConfig, SALTConfig
+
+__all__ = ["PixelTeacherConfig", "RunConfig", "SALTConfig", "build", "compose", "load_config"]

@@ -1,0 +1,34 @@
+"""Objects from config nodes: `_target_` names the class, the rest are its arguments."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from hydra.utils import get_class, instantiate
+
+from salt_plugin.config.suggest import suggestion
+from salt_plugin.errors import ConfigError
+
+
+def build(node: dict[str, Any], key: str, **arguments: Any) -> Any:
+    """Builds what a node describes.
+
+    Args:
+        node: Arguments, and the class under `_target_`.
+        key: Where the node stands in the config, for messages.
+        **arguments: Further arguments, which the config does not hold.
+
+    Raises:
+        ConfigError: There is no such class, or it takes no such argument.
+    """
+    target = node.get("_target_")
+    try:
+        cls = get_class(str(target))
+    except Exception as error:
+        raise ConfigError(f"{key}._target_={target!r} cannot be loaded: {error}") from None
+    known = [name for name in inspect.signature(cls).parameters if name not in arguments]
+    for name in node:
+        if name != "_target_" and name not in known:
+            raise ConfigError(f"{key}.{name}: unknown key; {suggestion(name, known)}")
+    return instantiate(node, **arguments, _convert_="all")

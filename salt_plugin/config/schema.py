@@ -1,0 +1,144 @@
+"""The types of a run's configuration; `conf/` holds the defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class LoaderConfig:
+    """`loader`, the host's: batch size of a device, and how it is loaded."""
+
+    batch_size: int
+    shuffle: bool
+    num_workers: int
+    drop_last: bool
+
+
+@dataclass
+class TrainerConfig:
+    """`trainer`, the host's, with `max_steps`."""
+
+    gpus: int
+    max_epochs: int
+    max_steps: int
+    precision: Any
+    enable_model_summary: bool
+
+
+@dataclass
+class OptimizerConfig:
+    """`optimizer`, the host's."""
+
+    lr: float
+    weight_decay: float
+
+
+@dataclass
+class ClipConfig:
+    """`method.clip`: frames of a clip, their size, and how far apart they are."""
+
+    frames: int
+    size: int
+    step: int
+    fps: float | None
+
+
+@dataclass
+class PredictorConfig:
+    """`method.model.predictor`: shape of the predictor and of the pixel decoder."""
+
+    dim: int
+    depth: int
+    num_heads: int
+
+
+@dataclass
+class ModelConfig:
+    """`method.model`: tubelet, predictor and stochastic depth."""
+
+    patch_size: int
+    tubelet_size: int
+    drop_path: float
+    predictor: PredictorConfig
+
+
+@dataclass
+class DataConfig:
+    """`method.data`: mixing, caching, and the embedded set."""
+
+    weights: list[float] | None
+    cache: bool
+    demo: dict[str, Any]
+
+
+@dataclass
+class OptimConfig:
+    """`method.optim`: AdamW and its schedules (paper, section 3)."""
+
+    betas: list[float]
+    warmup_start: float
+    warmup_steps: int
+    max_warmup_share: float
+    final_lr: float
+    final_weight_decay: float
+    clip_grad: float
+
+
+@dataclass
+class CheckpointConfig:
+    """`method.checkpoint`."""
+
+    every_n_steps: int
+
+
+@dataclass
+class TeacherConfig:
+    """`method.teacher`: what stage 1 trains, or where the teacher lies."""
+
+    encoder: str
+    max_steps: int
+    path: str | None
+
+
+@dataclass
+class PixelTeacherConfig:
+    """`method` of `method=pixel_teacher`; nodes with a `_target_` stay as they are."""
+
+    name: str
+    default_steps: int
+    encoder: str
+    clip: ClipConfig
+    model: ModelConfig
+    transform: dict[str, Any]
+    data: DataConfig
+    optim: OptimConfig
+    checkpoint: CheckpointConfig
+    probe: str | None
+    masks: dict[str, Any]
+    pixel_loss: dict[str, Any]
+
+
+@dataclass
+class SALTConfig(PixelTeacherConfig):
+    """`method` of `method=salt`."""
+
+    teacher: TeacherConfig
+    loss: dict[str, Any]
+
+
+@dataclass
+class RunConfig:
+    """Everything that a run depends on."""
+
+    method: Any
+    input_dir: Any
+    checkpoint: str
+    seed: int
+    loader: LoaderConfig
+    trainer: TrainerConfig
+    optimizer: OptimizerConfig
+
+
+METHOD_CONFIGS: dict[str, type] = {"salt": SALTConfig, "pixel_teacher": PixelTeacherConfig}

@@ -1,0 +1,24 @@
+"""Videos in: lists of files, readers, clips, the training stream and the demo set."""
+
+from salt_plugin.data.clips import ClipSampler
+from salt_plugin.data.dataset import ClipItem, EvalDataset, VideoDataset
+from salt_plugin.data.demo import DemoSpec, make_demo
+from salt_plugin.data.reader import DecordReader, VideoReadError
+from salt_plugin.data.sampler import SampleKey, StepBatchSampler
+from salt_plugin.data.sources import VideoList, read_inputs, require_readable
+
+__all__ = [
+    "ClipItem",
+    "ClipSampler",
+    "DecordReader",
+    "DemoSpec",
+    "EvalDataset",
+    "SampleKey",
+    "StepBatchSampler",
+    "VideoDataset",
+    "VideoList",
+    "VideoReadError",
+    "make_demo",
+    "read_inputs",
+    "require_readable",
+]

@@ -1,0 +1,72 @@
+"""Which frames of a video make a clip."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from salt_plugin.errors import ConfigError, DataError
+
+
+class ClipSampler:
+    """Picks the frames of a clip at a regular step, in frames or in time.
+
+    Short videos: a video shorter than the clip's span starts at its first frame and repeats its
+    last one.
+
+    Args:
+        frames: Frames of a clip.
+        step: Distance between a clip's frames, in frames of the video.
+        fps: Frames per second of the clip: frame i is the video's frame nearest to the time
+            start + i / fps, so that frames repeat where the video is slower than that.
+
+    Raises:
+        ConfigError: If not exactly one of step and fps is given, or a value is not positive.
+    """
+
+    def __init__(self, frames: int, step: int | None = None, fps: float | None = None) -> None:
+        if (step is None) == (fps is None):
+            raise ConfigError(
+                f"method.clip.step={step} and method.clip.fps={fps}: expected exactly one of them; "
+                "set the other to null."
+            )
+        for name, value in (("frames", frames), ("step", step), ("fps", fps)):
+            if value is not None and not value > 0:
+                raise ConfigError(f"method.clip.{name}={value}: expected a positive number.")
+        self.frames = frames
+        self.step = step
+        self.fps = fps
+
+    def indices(
+        self, num_frames: int, video_fps: float, rng: np.random.Generator | None
+    ) -> np.ndarray:
+        """Draws a clip.
+
+        Args:
+            num_frames: Frames of the video.
+            video_fps: Frame rate of the video, in frames per second; only used with fps.
+            rng: Draws the start, uniform over all frames from which the clip fits. None takes the
+                clip in the middle, for evaluation.
+
+        Returns:
+            Frame numbers, int64 [frames], in order.
+
+        Raises:
+            DataError: If the clip is sampled by fps and the video states no frame rate.
+        """
+        offsets = np.floor(np.arange(self.frames) * self._step_in(video_fps) + 0.5).astype(np.int64)
+        last_start = max(num_frames - 1 - int(offsets[-1]), 0)
+        start = last_start // 2 if rng is None else int(rng.integers(last_start + 1))
+        return np.minimum(start + offsets, num_frames - 1)
+
+    def _step_in(self, video_fps: float) -> float:
+        if self.step is not None:
+            return self.step
+        if not (math.isfinite(video_fps) and video_fps > 0):
+            raise DataError(
+                f"the video states no usable frame rate ({video_fps}), which "
+                f"method.clip.fps={self.fps} needs; use method.clip.step instead."
+            )
+        assert self.fps is not None
+        return video_fps / self.fps

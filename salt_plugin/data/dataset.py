@@ -1,0 +1,161 @@
+"""Clips for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from salt_plugin.data.clips import ClipSampler
+from salt_plugin.data.reader import DecordReader, MemoryReader, Reader, VideoReadError
+from salt_plugin.data.sampler import SampleKey
+from salt_plugin.data.sources import VideoList
+from salt_plugin.errors import DataError
+
+Transform = Callable[[Tensor], Tensor]
+
+
+class ClipItem(NamedTuple):
+    """One training clip.
+
+    Attributes:
+        clip: The clip, float32 [C, T, H, W].
+        label: Its label, -1 for none.
+        key: The place of the stream that it fills.
+        path: The file it came from.
+        skipped: Path and reason of each bad file met on the way.
+    """
+
+    clip: Tensor
+    label: int
+    key: SampleKey
+    path: str
+    skipped: list[tuple[str, str]]
+
+
+class VideoDataset(Dataset[ClipItem]):
+    """Training clips, one decode each, addressed by `SampleKey`.
+
+    Start frame and augmentation depend on (seed, step, slot) only, never on the worker. A bad file
+    is replaced by another video, drawn from the same numbers and the attempt, and is not opened
+    again in this process.
+
+    Args:
+        videos: The videos.
+        clip_sampler: Picks the frames.
+        transform: Maps uint8 [T, C, H, W] to float32 [C, T, H, W]; its randomness has to come
+            from torch's default CPU generator.
+        seed: Seed of all randomness.
+        max_attempts: Videos to try for one clip.
+        cache: Keeps every decoded video whole, as uint8, in each process's memory; for small sets.
+            A file with any broken frame is then bad as a whole.
+    """
+
+    def __init__(
+        self,
+        videos: VideoList,
+        clip_sampler: ClipSampler,
+        transform: Transform,
+        seed: int,
+        max_attempts: int = 10,
+        cache: bool = False,
+    ) -> None:
+        self.videos = videos
+        self.clip_sampler = clip_sampler
+        self.transform = transform
+        self.seed = seed
+        self.max_attempts = max_attempts
+        self._cache: dict[str, MemoryReader] | None = {} if cache else None
+        self._bad: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.videos.paths)
+
+    def __getitem__(self, key: SampleKey) -> ClipItem:
+        """Reads the clip at a place of the stream.
+
+        Raises:
+            DataError: If max_attempts videos in a row cannot be read.
+        """
+        skipped: list[tuple[str, str]] = []
+        for attempt in range(self.max_attempts):
+            rng = np.random.default_rng([self.seed, key.step, key.slot, attempt])
+            index = key.index if attempt == 0 else int(rng.integers(len(self)))
+            path = self.videos.paths[index]
+            try:
+                frames = self._read(path, rng)
+            except VideoReadError as error:
+                self._bad[path] = error.reason
+                skipped.append((path, error.reason))
+                continue
+            clip = self._transformed(frames, int(rng.integers(2**63)))
+            return ClipItem(clip, self.videos.labels[index], key, path, skipped)
+        path, reason = skipped[-1]
+        raise DataError(
+            f"{self.max_attempts} videos in a row cannot be read, the last one {path} ({reason}): "
+            "expected mostly readable videos; remove the bad ones from the input."
+        )
+
+    def _read(self, path: str, rng: np.random.Generator) -> Tensor:
+        if path in self._bad:
+            raise VideoReadError(path, self._bad[path])
+        return _read_clip(self._open(path), path, self.clip_sampler, rng)
+
+    def _open(self, path: str) -> Reader:
+        if self._cache is None:
+            return DecordReader(path)
+        if path not in self._cache:
+            self._cache[path] = MemoryReader(path)
+        return self._cache[path]
+
+    def _transformed(self, frames: Tensor, seed: int) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return self.transform(frames)
+
+
+class EvalDataset(Dataset[tuple[Tensor, int]]):
+    """The centred clip of each video, for evaluation; a bad file is an error, not replaced.
+
+    Args:
+        videos: The videos.
+        clip_sampler: Picks the frames.
+        transform: Maps uint8 [T, C, H, W] to float32 [C, T, H, W].
+    """
+
+    def __init__(self, videos: VideoList, clip_sampler: ClipSampler, transform: Transform) -> None:
+        self.videos = videos
+        self.clip_sampler = clip_sampler
+        self.transform = transform
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.videos.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Reads a video's clip.
+
+        Returns:
+            The clip (float32 [C, T, H, W]) and its label (-1 for none).
+
+        Raises:
+            VideoReadError: If the video cannot be read.
+        """
+        path = self.videos.paths[index]
+        frames = _read_clip(DecordReader(path), path, self.clip_sampler, None)
+        return self.transform(frames), self.videos.labels[index]
+
+
+def _read_clip(
+    reader: Reader, path: str, clip_sampler: ClipSampler, rng: np.random.Generator | None
+) -> Tensor:
+    try:
+        indices = clip_sampler.indices(len(reader), reader.fps, rng)
+    except DataError as error:
+        raise VideoReadError(path, str(error)) from error
+    return reader.frames(indices)

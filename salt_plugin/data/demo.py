@@ -1,0 +1,87 @@
+"""The embedded default set, written once as H.264 files and read like any user's videos."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import av
+import numpy as np
+
+from salt_plugin.data.digits import DIRECTIONS, SPLITS, DemoSpec, render
+
+__all__ = ["DIRECTIONS", "DemoSpec", "make_demo", "render", "write_video"]
+
+VERSION = 1
+FPS = 8
+
+
+def make_demo(spec: DemoSpec, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Writes the set once and returns its folder; later calls only look it up.
+
+    The folder holds `train/` and `test/` with the videos, and the lists `train.csv` (unlabelled),
+    `train_digit.csv`, `train_direction.csv`, `test_digit.csv` and `test_direction.csv`.
+
+    Args:
+        spec: The set.
+        cache_dir: Folder to keep sets in; by default `salt_plugin` under `$XDG_CACHE_HOME`, or
+            under `~/.cache`.
+
+    Returns:
+        The folder, named after a hash of the spec.
+    """
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "salt_plugin"
+    root = Path(cache_dir) if cache_dir is not None else default
+    key = json.dumps([VERSION, asdict(spec)], sort_keys=True)
+    folder = root / f"demo-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".demo-") as temporary:
+        built = Path(temporary) / "demo"
+        for split, count in zip(SPLITS, (spec.train, spec.test), strict=True):
+            _write_split(spec, built, split, count)
+        try:
+            built.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            shutil.rmtree(built)  # another process finished the same set first
+    return folder
+
+
+def write_video(path: Path, frames: np.ndarray, fps: int) -> None:
+    """Writes frames (uint8 [T, H, W, 3]) as H.264 with one closed GOP and no B-frames.
+
+    Readers that seek by keyframe are exact on such files.
+    """
+    options = {"preset": "ultrafast", "crf": "12", "threads": "1", "bf": "0"}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.gop_size = len(frames)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _write_split(spec: DemoSpec, folder: Path, split: str, count: int) -> None:
+    (folder / split).mkdir(parents=True)
+    lists: dict[str, list[str]] = {f"{split}_digit": [], f"{split}_direction": []}
+    if split == "train":
+        lists["train"] = []
+    for index in range(count):
+        frames, digit, direction = render(spec, index, split)
+        name = f"{split}/{index:06d}.mp4"
+        write_video(folder / name, frames, FPS)
+        for kind, lines in lists.items():
+            label = {f"{split}_digit": digit, f"{split}_direction": direction, "train": -1}[kind]
+            lines.append(f"{name} {label}\n")
+    for kind, lines in lists.items():
+        (folder / f"{kind}.csv").write_text("".join(lines))

@@ -1,0 +1,168 @@
+"""Lists of videos, from folders and CSV files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from salt_plugin.data.reader import DecordReader, VideoReadError
+from salt_plugin.errors import DataError
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
+_SHOWN = 5
+_LINE = "`path label` (a space, then a whole number of -1 or more)"
+
+
+@dataclass(frozen=True)
+class VideoList:
+    """Videos and their labels.
+
+    Attributes:
+        paths: Absolute paths.
+        labels: Label of each video, -1 for none.
+        classes: Names of the labels, or None when they have none.
+        source: Which input each video came from, numbered from 0.
+    """
+
+    paths: list[str]
+    labels: list[int]
+    classes: list[str] | None
+    source: list[int]
+
+
+def read_inputs(inputs: str | os.PathLike[str] | Sequence[str]) -> VideoList:
+    """Lists the videos of an input, or of several.
+
+    A folder is searched recursively, in sorted order, links followed, hidden names left out. If
+    its sub-folders hold videos, the first-level sub-folder names a video's class; videos directly
+    in the folder then have no label.
+
+    A CSV has a line `path label` for each video, split at the last space, without a header; paths
+    may be relative to the CSV, the label -1 is none, empty lines are ignored.
+
+    Several folders share one numbering of their class names. Where folders with classes meet CSVs
+    with labels there is no common numbering, and all labels become -1.
+
+    Args:
+        inputs: A folder, a CSV, or a list of these.
+
+    Returns:
+        The videos; whether they can be read is not checked here.
+
+    Raises:
+        DataError: If an input is missing, of another kind, empty, or has broken lines.
+    """
+    several = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    if not several:
+        raise DataError("input_dir is an empty list: expected at least one folder or CSV file.")
+    rows: list[tuple[str, int | str | None]] = []
+    source: list[int] = []
+    for number, one in enumerate(several):
+        found = _read_input(Path(one))
+        rows += found
+        source += [number] * len(found)
+    names = sorted({label for _, label in rows if isinstance(label, str)})
+    paths = [path for path, _ in rows]
+    if not names:
+        labels = [-1 if label is None else int(label) for _, label in rows]
+        return VideoList(paths, labels, None, source)
+    if any(isinstance(label, int) for _, label in rows):
+        return VideoList(paths, [-1] * len(rows), None, source)
+    number_of = {name: number for number, name in enumerate(names)}
+    labels = [number_of[label] if isinstance(label, str) else -1 for _, label in rows]
+    return VideoList(paths, labels, names, source)
+
+
+def require_readable(videos: VideoList) -> None:
+    """Opens videos until one gives a frame.
+
+    Raises:
+        DataError: If none does.
+    """
+    bad: list[VideoReadError] = []
+    for path in videos.paths:
+        try:
+            DecordReader(path).frames(np.zeros(1, dtype=np.int64))
+            return
+        except VideoReadError as error:
+            bad.append(error)
+    shown = "\n".join(f"  {error.path}: {error.reason}" for error in bad[:_SHOWN])
+    raise DataError(
+        f"none of the {len(bad)} videos in input_dir can be read; the first:\n{shown}\n"
+        "Expected video files that decord can decode, such as H.264 in mp4."
+    )
+
+
+def _read_input(path: Path) -> list[tuple[str, int | str | None]]:
+    if path.is_dir():
+        return list(_read_folder(path))
+    if not path.exists():
+        raise DataError(
+            f"input_dir={path} does not exist: expected a folder of videos or a CSV file; "
+            "check the path."
+        )
+    if path.suffix.lower() != ".csv":
+        raise DataError(
+            f"input_dir={path} is neither a folder nor a .csv file: put videos in a folder, or "
+            f"list them in a CSV, one line {_LINE} each."
+        )
+    return list(_read_csv(path))
+
+
+def _read_folder(folder: Path) -> list[tuple[str, str | None]]:
+    rows: list[tuple[str, str | None]] = []
+    root = os.path.abspath(folder)
+    seen: set[str] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = os.path.relpath(place, root)
+        label = None if inside == os.curdir else inside.split(os.sep)[0]
+        rows += [
+            (os.path.join(place, name), label)
+            for name in sorted(files)
+            if name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
+        ]
+    if not rows:
+        raise DataError(
+            f"input_dir={folder} holds no videos: expected files ending in "
+            f"{', '.join(VIDEO_SUFFIXES)}, in it or in its sub-folders."
+        )
+    return rows
+
+
+def _read_csv(file: Path) -> list[tuple[str, int | None]]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {file} as UTF-8 text: {error}.") from error
+    root = os.path.abspath(file.parent)
+    rows: list[tuple[str, int | None]] = []
+    broken: list[tuple[int, str]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        path, _, label = line.strip().rpartition(" ")
+        if path and label.removeprefix("-").isdecimal() and int(label) >= -1:
+            rows.append(
+                (os.path.join(root, path.strip()), None if int(label) == -1 else int(label))
+            )
+        else:
+            broken.append((number, line.strip()))
+    if broken:
+        shown = "\n".join(f"  line {number}: {line[:120]!r}" for number, line in broken[:_SHOWN])
+        raise DataError(
+            f"{file} has {len(broken)} broken line{'s' * (len(broken) > 1)}; the first:\n{shown}\n"
+            f"Expected {_LINE} on each line; mend or remove them."
+        )
+    if not rows:
+        raise DataError(f"{file} lists no videos: expected one line {_LINE} each.")
+    return rows

@@ -1,0 +1,103 @@
+"""From `input_dir` to training batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from salt_plugin.config import RunConfig
+from salt_plugin.data.clips import ClipSampler
+from salt_plugin.data.dataset import VideoDataset
+from salt_plugin.data.demo import DemoSpec, make_demo
+from salt_plugin.data.sampler import StepBatchSampler
+from salt_plugin.data.sources import VideoList, read_inputs, require_readable
+from salt_plugin.errors import ConfigError
+
+Collate = Callable[[list[Any]], Any]
+
+
+def training_videos(config: RunConfig) -> VideoList:
+    """Lists the videos of `input_dir`, or of the embedded demo set where it is empty.
+
+    Raises:
+        DataError: The input is missing, broken, or holds no readable video.
+    """
+    inputs = config.input_dir or str(make_demo(demo_spec(config)) / "train.csv")
+    videos = read_inputs(inputs)
+    require_readable(videos)
+    return videos
+
+
+def demo_spec(config: RunConfig) -> DemoSpec:
+    """Returns what `method.data.demo` describes.
+
+    Raises:
+        ConfigError: A key is unknown.
+    """
+    try:
+        return DemoSpec(**config.method.data.demo)
+    except TypeError as error:
+        raise ConfigError(f"method.data.demo: {error}") from None
+
+
+def clip_sampler(config: RunConfig) -> ClipSampler:
+    """Returns the sampler of `method.clip`; `fps` goes before `step`."""
+    clip = config.method.clip
+    return ClipSampler(clip.frames, None if clip.fps else clip.step, clip.fps)
+
+
+def steps_of_epochs(config: RunConfig, videos: VideoList, world_size: int) -> int | None:
+    """Returns the steps in `trainer.max_epochs`, None where there is no such limit."""
+    if config.trainer.max_epochs == -1:
+        return None
+    clips = config.loader.batch_size * world_size
+    whole, rest = divmod(len(videos.paths), clips)
+    return config.trainer.max_epochs * max(1, whole + (rest > 0 and not config.loader.drop_last))
+
+
+def training_loader(
+    config: RunConfig,
+    videos: VideoList,
+    transform: Callable[[Tensor], Tensor],
+    collate: Collate,
+    *,
+    seed: int,
+    total_steps: int,
+    start_step: int,
+    rank: int,
+    world_size: int,
+) -> DataLoader:
+    """Returns the batches of a stage from `start_step` on, a function of the seed alone."""
+    workers = config.loader.num_workers
+    if workers == -1:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    weights = config.method.data.weights
+    return DataLoader(
+        VideoDataset(videos, clip_sampler(config), transform, seed, cache=config.method.data.cache),
+        batch_sampler=StepBatchSampler(
+            len(videos.paths),
+            config.loader.batch_size,
+            total_steps,
+            seed,
+            start_step=start_step,
+            rank=rank,
+            world_size=world_size,
+            shuffle=config.loader.shuffle,
+            source=videos.source if weights else None,
+            weights=weights,
+        ),
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread if workers else None,
+    )
+
+
+def _one_thread(_: int) -> None:
+    # Threads of several workers beside the training process slow all of them down.
+    torch.set_num_threads(1)

@@ -1,0 +1,45 @@
+"""Probes on fixed features: what can be read off them by a weighted vote or a linear map."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from lightly.utils.benchmarking import knn_predict
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+KNN_K = 20
+KNN_TEMPERATURE = 0.1
+
+
+def knn_accuracy(train_nd: Tensor, train_n: Tensor, test_nd: Tensor, test_n: Tensor) -> float:
+    """Accuracy of the host's weighted k-nearest-neighbour vote (k = 20, cosine, T = 0.1).
+
+    Args:
+        train_nd: Features to vote with, float [N, D].
+        train_n: Their labels, int64 [N].
+        test_nd: Features to classify, float [M, D].
+        test_n: Their labels, int64 [M].
+    """
+    train, test = _standardised(train_nd, test_nd)
+    ranked = knn_predict(
+        F.normalize(test, dim=1),
+        F.normalize(train, dim=1).T.contiguous(),
+        train_n,
+        num_classes=int(train_n.max()) + 1,
+        knn_k=min(KNN_K, len(train_n)),
+        knn_t=KNN_TEMPERATURE,
+    )
+    return (ranked[:, 0] == test_n).float().mean().item()
+
+
+def linear_accuracy(train_nd: Tensor, train_n: Tensor, test_nd: Tensor, test_n: Tensor) -> float:
+    """Accuracy of multinomial logistic regression (L2, C = 1); arguments as `knn_accuracy`."""
+    train, test = _standardised(train_nd, test_nd)
+    classifier = LogisticRegression(C=1.0, max_iter=2000).fit(train.numpy(), train_n.numpy())
+    return float(classifier.score(test.numpy(), test_n.numpy()))
+
+
+def _standardised(train_nd: Tensor, test_nd: Tensor) -> tuple[Tensor, Tensor]:
+    mean, std = train_nd.mean(0), train_nd.std(0).clamp_min(torch.finfo(torch.float32).eps)
+    return (train_nd - mean) / std, (test_nd - mean) / std

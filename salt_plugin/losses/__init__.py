@@ -1,0 +1,6 @@
+"""Loss heads of the two stages."""
+
+from salt_plugin.losses.latent import LatentLoss
+from salt_plugin.losses.pixel import PixelLoss, normalize_patches
+
+__all__ = ["LatentLoss", "PixelLoss", "normalize_patches"]

@@ -1,0 +1,50 @@
+"""Random tubes: tokens masked at the same places in all frames."""
+
+from __future__ import annotations
+
+import torch
+
+from salt_plugin.errors import ConfigError
+from salt_plugin.masks.types import MaskSet, split_by_mask
+from salt_plugin.shapes import Grid
+
+
+class TubeMasks:
+    """VideoMAE's random tubes, one or more sets a clip (paper, mask ablation).
+
+    Args:
+        ratio: Share of the spatial places that are masked.
+        num_sets: Independent mask sets a clip.
+
+    Raises:
+        ConfigError: The ratio is not inside (0, 1), or there is no set.
+    """
+
+    def __init__(self, ratio: float = 0.9, num_sets: int = 2) -> None:
+        if not 0 < ratio < 1 or num_sets < 1:
+            raise ConfigError(
+                f"method.masks: ratio={ratio}, num_sets={num_sets}; need 0 < ratio < 1 and at "
+                "least one set"
+            )
+        self.ratio = ratio
+        self.num_sets = num_sets
+
+    def __call__(self, batch_size: int, grid: Grid, generator: torch.Generator) -> list[MaskSet]:
+        """Draws the mask sets of a batch.
+
+        Raises:
+            ConfigError: The grid is so small that nothing or everything would be masked.
+        """
+        frames, height, width = grid
+        places = height * width
+        masked = round(self.ratio * places)
+        if not 0 < masked < places:
+            raise ConfigError(
+                f"method.masks.ratio={self.ratio} masks {masked} of {places} places; use larger "
+                "clips or another ratio"
+            )
+        sets = []
+        for _ in range(self.num_sets):
+            ranks = torch.rand(batch_size, places, generator=generator).argsort(1).argsort(1)
+            sets.append(split_by_mask((ranks < masked).repeat(1, frames)))
+        return sets

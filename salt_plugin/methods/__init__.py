@@ -1,0 +1,8 @@
+"""The methods, each an algorithm on one screen."""
+
+from salt_plugin.methods.base import VideoMethod
+from salt_plugin.methods.pixel_teacher import PixelTeacher, Reconstruction
+from salt_plugin.methods.recipe import Recipe
+from salt_plugin.methods.salt import SALT
+
+__all__ = ["SALT", "PixelTeacher", "Recipe", "Reconstruction", "VideoMethod"]

@@ -1,0 +1,64 @@
+"""What every method shares: the optimiser and its schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from salt_plugin.masks import Batch
+from salt_plugin.methods.recipe import Recipe
+from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.predictor import Predictor
+
+
+class VideoMethod(LightningModule):
+    """A method that trains `encoder` and one `head` under masks.
+
+    Args:
+        encoder: What is kept in the end.
+        head: What is trained with it and kept in the checkpoint only.
+        recipe: Optimiser and schedules.
+    """
+
+    encoder: VideoEncoder
+    head: Predictor
+
+    def __init__(self, encoder: VideoEncoder, head: Predictor, recipe: Recipe) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.recipe = recipe
+        self.grad_norm = torch.zeros(())
+
+    def step_loss(self, batch: Batch) -> Tensor:
+        """Returns the loss of a batch (float32 scalar)."""
+        raise NotImplementedError  # abstract
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step, as Lightning calls it."""
+        return self.step_loss(batch)
+
+    def configure_optimizers(self) -> Any:
+        """Returns AdamW and its schedule by step."""
+        optimizer = self.recipe.optimizer([self.encoder, self.head])
+        scheduler = self.recipe.scheduler(optimizer)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Moves the weight decay along its schedule."""
+        self.recipe.set_weight_decay(optimizer, self.trainer.global_step)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by the recipe's norm and keeps the norm found, which is worth watching."""
+        limit = self.recipe.clip_grad or float("inf")
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.grad_norm = nn.utils.clip_grad_norm_(parameters, limit)

@@ -1,0 +1,84 @@
+"""Stage 1: masked pixel reconstruction under V-JEPA's masks ("V-Pixel"; paper, section 3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from salt_plugin.losses import PixelLoss, normalize_patches
+from salt_plugin.masks import Batch, MaskSet
+from salt_plugin.methods.base import VideoMethod
+from salt_plugin.methods.recipe import Recipe
+from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.patches import gather_tokens, unpatchify
+from salt_plugin.models.predictor import Predictor
+from salt_plugin.shapes import Grid
+
+
+class Reconstruction(NamedTuple):
+    """Clips [B, C, T, H, W]: what the encoder saw (masked parts zero), and what was filled in."""
+
+    visible: Tensor
+    filled: Tensor
+
+
+class PixelTeacher(VideoMethod):
+    """Encodes the visible tubelets and regresses the pixels of the masked ones.
+
+    For every mask set, with context x and target y of a clip,
+    loss = mean over y of |decoder(encoder(x), y) - normalise(pixels(y))|^2; sets are averaged.
+
+    Args:
+        encoder: Becomes the frozen teacher.
+        decoder: A predictor whose output is a tubelet's pixels.
+        loss: Distance to the pixels.
+        recipe: Optimiser and schedules.
+    """
+
+    def __init__(
+        self, encoder: VideoEncoder, decoder: Predictor, loss: PixelLoss, recipe: Recipe
+    ) -> None:
+        super().__init__(encoder, decoder, recipe)
+        self.loss = loss
+
+    def step_loss(self, batch: Batch) -> Tensor:
+        """Returns the loss of a batch."""
+        patches_bnp = self.encoder.patchify(batch.clips)
+        grid = self.encoder.grid(batch.clips)
+        losses = []
+        for i, mask in enumerate(batch.masks):
+            pixels_bmp = self._decode(patches_bnp, grid, mask, i)
+            losses.append(self.loss(pixels_bmp, gather_tokens(patches_bnp, mask.target)))
+        return torch.stack(losses).mean()
+
+    def _decode(self, patches_bnp: Tensor, grid: Grid, mask: MaskSet, mask_index: int) -> Tensor:
+        context_bkd = self.encoder.forward_patches(patches_bnp, grid, mask.context)
+        return self.head(context_bkd, mask.context, mask.target, grid, mask_index)
+
+    @torch.no_grad()
+    def reconstruct(self, batch: Batch, mask_index: int = 0) -> Reconstruction:
+        """Fills in the masked pixels of a batch, for pictures.
+
+        Where the loss normalises tubelets, each one's true mean and deviation are put back.
+        """
+        patches_bnp = self.encoder.patchify(batch.clips)
+        grid = self.encoder.grid(batch.clips)
+        mask = batch.masks[mask_index]
+        pixels_bmp = self._decode(patches_bnp, grid, mask, mask_index).to(patches_bnp.dtype)
+        if self.loss.normalize:
+            hidden_bmp = gather_tokens(patches_bnp, mask.target)
+            _, mean, std = normalize_patches(hidden_bmp, self.loss.channels)
+            pixels = pixels_bmp.unflatten(-1, (self.loss.channels, -1)) * std + mean
+            pixels_bmp = pixels.flatten(-2)
+        P = patches_bnp.shape[-1]
+        context_index = mask.context.unsqueeze(-1).expand(-1, -1, P)
+        target_index = mask.target.unsqueeze(-1).expand(-1, -1, P)
+        visible = torch.zeros_like(patches_bnp)
+        visible.scatter_(1, context_index, patches_bnp.gather(1, context_index))
+        tubelet, patch = self.encoder.shape.tubelet_size, self.encoder.shape.patch_size
+        return Reconstruction(
+            unpatchify(visible, grid, tubelet, patch),
+            unpatchify(visible.scatter(1, target_index, pixels_bmp), grid, tubelet, patch),
+        )

@@ -1,0 +1,71 @@
+"""Optimiser and schedules of the paper's recipe (section 3), with the host's building blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from lightly.models.utils import get_weight_decay_parameters
+from lightly.utils.optim import update_param_groups
+from lightly.utils.scheduler import CosineWarmupScheduler, cosine_schedule
+from torch import nn
+from torch.optim import AdamW
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """AdamW with warm-up and cosine, a rising weight decay, and gradient clipping.
+
+    Attributes:
+        total_steps: Steps of the stage.
+        lr: Peak learning rate.
+        weight_decay: Weight decay at the start; norms and biases have none.
+        final_weight_decay: At the end of its cosine.
+        betas: Of AdamW.
+        warmup_start: Learning rate at the start of the warm-up, as a share of `lr`.
+        warmup_steps: Length of the warm-up.
+        final_lr: Learning rate at the end, as a share of `lr`.
+        clip_grad: Largest gradient norm; 0 for no limit.
+        fused: Whether to use the fused AdamW, which float16 with gradient scaling does not allow.
+    """
+
+    total_steps: int
+    lr: float = 6.25e-4
+    weight_decay: float = 0.04
+    final_weight_decay: float = 0.4
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_start: float = 0.32
+    warmup_steps: int = 10_000
+    final_lr: float = 0.0016
+    clip_grad: float = 0.02
+    fused: bool = True
+
+    def optimizer(self, modules: Iterable[nn.Module]) -> AdamW:
+        """Returns AdamW over all parameters of the modules."""
+        decay, no_decay = get_weight_decay_parameters(modules)
+        groups = [
+            {"name": "decay", "params": decay, "weight_decay": self.weight_decay},
+            {"name": "no_decay", "params": no_decay, "weight_decay": 0.0},
+        ]
+        return AdamW(groups, lr=self.lr, betas=self.betas, fused=self.fused)
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> CosineWarmupScheduler:
+        """Returns the schedule of the learning rate, to be stepped once a step."""
+        return CosineWarmupScheduler(
+            optimizer,
+            warmup_epochs=self.warmup_steps,
+            max_epochs=self.total_steps,
+            warmup_start_value=self.warmup_start,
+            start_value=1.0,
+            end_value=self.final_lr,
+        )
+
+    def weight_decay_at(self, step: int) -> float:
+        """Returns the weight decay of a step, counted from 0."""
+        return cosine_schedule(step, self.total_steps, self.weight_decay, self.final_weight_decay)
+
+    def set_weight_decay(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Sets the weight decay of a step."""
+        decay = {"name": "decay", "weight_decay": self.weight_decay_at(step)}
+        update_param_groups(optimizer, updates=[decay])

@@ -1,0 +1,55 @@
+"""Stage 2: a student predicts the latents of a frozen teacher (paper, section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from salt_plugin.losses import LatentLoss
+from salt_plugin.masks import Batch
+from salt_plugin.methods.base import VideoMethod
+from salt_plugin.methods.recipe import Recipe
+from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.patches import gather_tokens
+from salt_plugin.models.predictor import Predictor
+from salt_plugin.models.teacher import FrozenTeacher
+
+
+class SALT(VideoMethod):
+    """Encodes the visible tubelets and predicts what the teacher makes of the masked ones.
+
+    For every mask set, with context x and target y of a clip,
+    loss = |predictor(student(x), y) - LayerNorm(teacher(clip)[y])|_1; sets are averaged. The
+    teacher sees the whole clip once, has no gradient and is never updated: no EMA.
+
+    Args:
+        encoder: The student.
+        predictor: Projects to the teacher's width.
+        teacher: Any encoder on the same tubelets; sizes may differ.
+        loss: Distance to the latents.
+        recipe: Optimiser and schedules.
+    """
+
+    def __init__(
+        self,
+        encoder: VideoEncoder,
+        predictor: Predictor,
+        teacher: FrozenTeacher,
+        loss: LatentLoss,
+        recipe: Recipe,
+    ) -> None:
+        super().__init__(encoder, predictor, recipe)
+        self.teacher = teacher
+        self.loss = loss
+
+    def step_loss(self, batch: Batch) -> Tensor:
+        """Returns the loss of a batch."""
+        patches_bnp = self.encoder.patchify(batch.clips)
+        grid = self.encoder.grid(batch.clips)
+        latents_bnd = self.teacher(patches_bnp, grid)
+        losses = []
+        for i, mask in enumerate(batch.masks):
+            context_bkd = self.encoder.forward_patches(patches_bnp, grid, mask.context)
+            predicted_bmd = self.head(context_bkd, mask.context, mask.target, grid, i)
+            losses.append(self.loss(predicted_bmd, gather_tokens(latents_bnd, mask.target)))
+        return torch.stack(losses).mean()

@@ -1,0 +1,20 @@
+"""Encoder, predictor and frozen teacher; importing this registers the encoders with timm."""
+
+from salt_plugin.models import registry as registry
+from salt_plugin.models.checkpoint import load_encoder, save_encoder
+from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.predictor import Predictor
+from salt_plugin.models.teacher import FrozenTeacher, fingerprint
+from salt_plugin.shapes import ENCODER_SIZES, EncoderShape, PredictorShape
+
+__all__ = [
+    "ENCODER_SIZES",
+    "EncoderShape",
+    "FrozenTeacher",
+    "Predictor",
+    "PredictorShape",
+    "VideoEncoder",
+    "fingerprint",
+    "load_encoder",
+    "save_encoder",
+]

@@ -1,0 +1,82 @@
+"""The video transformer that is trained, frozen and kept."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from salt_plugin.models.block import NORM_EPS, Block, init_weights, rescale_residuals
+from salt_plugin.models.patches import gather_tokens, patchify
+from salt_plugin.models.rope import rope_tables
+from salt_plugin.shapes import EncoderShape, Grid
+
+
+class TubeletEmbed(nn.Module):
+    """Linear embedding of tubelets, stored as the Conv3d of V-JEPA's checkpoints."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        kernel = (shape.tubelet_size, shape.patch_size, shape.patch_size)
+        self.proj = nn.Conv3d(shape.in_chans, shape.embed_dim, kernel, stride=kernel)
+
+    def forward(self, patches_bkp: Tensor) -> Tensor:
+        """Maps [B, K, P] to [B, K, D]: the convolution at the tubelets that are kept."""
+        return F.linear(patches_bkp, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class VideoEncoder(nn.Module):
+    """Vision transformer over tubelets with 3D RoPE, in V-JEPA 2's layout (paper, section 4).
+
+    Args:
+        shape: Width, depth, heads and tubelet.
+        drop_path: Stochastic depth rate of the last block; earlier ones rise to it linearly.
+    """
+
+    def __init__(self, shape: EncoderShape, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed_dim = self.num_features = shape.embed_dim
+        self.patch_embed = TubeletEmbed(shape)
+        rates = [drop_path * i / max(1, shape.depth - 1) for i in range(shape.depth)]
+        blocks = [Block(shape.embed_dim, shape.num_heads, shape.hidden_dim, rate) for rate in rates]
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(shape.embed_dim, eps=NORM_EPS)
+        self.apply(init_weights)
+        rescale_residuals(blocks)
+
+    def grid(self, clip_bcthw: Tensor) -> Grid:
+        """Returns the token grid of a batch of clips."""
+        frames, height, width = clip_bcthw.shape[-3:]
+        return self.shape.grid(frames, height, width)
+
+    def patchify(self, clip_bcthw: Tensor) -> Tensor:
+        """Cuts clips [B, C, T, H, W] into this encoder's tubelets [B, N, P]."""
+        return patchify(clip_bcthw, self.shape.tubelet_size, self.shape.patch_size)
+
+    def forward_patches(
+        self, patches_bnp: Tensor, grid: Grid, indices_bk: Tensor | None = None
+    ) -> Tensor:
+        """Encodes tubelets, all or only those kept; what is masked is never embedded.
+
+        Args:
+            patches_bnp: [B, N, P], as `patchify` gives them.
+            grid: Their token grid.
+            indices_bk: int64 [B, K] of the tokens to keep; None keeps all.
+
+        Returns:
+            [B, K, D], after the last LayerNorm, in the order of the indices.
+        """
+        if indices_bk is None:
+            indices_bk = torch.arange(patches_bnp.shape[1], device=patches_bnp.device)[None]
+        else:
+            patches_bnp = gather_tokens(patches_bnp, indices_bk)
+        x = self.patch_embed(patches_bnp)
+        cos, sin = rope_tables(indices_bk, grid, self.shape.head_dim, x.dtype)
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        return self.norm(x)
+
+    def forward(self, clip_bcthw: Tensor, indices_bk: Tensor | None = None) -> Tensor:
+        """Encodes clips [B, C, T, H, W] into tokens [B, K, D]; see `forward_patches`."""
+        return self.forward_patches(self.patchify(clip_bcthw), self.grid(clip_bcthw), indices_bk)

@@ -1,0 +1,36 @@
+"""The encoders under timm's names: `timm.create_model("salt_vit_large")`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models import register_model
+
+from salt_plugin.errors import CheckpointError
+from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.shapes import ENCODER_SIZES, EncoderShape
+
+
+def _register(size: str) -> None:
+    def create(
+        pretrained: bool = False,
+        drop_path_rate: float = 0.0,
+        pretrained_cfg: Any = None,
+        pretrained_cfg_overlay: Any = None,
+        cache_dir: Any = None,
+        **changes: Any,
+    ) -> VideoEncoder:
+        if pretrained:
+            raise CheckpointError(
+                f"salt_{size}: there are no public weights; train it, or load yours with "
+                "salt_plugin.load_encoder(path)"
+            )
+        return VideoEncoder(EncoderShape.named(size, **changes), drop_path_rate)
+
+    create.__name__ = create.__qualname__ = f"salt_{size}"
+    create.__doc__ = f"The video encoder {size}; see `VideoEncoder`."
+    globals()[create.__name__] = register_model(create)
+
+
+for _size in ENCODER_SIZES:
+    _register(_size)

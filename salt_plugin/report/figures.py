@@ -1,0 +1,67 @@
+"""Figures of a run, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+
+CELL_INCHES = 0.9
+
+
+def draw_strips(path: Path, rows: Mapping[str, np.ndarray]) -> None:
+    """Draws clips under one another, one frame beside the next.
+
+    Args:
+        path: Where.
+        rows: By title, float [T, H, W, C] in [0, 1]; all of the same length.
+    """
+    frames = max(len(clip) for clip in rows.values())
+    size = (CELL_INCHES * frames, CELL_INCHES * len(rows) * 1.35)
+    figure, axes = plt.subplots(len(rows), frames, figsize=size, squeeze=False)
+    for row, (title, clip) in zip(axes, rows.items(), strict=True):
+        for axis, frame in zip(row, clip, strict=True):
+            axis.imshow(frame)
+        row[0].set_title(title, fontsize=8, loc="left")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    _save(figure, path)
+
+
+def draw_losses(path: Path, stages: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Draws the loss of each stage over its steps: every step, and a running mean.
+
+    Args:
+        path: Where.
+        stages: By name, the rows of its `metrics.csv`.
+    """
+    figure, axes = plt.subplots(1, len(stages), figsize=(5 * len(stages), 3.2), squeeze=False)
+    for axis, (name, rows) in zip(axes[0], stages.items(), strict=True):
+        steps = np.array([row["step"] for row in rows])
+        losses = np.array([row["loss"] for row in rows])
+        width = max(1, len(losses) // 50)
+        running = np.convolve(losses, np.ones(width) / width, mode="valid")
+        axis.plot(steps, losses, linewidth=0.5, alpha=0.4)
+        axis.plot(steps[width - 1 :], running)
+        axis.set_title(f"{name}: loss", fontsize=9)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def dim_outside(clip: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Greys out what is not kept: float [T, H, W, C] and bool [T, H, W]."""
+    return np.where(kept[..., None], clip, 0.5 + 0.12 * (clip - 0.5))
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)

@@ -1,0 +1,66 @@
+"""The summary at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from salt_plugin.report.units import duration, flops
+
+PROBE_COLUMNS = {
+    "direction_knn": "direction k-NN",
+    "direction_linear": "direction linear",
+    "digit_knn": "digit k-NN",
+    "digit_linear": "digit linear",
+}
+CHANCE = {"direction_knn": 1 / 8, "direction_linear": 1 / 8, "digit_knn": 0.1, "digit_linear": 0.1}
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """Prints what was trained, what it cost, where it lies and how to use it."""
+    console = Console()
+    stages = Table(title=f"{summary['method']} in {summary['run_dir']}", title_justify="left")
+    for column in ("stage", "encoder", "steps", "clips", "loss, first to last", "FLOPs", "time"):
+        stages.add_column(column, justify="left" if column in ("stage", "encoder") else "right")
+    for stage in summary["stages"]:
+        stages.add_row(
+            stage["stage"],
+            stage["encoder"],
+            f"{stage['steps']:,}",
+            f"{stage['clips']:,}",
+            f"{stage['first_loss']:.4f} to {stage['last_loss']:.4f}",
+            flops(stage["flops"]),
+            duration(stage["seconds"]),
+        )
+    console.print(stages)
+    if summary["probe"]:
+        console.print(probe_table(summary["probe"]))
+    if summary["skipped_files"]:
+        console.print(f"{summary['skipped_files']} files could not be read: see skipped.csv")
+    example = summary["example"]
+    console.print(f"Encoder: {example['path']}\n", highlight=False)
+    console.print(
+        "  from salt_plugin import load_encoder\n"
+        f"  encoder = load_encoder({example['path']!r})\n"
+        f"  clips = ...  # float {example['clips']}, normalised as ImageNet's\n"
+        f"  features = encoder(clips)  # float {example['features']}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def probe_table(rows: list[Mapping[str, Any]]) -> Table:
+    """Returns the frozen probes of the demo as a table."""
+    table = Table(title="Frozen probes on the demo's test clips, accuracy", title_justify="left")
+    table.add_column("encoder")
+    for title in PROBE_COLUMNS.values():
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(row["encoder"], *(f"{row[name]:.3f}" for name in PROBE_COLUMNS))
+    table.add_section()
+    table.add_row("chance", *(f"{CHANCE[name]:.3f}" for name in PROBE_COLUMNS))
+    return table

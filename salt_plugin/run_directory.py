@@ -1,0 +1,114 @@
+"""The folder that a run writes to, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from salt_plugin.config import RunConfig
+from salt_plugin.errors import ConfigError
+
+# Keys that change how fast a run goes but not what it computes.
+OPERATIONAL = {
+    "loader.num_workers",
+    "method.checkpoint.every_n_steps",
+    "method.data.cache",
+    "trainer.enable_model_summary",
+}
+
+
+class StageDirectory:
+    """The files of one stage."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.metrics = root / "metrics.csv"
+        self.compute = root / "compute.json"
+        self.encoder = root / "encoder.safetensors"
+        self.last_checkpoint = root / "checkpoints" / "last.ckpt"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage has written its encoder, which it does last."""
+        return self.encoder.is_file()
+
+    def make(self) -> None:
+        """Makes the folders."""
+        self.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+
+
+class RunDirectory:
+    """A run's folder: `config.yaml`, `skipped.csv`, `figures/`, a folder for each stage.
+
+    Args:
+        root: The folder; Hydra's `hydra.run.dir`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.yaml"
+        self.summary = root / "summary.json"
+        self.skipped = root / "skipped.csv"
+        self.figures = root / "figures"
+        self.teacher = StageDirectory(root / "teacher")
+        self.student = StageDirectory(root / "student")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has written its summary, which it does last."""
+        return self.summary.is_file()
+
+    def check(self, config: RunConfig) -> None:
+        """Checks that the folder is free, or holds a run of the same configuration.
+
+        Raises:
+            ConfigError: It holds a run of another configuration.
+        """
+        if not self.config.is_file():
+            return
+        changed = _differences(OmegaConf.to_container(OmegaConf.load(self.config)), asdict(config))
+        if changed:
+            raise ConfigError(
+                f"{self.root} holds a run of another configuration: {'; '.join(changed)}. Give the "
+                "same values to resume it, or another hydra.run.dir"
+            )
+
+    def claim(self, config: RunConfig) -> None:
+        """Takes the folder for a configuration, once `check` has passed."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        _write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file in one piece."""
+    _write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)
+
+
+def _differences(stored: Any, given: Any) -> list[str]:
+    before, now = _flat(stored), _flat(given)
+    absent = "absent"
+    return [
+        f"{key} was {before.get(key, absent)!r} and is now {now.get(key, absent)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if key not in OPERATIONAL and before.get(key, absent) != now.get(key, absent)
+    ]
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -1,0 +1,150 @@
+"""Shapes of clips, encoders and predictors; no torch, so that planning can read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from salt_plugin.errors import ConfigError
+
+Grid = tuple[int, int, int]
+"""Tokens along time, height and width; N = T * H * W, row-major."""
+
+# Width, depth, heads and MLP ratio (paper, section 4; V-JEPA 2's repository). vit_nano is ours,
+# for the demo on two CPU cores.
+ENCODER_SIZES: dict[str, tuple[int, int, int, float]] = {
+    "vit_nano": (128, 4, 4, 4.0),
+    "vit_tiny": (192, 12, 3, 4.0),
+    "vit_small": (384, 12, 6, 4.0),
+    "vit_base": (768, 12, 12, 4.0),
+    "vit_large": (1024, 24, 16, 4.0),
+    "vit_huge": (1280, 32, 16, 4.0),
+    "vit_giant": (1408, 40, 16, 48 / 11),
+    "vit_gigantic": (1664, 48, 16, 64 / 13),
+}
+
+# Three axes of at least one rotated pair each (3D RoPE).
+MIN_HEAD_DIM = 6
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """Everything that an encoder's parameters depend on; stored in `encoder.json`.
+
+    Attributes:
+        name: Name of the size.
+        embed_dim: Token width D.
+        depth: Number of blocks.
+        num_heads: Attention heads of a block.
+        mlp_ratio: Hidden width of a block's MLP over `embed_dim`.
+        patch_size: Height and width of a tubelet in pixels.
+        tubelet_size: Frames of a tubelet.
+        in_chans: Colour channels.
+
+    Raises:
+        ConfigError: The width is no multiple of the heads, or a head is too narrow for RoPE.
+    """
+
+    name: str
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    patch_size: int = 16
+    tubelet_size: int = 2
+    in_chans: int = 3
+
+    def __post_init__(self) -> None:
+        """Checks the heads."""
+        _check_heads(f"encoder {self.name}", self.embed_dim, self.num_heads)
+
+    @classmethod
+    def named(cls, name: str, key: str = "encoder", **changes: Any) -> EncoderShape:
+        """Returns the shape of a named size, e.g. `vit_large`.
+
+        Args:
+            name: One of `ENCODER_SIZES`.
+            key: Where the name came from, for messages.
+            **changes: Other fields, e.g. `patch_size`.
+
+        Raises:
+            ConfigError: The name is unknown.
+        """
+        if name not in ENCODER_SIZES:
+            raise ConfigError(f"{key}={name}: no such size; one of {', '.join(ENCODER_SIZES)}")
+        return cls(name, *ENCODER_SIZES[name], **changes)
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of a head."""
+        return self.embed_dim // self.num_heads
+
+    @property
+    def hidden_dim(self) -> int:
+        """Hidden width of a block's MLP."""
+        return round(self.embed_dim * self.mlp_ratio)
+
+    @property
+    def patch_dim(self) -> int:
+        """Values of a flattened tubelet, P."""
+        return self.in_chans * self.tubelet_size * self.patch_size**2
+
+    def grid(self, frames: int, height: int, width: int) -> Grid:
+        """Returns the token grid of a clip.
+
+        Raises:
+            ConfigError: A side of the clip is no multiple of the tubelet's.
+        """
+        for key, length, unit, name in (
+            ("method.clip.frames", frames, self.tubelet_size, "method.model.tubelet_size"),
+            ("method.clip.size", height, self.patch_size, "method.model.patch_size"),
+            ("method.clip.size", width, self.patch_size, "method.model.patch_size"),
+        ):
+            if length < unit or length % unit:
+                nearest = max(unit, round(length / unit) * unit)
+                raise ConfigError(f"{key}={length}: not divisible by {name}={unit}; use {nearest}")
+        return frames // self.tubelet_size, height // self.patch_size, width // self.patch_size
+
+
+@dataclass(frozen=True)
+class PredictorShape:
+    """Shape of a predictor or pixel decoder (paper, section 4: width 384, depth 12).
+
+    Attributes:
+        dim: Token width.
+        depth: Number of blocks.
+        num_heads: Attention heads (the paper says 16, V-JEPA 2's configs 12).
+        mlp_ratio: Hidden width of a block's MLP over `dim`.
+        num_mask_tokens: One for each mask set.
+
+    Raises:
+        ConfigError: The width is no multiple of the heads, or a head is too narrow for RoPE.
+    """
+
+    dim: int = 384
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    num_mask_tokens: int = 2
+
+    def __post_init__(self) -> None:
+        """Checks the heads."""
+        _check_heads("method.model.predictor", self.dim, self.num_heads)
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of a head."""
+        return self.dim // self.num_heads
+
+    @property
+    def hidden_dim(self) -> int:
+        """Hidden width of a block's MLP."""
+        return round(self.dim * self.mlp_ratio)
+
+
+def _check_heads(what: str, dim: int, num_heads: int) -> None:
+    if dim % num_heads or dim // num_heads < MIN_HEAD_DIM:
+        raise ConfigError(
+            f"{what}: width {dim} over {num_heads} heads; the width must be a multiple of the "
+            f"heads and a head at least {MIN_HEAD_DIM} wide (3D RoPE)"
+        )

@@ -1,0 +1,1 @@
+"""The two stages of a run: built from the configuration, trained, and left as files."""

@@ -1,0 +1,147 @@
+"""Stages from the configuration: models, recipe, cost and what to write on the encoder's card."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from salt_plugin.callbacks.accounts import StepCost
+from salt_plugin.compute import pixel_teacher_step, salt_step
+from salt_plugin.config import RunConfig
+from salt_plugin.errors import CheckpointError
+from salt_plugin.methods import SALT, PixelTeacher, Recipe, VideoMethod
+from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder, load_encoder
+from salt_plugin.run_directory import StageDirectory
+from salt_plugin.shapes import EncoderShape
+from salt_plugin.stages.parts import Parts
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run, ready to be trained.
+
+    Attributes:
+        name: `teacher` or `student`.
+        method: What is trained.
+        files: Where it is left.
+        total_steps: Optimiser steps.
+        step_cost: FLOPs by part of a step.
+        seed: Of models, data and masks.
+    """
+
+    name: str
+    method: VideoMethod
+    files: StageDirectory
+    total_steps: int
+    step_cost: StepCost
+    seed: int
+
+
+def pixel_teacher_stage(
+    config: RunConfig, parts: Parts, files: StageDirectory, total_steps: int, checkpoint: str
+) -> Stage:
+    """Returns stage 1, starting from an encoder file where one is named."""
+    seed = _stage_seed(config, 0)
+    encoder = new_encoder(config, parts.teacher, seed, checkpoint)
+    decoder = Predictor(parts.teacher.embed_dim, parts.teacher.patch_dim, parts.predictor)
+    recipe = _recipe(config, total_steps)
+    return Stage(
+        name="teacher",
+        method=PixelTeacher(encoder, decoder, parts.pixel_loss, recipe),
+        files=files,
+        total_steps=total_steps,
+        step_cost=partial(_pixel_teacher_cost, parts),
+        seed=seed,
+    )
+
+
+def salt_stage(
+    config: RunConfig, parts: Parts, files: StageDirectory, total_steps: int, teacher: VideoEncoder
+) -> Stage:
+    """Returns stage 2, against a teacher that is frozen here."""
+    assert parts.latent_loss is not None
+    seed = _stage_seed(config, 1)
+    encoder = new_encoder(config, parts.encoder, seed, config.checkpoint)
+    predictor = Predictor(parts.encoder.embed_dim, teacher.embed_dim, parts.predictor)
+    recipe = _recipe(config, total_steps)
+    return Stage(
+        name="student",
+        method=SALT(encoder, predictor, FrozenTeacher(teacher), parts.latent_loss, recipe),
+        files=files,
+        total_steps=total_steps,
+        step_cost=partial(_salt_cost, parts, teacher.shape),
+        seed=seed,
+    )
+
+
+def new_encoder(
+    config: RunConfig, shape: EncoderShape, seed: int, checkpoint: str = ""
+) -> VideoEncoder:
+    """Returns an encoder as a stage starts with it: random by seed, or from a file.
+
+    Raises:
+        CheckpointError: The file holds an encoder of another shape.
+    """
+    torch.manual_seed(seed)
+    encoder = VideoEncoder(shape, config.method.model.drop_path)
+    if checkpoint:
+        loaded = load_encoder(checkpoint)
+        if loaded.shape != shape:
+            raise CheckpointError(
+                f"checkpoint={checkpoint} holds {loaded.shape}, expected {shape}; name a "
+                "checkpoint of that shape, or change method.encoder and method.model to its"
+            )
+        encoder.load_state_dict(loaded.state_dict())
+    return encoder
+
+
+def check_teacher(teacher: EncoderShape, student: EncoderShape, path: str) -> None:
+    """Checks that teacher and student cut clips into the same tokens.
+
+    Raises:
+        CheckpointError: They do not.
+    """
+    for field in ("patch_size", "tubelet_size", "in_chans"):
+        found, expected = getattr(teacher, field), getattr(student, field)
+        if found != expected:
+            raise CheckpointError(
+                f"method.teacher.path={path}: the teacher has {field}={found}, the student "
+                f"{expected}, so their tokens do not match; set method.model.{field}={found} or "
+                "choose another teacher"
+            )
+
+
+def _stage_seed(config: RunConfig, stage: int) -> int:
+    # The student meets other batches in another order than its teacher did.
+    return int(np.random.SeedSequence((config.seed, stage)).generate_state(1)[0])
+
+
+def _recipe(config: RunConfig, total_steps: int) -> Recipe:
+    optim = config.method.optim
+    longest_warmup = math.floor(optim.max_warmup_share * total_steps)
+    return Recipe(
+        total_steps=total_steps,
+        lr=config.optimizer.lr,
+        weight_decay=config.optimizer.weight_decay,
+        final_weight_decay=optim.final_weight_decay,
+        betas=(optim.betas[0], optim.betas[1]),
+        warmup_start=optim.warmup_start,
+        warmup_steps=min(optim.warmup_steps, longest_warmup),
+        final_lr=optim.final_lr,
+        clip_grad=optim.clip_grad,
+        fused=str(config.trainer.precision) not in ("16", "16-mixed"),
+    )
+
+
+def _pixel_teacher_cost(parts: Parts, clips: int, masks: Any) -> dict[str, int]:
+    return pixel_teacher_step(parts.teacher, parts.predictor, clips, masks)
+
+
+def _salt_cost(parts: Parts, teacher: EncoderShape, clips: int, masks: Any) -> dict[str, int]:
+    tokens = math.prod(parts.grid)
+    return salt_step(parts.encoder, parts.predictor, teacher, clips, tokens, masks)

@@ -1,0 +1,140 @@
+"""What a run leaves behind its encoders: figures, probes and the summary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salt_plugin.callbacks.metrics import read_metrics
+from salt_plugin.callbacks.skipped import read_skipped
+from salt_plugin.config import RunConfig
+from salt_plugin.data.demo import make_demo
+from salt_plugin.data.sources import VideoList
+from salt_plugin.data.stream import clip_sampler, demo_spec, training_loader
+from salt_plugin.evaluation.demo import probe_demo
+from salt_plugin.masks import Batch, MaskCollator
+from salt_plugin.methods import PixelTeacher
+from salt_plugin.models import load_encoder
+from salt_plugin.models.checkpoint import read_card
+from salt_plugin.report.figures import dim_outside, draw_losses, draw_strips
+from salt_plugin.run_directory import RunDirectory, StageDirectory, write_json
+from salt_plugin.stages.build import new_encoder, pixel_teacher_stage
+from salt_plugin.stages.parts import Parts
+
+LOSS_WINDOW = 10
+
+
+def leave_figures(config: RunConfig, parts: Parts, videos: VideoList, run: RunDirectory) -> None:
+    """Draws a clip under its masks, the teacher's reconstruction, and the losses."""
+    batch = _first_batch(config, parts, videos)
+    clip = _frames(parts, batch.clips[0])
+    seen = {
+        f"mask set {i + 1}: what the encoder sees": dim_outside(clip, _kept(parts, mask.context[0]))
+        for i, mask in enumerate(batch.masks)
+    }
+    draw_strips(run.figures / "masks.png", {"clip": clip, **seen})
+    if run.teacher.last_checkpoint.is_file():
+        teacher = _trained_teacher(config, parts, run.teacher)
+        rows = {"clip": clip}
+        for i in range(len(batch.masks)):
+            visible, filled = teacher.reconstruct(batch, mask_index=i)
+            hidden = dim_outside(
+                _frames(parts, visible[0]), _kept(parts, batch.masks[i].context[0])
+            )
+            rows[f"mask set {i + 1}: input"] = hidden
+            rows[f"mask set {i + 1}: reconstruction"] = _frames(parts, filled[0])
+        draw_strips(run.figures / "reconstruction.png", rows)
+    losses = {stage.root.name: read_metrics(stage.metrics) for stage in _trained(run)}
+    draw_losses(run.figures / "losses.png", losses)
+
+
+def leave_summary(config: RunConfig, parts: Parts, run: RunDirectory) -> None:
+    """Probes the encoders where asked for, and writes `summary.json`, which ends the run."""
+    stages = _trained(run)
+    best = stages[-1].encoder
+    shape, grid, clip = parts.encoder, parts.grid, config.method.clip
+    write_json(
+        run.summary,
+        {
+            "method": config.method.name,
+            "run_dir": str(run.root),
+            "stages": [_stage_summary(stage) for stage in stages],
+            "skipped_files": len(read_skipped(run.skipped)),
+            "probe": _probe(config, parts, run) if config.method.probe == "demo" else None,
+            "example": {
+                "path": str(best),
+                "clips": f"[B, 3, {clip.frames}, {clip.size}, {clip.size}]",
+                "features": f"[B, {int(np.prod(grid))}, {shape.embed_dim}]",
+            },
+        },
+    )
+
+
+def _trained(run: RunDirectory) -> list[StageDirectory]:
+    return [stage for stage in (run.teacher, run.student) if stage.finished]
+
+
+def _stage_summary(stage: StageDirectory) -> dict[str, Any]:
+    ledger = json.loads(stage.compute.read_text())
+    losses = [row["loss"] for row in read_metrics(stage.metrics)]
+    window = max(1, min(LOSS_WINDOW, len(losses) // 3))
+    return {
+        "stage": stage.root.name,
+        "encoder": read_card(stage.encoder)["shape"]["name"],
+        "steps": ledger["steps"],
+        "clips": ledger["clips"],
+        "first_loss": float(np.mean(losses[:window])),
+        "last_loss": float(np.mean(losses[-window:])),
+        "flops": ledger["total_flops"],
+        "seconds": ledger["seconds"],
+    }
+
+
+def _probe(config: RunConfig, parts: Parts, run: RunDirectory) -> list[dict[str, str | float]]:
+    encoders = {"random": new_encoder(config, parts.encoder, config.seed)}
+    encoders |= {stage.root.name: load_encoder(stage.encoder) for stage in _trained(run)}
+    folder: Path = make_demo(demo_spec(config))
+    size = config.method.clip.size
+    return probe_demo(encoders, folder, clip_sampler(config), size, config.seed)
+
+
+def _first_batch(config: RunConfig, parts: Parts, videos: VideoList) -> Batch:
+    collate = MaskCollator(parts.masks, parts.grid, config.seed)
+    loader = training_loader(
+        config,
+        videos,
+        parts.transform,
+        collate,
+        seed=config.seed,
+        total_steps=1,
+        start_step=0,
+        rank=0,
+        world_size=1,
+    )
+    return next(iter(loader))
+
+
+def _trained_teacher(config: RunConfig, parts: Parts, files: StageDirectory) -> PixelTeacher:
+    method = pixel_teacher_stage(config, parts, files, total_steps=1, checkpoint="").method
+    state = torch.load(files.last_checkpoint, map_location="cpu", weights_only=True)
+    method.load_state_dict(state["state_dict"])
+    assert isinstance(method, PixelTeacher)
+    return method.eval()
+
+
+def _frames(parts: Parts, clip_cthw: Tensor) -> np.ndarray:
+    return parts.transform.denormalize(clip_cthw).permute(1, 2, 3, 0).numpy()
+
+
+def _kept(parts: Parts, indices_k: Tensor) -> np.ndarray:
+    """Returns bool [T, H, W]: the pixels of the tokens with these indices."""
+    tokens = torch.zeros(parts.grid, dtype=torch.bool)
+    tokens.view(-1)[indices_k] = True
+    kept = tokens.repeat_interleave(parts.encoder.tubelet_size, 0)
+    patch = parts.encoder.patch_size
+    return kept.repeat_interleave(patch, 1).repeat_interleave(patch, 2).numpy()

@@ -1,0 +1,146 @@
+"""Training one stage with Lightning, from where it stopped, to its encoder file."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import warnings
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning
+import torch
+from pytorch_lightning import Trainer
+
+from salt_plugin import __version__
+from salt_plugin.callbacks import Accounts, Checkpoints, Metrics, Progress, SkippedFiles
+from salt_plugin.callbacks.checkpoints import steps_done
+from salt_plugin.compute import Ledger
+from salt_plugin.config import RunConfig
+from salt_plugin.data.sources import VideoList
+from salt_plugin.data.stream import training_loader
+from salt_plugin.errors import CheckpointError, SaltError
+from salt_plugin.masks import MaskCollator
+from salt_plugin.methods import SALT
+from salt_plugin.models import save_encoder
+from salt_plugin.run_directory import RunDirectory
+from salt_plugin.stages.build import Stage
+from salt_plugin.stages.parts import Parts
+
+
+def devices(config: RunConfig) -> int:
+    """Returns the number of devices that train together: GPUs as in the host, else one CPU."""
+    return config.trainer.gpus if torch.cuda.is_available() else 1
+
+
+def fit(
+    stage: Stage, config: RunConfig, parts: Parts, videos: VideoList, run: RunDirectory
+) -> None:
+    """Trains a stage and writes its encoder; a stage that was interrupted goes on.
+
+    Raises:
+        CheckpointError: The checkpoint to resume from is unreadable.
+        SaltError: Training ended early, or the frozen teacher has changed.
+    """
+    files = stage.files
+    files.make()
+    start_step = steps_done(files.last_checkpoint)
+    accounts = Accounts(files.compute, stage.step_cost)
+    trainer = _trainer(
+        config,
+        stage.total_steps,
+        callbacks=[
+            accounts,
+            Metrics(files.root, accounts, start_step),
+            SkippedFiles(run.skipped),
+            Progress(stage.name, stage.total_steps, start_step),
+            Checkpoints(files.last_checkpoint, config.method.checkpoint.every_n_steps),
+        ],
+        root=files.root,
+    )
+    loader = training_loader(
+        config,
+        videos,
+        parts.transform,
+        MaskCollator(parts.masks, parts.grid, stage.seed, trainer.global_rank),
+        seed=stage.seed,
+        total_steps=stage.total_steps,
+        start_step=start_step,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+    teacher = stage.method.teacher if isinstance(stage.method, SALT) else None
+    before = teacher.fingerprint() if teacher else None
+    resume_from = str(files.last_checkpoint) if start_step else None
+    try:
+        trainer.fit(stage.method, loader, ckpt_path=resume_from, weights_only=True)
+    except (RuntimeError, KeyError) as error:
+        if start_step and trainer.global_step == 0:
+            raise CheckpointError(
+                f"{files.last_checkpoint} does not fit this stage ({error}); delete it to start "
+                "the stage again"
+            ) from error
+        raise
+    if trainer.global_step < stage.total_steps:
+        raise SaltError(
+            f"{stage.name}: stopped at step {trainer.global_step} of {stage.total_steps}; the same "
+            "command with the same hydra.run.dir goes on from the last checkpoint"
+        )
+    if teacher and teacher.fingerprint() != before:
+        raise SaltError("the frozen teacher's weights have changed during training; please report")
+    if trainer.is_global_zero:
+        card = _card(stage, config, parts, accounts.ledger, trainer.world_size, before)
+        save_encoder(stage.method.encoder.cpu(), files.encoder, card)
+
+
+def _trainer(config: RunConfig, total_steps: int, **arguments: Any) -> Trainer:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # The number of workers is the user's, and the stream needs no rewinding.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*`IterableDataset` has `__len__` defined.*")
+    gpu = torch.cuda.is_available()
+    return Trainer(
+        accelerator="gpu" if gpu else "cpu",
+        devices=devices(config),
+        strategy="ddp" if devices(config) > 1 else "auto",
+        precision=config.trainer.precision,
+        max_steps=total_steps,
+        max_epochs=-1,
+        callbacks=arguments["callbacks"],
+        default_root_dir=arguments["root"],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=config.trainer.enable_model_summary,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _card(
+    stage: Stage,
+    config: RunConfig,
+    parts: Parts,
+    ledger: Ledger,
+    world_size: int,
+    teacher_fingerprint: str | None,
+) -> dict[str, Any]:
+    transform = parts.transform
+    return {
+        "method": config.method.name,
+        "stage": stage.name,
+        "input": {**asdict(config.method.clip), "mean": transform.mean, "std": transform.std},
+        "training": {
+            "steps": stage.total_steps,
+            "batch_size": config.loader.batch_size * world_size,
+            "seed": config.seed,
+        },
+        "compute": ledger.as_dict(),
+        "teacher_fingerprint": teacher_fingerprint,
+        "versions": {
+            "salt_plugin": __version__,
+            "torch": torch.__version__,
+            "pytorch_lightning": pytorch_lightning.__version__,
+            "python": platform.python_version(),
+        },
+    }

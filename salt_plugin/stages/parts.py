@@ -1,0 +1,72 @@
+"""What the stages of a run are made of; building it finds every mistake before training starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from salt_plugin.config import RunConfig, SALTConfig, build
+from salt_plugin.losses import LatentLoss, PixelLoss
+from salt_plugin.masks import MaskGenerator
+from salt_plugin.shapes import EncoderShape, Grid, PredictorShape
+from salt_plugin.transforms import SALTTransform
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The pieces that the configuration describes.
+
+    Attributes:
+        encoder: Shape of `method.encoder`.
+        teacher: Shape of the encoder that stage 1 trains.
+        predictor: Shape of predictor and pixel decoder.
+        grid: Token grid of a clip.
+        masks: Draws the mask sets.
+        transform: Augments a clip.
+        pixel_loss: Of stage 1.
+        latent_loss: Of stage 2; None in `pixel_teacher`.
+    """
+
+    encoder: EncoderShape
+    teacher: EncoderShape
+    predictor: PredictorShape
+    grid: Grid
+    masks: MaskGenerator
+    transform: SALTTransform
+    pixel_loss: PixelLoss
+    latent_loss: LatentLoss | None
+
+
+def build_parts(config: RunConfig) -> Parts:
+    """Builds the pieces of a run.
+
+    Raises:
+        ConfigError: The first value that cannot work.
+    """
+    method, model = config.method, config.method.model
+    is_salt = isinstance(method, SALTConfig)
+    tubelet = {"patch_size": model.patch_size, "tubelet_size": model.tubelet_size}
+    encoder = EncoderShape.named(method.encoder, "method.encoder", **tubelet)
+    teacher = encoder
+    if is_salt:
+        teacher = EncoderShape.named(method.teacher.encoder, "method.teacher.encoder", **tubelet)
+    grid = encoder.grid(method.clip.frames, method.clip.size, method.clip.size)
+    masks: MaskGenerator = build(method.masks, "method.masks")
+    drawn = masks(config.loader.batch_size, grid, torch.Generator().manual_seed(config.seed))
+    predictor = PredictorShape(
+        model.predictor.dim,
+        model.predictor.depth,
+        model.predictor.num_heads,
+        num_mask_tokens=len(drawn),
+    )
+    return Parts(
+        encoder=encoder,
+        teacher=teacher,
+        predictor=predictor,
+        grid=grid,
+        masks=masks,
+        transform=build(method.transform, "method.transform", size=method.clip.size),
+        pixel_loss=build(method.pixel_loss, "method.pixel_loss"),
+        latent_loss=build(method.loss, "method.loss") if is_salt else None,
+    )

@@ -1,0 +1,112 @@
+"""The main job: configuration in, run directory out. Every entry point calls `run`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from salt_plugin.config import RunConfig, load_config
+from salt_plugin.data.sources import VideoList
+from salt_plugin.data.stream import steps_of_epochs, training_videos
+from salt_plugin.models.checkpoint import TEACHER_FIRST, load_encoder
+from salt_plugin.report.summary import print_summary
+from salt_plugin.run_directory import RunDirectory
+from salt_plugin.stages.build import check_teacher, new_encoder, pixel_teacher_stage, salt_stage
+from salt_plugin.stages.finish import leave_figures, leave_summary
+from salt_plugin.stages.fit import devices, fit
+from salt_plugin.stages.parts import Parts, build_parts
+
+
+def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Trains what a configuration describes, or the rest of it, or nothing if all is done.
+
+    Args:
+        cfg: The host's config with one of our methods, as Hydra or `config.compose` gives it.
+        run_dir: Where everything is written. The same configuration with the same folder
+            resumes; a finished run returns at once.
+
+    Returns:
+        The summary, as it is in `summary.json`.
+
+    Raises:
+        SaltError: Names the key or file, what was found, and the mend.
+    """
+    config = load_config(cfg)
+    _make_paths_absolute(config)
+    directory = RunDirectory(Path(run_dir).resolve())
+    directory.check(config)
+    if not directory.finished:
+        parts = build_parts(config)
+        videos = training_videos(config)
+        train = _train_salt if config.method.name == "salt" else _train_pixel_teacher
+        train(config, parts, videos, directory)
+        _leave_results(config, parts, videos, directory)
+    summary: dict[str, Any] = json.loads(directory.summary.read_text())
+    rank_zero_only(print_summary)(summary)
+    return summary
+
+
+def _train_pixel_teacher(
+    config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
+) -> None:
+    steps = _total_steps(config, videos)
+    stage = pixel_teacher_stage(config, parts, directory.teacher, steps, config.checkpoint)
+    directory.claim(config)
+    if not directory.teacher.finished:
+        fit(stage, config, parts, videos, directory)
+
+
+def _train_salt(
+    config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
+) -> None:
+    settings = config.method.teacher
+    if settings.path is not None:
+        teacher = load_encoder(settings.path, order=TEACHER_FIRST)
+        check_teacher(teacher.shape, parts.encoder, settings.path)
+    # An initial checkpoint that does not fit is found before stage 1, not after it.
+    new_encoder(config, parts.encoder, config.seed, config.checkpoint)
+    directory.claim(config)
+    if settings.path is None:
+        if not directory.teacher.finished:
+            first = pixel_teacher_stage(
+                config, parts, directory.teacher, settings.max_steps, checkpoint=""
+            )
+            fit(first, config, parts, videos, directory)
+        teacher = load_encoder(directory.teacher.encoder)
+    if not directory.student.finished:
+        steps = _total_steps(config, videos)
+        second = salt_stage(config, parts, directory.student, steps, teacher)
+        fit(second, config, parts, videos, directory)
+
+
+@rank_zero_only
+def _leave_results(
+    config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
+) -> None:
+    leave_figures(config, parts, videos, directory)
+    leave_summary(config, parts, directory)
+
+
+def _total_steps(config: RunConfig, videos: VideoList) -> int:
+    limits = [config.trainer.max_steps] if config.trainer.max_steps != -1 else []
+    epochs = steps_of_epochs(config, videos, devices(config))
+    return min(limits + ([epochs] if epochs is not None else []))
+
+
+def _make_paths_absolute(config: RunConfig) -> None:
+    def absolute(path: str) -> str:
+        return os.path.abspath(os.path.expanduser(path)) if path else path
+
+    inputs = config.input_dir
+    config.input_dir = (
+        absolute(inputs) if isinstance(inputs, str) else [absolute(p) for p in inputs]
+    )
+    config.checkpoint = absolute(config.checkpoint)
+    teacher = getattr(config.method, "teacher", None)
+    if teacher is not None and teacher.path is not None:
+        teacher.path = absolute(teacher.path)

@@ -1,0 +1,146 @@
+"""Augmentation of clips for training, and the fixed view for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from salt_plugin.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class SALTTransform:
+    """Implements the view augmentation for SALT and the pixel teacher.
+
+    Input to this transform:
+        Tensor of uint8 frames [T, C, H, W].
+
+    Output of this transform:
+        Tensor of float32 [C, T, H, W], one clip.
+
+    Applies the following augmentations by default (optimisation recipe of the paper), with one
+    crop and one flip for all frames:
+        - Random resized crop
+        - Random horizontal flip
+        - ImageNet normalization
+
+    Attributes:
+        size:
+            Size of the clip in pixels, one number or (height, width).
+        scale:
+            Smallest and largest share of the frame's area that the crop covers.
+        ratio:
+            Smallest and largest aspect ratio (width / height) of the crop.
+        hflip:
+            Probability of the flip.
+        mean:
+            Mean of each channel, for values in [0, 1].
+        std:
+            Standard deviation of each channel.
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        scale: tuple[float, float] = (0.3, 1.0),
+        ratio: tuple[float, float] = (0.75, 1.35),
+        hflip: float = 0.5,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        self.size = _pair(size)
+        self.mean, self.std = list(mean), list(std)
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ConfigError(f"crop scale={list(scale)}: expected 0 < lowest <= highest <= 1.")
+        if not 0 < ratio[0] <= ratio[1]:
+            raise ConfigError(f"crop ratio={list(ratio)}: expected 0 < lowest <= highest.")
+        if not 0 <= hflip <= 1:
+            raise ConfigError(f"hflip={hflip}: expected a probability in [0, 1].")
+        self.transform = v2.Compose(
+            [
+                v2.RandomResizedCrop(
+                    list(self.size), scale=tuple(scale), ratio=tuple(ratio), antialias=True
+                ),
+                v2.RandomHorizontalFlip(hflip),
+                *_to_float(self.mean, self.std),
+            ]
+        )
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Applies the transforms to a clip (uint8 [T, C, H, W] -> float32 [C, T, H, W])."""
+        return _channels_first(self.transform(frames))
+
+    def denormalize(self, clip: Tensor) -> Tensor:
+        """Undoes the normalization ([..., C, T, H, W], any float -> values in [0, 1])."""
+        return _denormalize(clip, self.mean, self.std)
+
+
+class SALTEvalTransform:
+    """Implements the fixed view for evaluation.
+
+    Input to this transform:
+        Tensor of uint8 frames [T, C, H, W].
+
+    Output of this transform:
+        Tensor of float32 [C, T, H, W], one clip.
+
+    Resizes the frame, keeping its shape, to the smallest one that covers the size (bilinear,
+    antialiased), and crops the centre.
+
+    Attributes:
+        size:
+            Size of the clip in pixels, one number or (height, width).
+        mean:
+            Mean of each channel, for values in [0, 1].
+        std:
+            Standard deviation of each channel.
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        self.size = _pair(size)
+        self.mean, self.std = list(mean), list(std)
+        self.transform = v2.Compose(
+            [v2.CenterCrop(list(self.size)), *_to_float(self.mean, self.std)]
+        )
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Applies the transforms to a clip (uint8 [T, C, H, W] -> float32 [C, T, H, W])."""
+        height, width = frames.shape[-2:]
+        factor = max(self.size[0] / height, self.size[1] / width)
+        covering = [round(height * factor), round(width * factor)]
+        resized = v2.functional.resize(frames, covering, antialias=True)
+        return _channels_first(self.transform(resized))
+
+    def denormalize(self, clip: Tensor) -> Tensor:
+        """Undoes the normalization ([..., C, T, H, W], any float -> values in [0, 1])."""
+        return _denormalize(clip, self.mean, self.std)
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise ConfigError(f"method.clip.size={size}: expected a positive number of pixels.")
+    return height, width
+
+
+def _to_float(mean: list[float], std: list[float]) -> list[torch.nn.Module]:
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+
+
+def _channels_first(frames: Tensor) -> Tensor:
+    return frames.transpose(0, 1).contiguous()
+
+
+def _denormalize(clip: Tensor, mean: list[float], std: list[float]) -> Tensor:
+    shape = (-1, 1, 1, 1)
+    return (clip * clip.new_tensor(std).view(shape) + clip.new_tensor(mean).view(shape)).clamp(0, 1)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from salt_plugin.data.demo import write_video
+
+
+@pytest.fixture(scope="session")
+def shared_videos() -> Path:
+    """Real and broken videos kept beside the checkout; tests that use them skip without."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "videos"
+    if not folder.is_dir():
+        pytest.skip(f"no shared videos at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six H.264 videos, 64x64 at 10 fps, three in each of the classes ant and bee.
+
+    They have 12, 16 and 20 frames; the brightness of frame i is 10 * i (+ 5 for bee).
+    """
+    folder = tmp_path_factory.mktemp("tiny_videos")
+    for label, name in enumerate(("ant", "bee")):
+        (folder / name).mkdir()
+        for number, length in enumerate((12, 16, 20)):
+            grey = 10 * np.arange(length, dtype=np.uint8) + 5 * label
+            frames = np.broadcast_to(grey[:, None, None, None], (length, 64, 64, 3))
+            write_video(folder / name / f"{number}.mp4", np.ascontiguousarray(frames), fps=10)
+    return folder

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from salt_plugin.models import EncoderShape, FrozenTeacher, VideoEncoder, fingerprint
+
+SHAPE = EncoderShape("small", embed_dim=24, depth=2, num_heads=2, patch_size=4)
+
+
+class Student(nn.Module):
+    def __init__(self, teacher: FrozenTeacher) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.teacher = teacher
+
+
+@pytest.fixture
+def teacher() -> FrozenTeacher:
+    torch.manual_seed(0)
+    return FrozenTeacher(VideoEncoder(SHAPE, drop_path=0.5))
+
+
+def _latents(teacher: FrozenTeacher, clip: torch.Tensor) -> torch.Tensor:
+    return teacher(teacher.encoder.patchify(clip), teacher.encoder.grid(clip))
+
+
+def test_has_nothing_to_train_and_nothing_to_save(teacher: FrozenTeacher) -> None:
+    student = Student(teacher)
+    assert list(teacher.parameters()) == []
+    assert list(teacher.buffers()) == []
+    assert teacher.state_dict() == {}
+    assert set(dict(student.named_parameters())) == {"linear.weight", "linear.bias"}
+    assert set(student.state_dict()) == {"linear.weight", "linear.bias"}
+    assert not any(parameter.requires_grad for parameter in teacher.encoder.parameters())
+
+
+def test_stays_in_evaluation_mode(teacher: FrozenTeacher) -> None:
+    Student(teacher).train()
+    teacher.train()
+    assert not any(module.training for module in teacher.encoder.modules())
+    clip = torch.randn(1, 3, 4, 8, 8)
+    assert torch.equal(_latents(teacher, clip), _latents(teacher, clip))
+
+
+def test_gives_no_graph_and_takes_no_gradient(teacher: FrozenTeacher) -> None:
+    clip = torch.randn(1, 3, 4, 8, 8, requires_grad=True)
+    latents = _latents(teacher, clip)
+    assert latents.shape == (1, 8, 24)
+    assert not latents.requires_grad
+    torch.testing.assert_close(latents, teacher.encoder(clip).detach())
+
+
+def test_requires_grad_of_the_student_does_not_reach_it(teacher: FrozenTeacher) -> None:
+    Student(teacher).requires_grad_(True)
+    assert not any(parameter.requires_grad for parameter in teacher.encoder.parameters())
+
+
+def test_moves_with_the_student(teacher: FrozenTeacher) -> None:
+    student = Student(teacher).to(torch.float64)
+    assert {p.dtype for p in teacher.encoder.parameters()} == {torch.float64}
+    student.to("meta")
+    assert {p.device.type for p in teacher.encoder.parameters()} == {"meta"}
+
+
+def test_fingerprint_is_the_same_until_one_bit_changes(teacher: FrozenTeacher) -> None:
+    before = teacher.fingerprint()
+    buffer = io.BytesIO()
+    torch.save(teacher.encoder.state_dict(), buffer)
+    buffer.seek(0)
+    assert fingerprint(torch.load(buffer, weights_only=True)) == before
+
+    bits = teacher.encoder.norm.weight.data.view(torch.int32)
+    for position in (0, 31):
+        bits[5] ^= -(2**31) if position == 31 else 1
+        assert teacher.fingerprint() != before
+        bits[5] ^= -(2**31) if position == 31 else 1
+    assert teacher.fingerprint() == before
+
+
+def test_fingerprint_sees_names_types_and_shapes() -> None:
+    zeros = torch.zeros(4)
+    states = [
+        {"a": zeros},
+        {"b": zeros},
+        {"a": zeros.view(2, 2)},
+        {"a": zeros.to(torch.int32)},
+        {"a": -zeros},
+        {"a": zeros, "b": zeros},
+    ]
+    assert len({fingerprint(state) for state in states}) == len(states)
+    ordered = {"a": zeros, "b": torch.ones(2)}
+    assert fingerprint(ordered) == fingerprint(dict(reversed(ordered.items())))
