@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 
 from salt_plugin.config.suggest import suggestion
-from salt_plugin.errors import ConfigError
+from salt_plugin.errors import ConfigError, SaltError
 
 
 def build(node: dict[str, Any], key: str, **arguments: Any) -> Any:
@@ -20,7 +21,7 @@ def build(node: dict[str, Any], key: str, **arguments: Any) -> Any:
         **arguments: Further arguments, which the config does not hold.
 
     Raises:
-        ConfigError: There is no such class, or it takes no such argument.
+        ConfigError: There is no such class, or it takes no such argument or value.
     """
     target = node.get("_target_")
     try:
@@ -31,4 +32,9 @@ def build(node: dict[str, Any], key: str, **arguments: Any) -> Any:
     for name in node:
         if name != "_target_" and name not in known:
             raise ConfigError(f"{key}.{name}: unknown key; {suggestion(name, known)}")
-    return instantiate(node, **arguments, _convert_="all")
+    try:
+        return instantiate(node, **arguments, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, SaltError):
+            raise error.__cause__ from None
+        raise ConfigError(f"{key}: {error.__cause__ or error}") from None

@@ -26,9 +26,12 @@ def training_videos(config: RunConfig) -> VideoList:
 
     Raises:
         DataError: The input is missing, broken, or holds no readable video.
+        ConfigError: The weights do not fit the inputs.
     """
     inputs = config.input_dir or str(make_demo(demo_spec(config)) / "train.csv")
     videos = read_inputs(inputs)
+    _sampler(config, videos, config.seed, total_steps=1)  # finds weights that cannot work
+    clip_sampler(config)
     require_readable(videos)
     return videos
 
@@ -76,25 +79,37 @@ def training_loader(
     workers = config.loader.num_workers
     if workers == -1:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    weights = config.method.data.weights
     return DataLoader(
         VideoDataset(videos, clip_sampler(config), transform, seed, cache=config.method.data.cache),
-        batch_sampler=StepBatchSampler(
-            len(videos.paths),
-            config.loader.batch_size,
-            total_steps,
-            seed,
-            start_step=start_step,
-            rank=rank,
-            world_size=world_size,
-            shuffle=config.loader.shuffle,
-            source=videos.source if weights else None,
-            weights=weights,
-        ),
+        batch_sampler=_sampler(config, videos, seed, total_steps, start_step, rank, world_size),
         collate_fn=collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_one_thread if workers else None,
+    )
+
+
+def _sampler(
+    config: RunConfig,
+    videos: VideoList,
+    seed: int,
+    total_steps: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> StepBatchSampler:
+    weights = config.method.data.weights
+    return StepBatchSampler(
+        len(videos.paths),
+        config.loader.batch_size,
+        total_steps,
+        seed,
+        start_step=start_step,
+        rank=rank,
+        world_size=world_size,
+        shuffle=config.loader.shuffle,
+        source=videos.source if weights else None,
+        weights=weights,
     )
 
 

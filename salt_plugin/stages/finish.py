@@ -41,13 +41,13 @@ def leave_figures(config: RunConfig, parts: Parts, videos: VideoList, run: RunDi
     if run.teacher.last_checkpoint.is_file():
         teacher = _trained_teacher(config, parts, run.teacher)
         rows = {"clip": clip}
-        for i in range(len(batch.masks)):
+        for i, mask in enumerate(batch.masks):
             visible, filled = teacher.reconstruct(batch, mask_index=i)
-            hidden = dim_outside(
-                _frames(parts, visible[0]), _kept(parts, batch.masks[i].context[0])
-            )
-            rows[f"mask set {i + 1}: input"] = hidden
-            rows[f"mask set {i + 1}: reconstruction"] = _frames(parts, filled[0])
+            seen_pixels = _kept(parts, mask.context[0])
+            known_pixels = seen_pixels | _kept(parts, mask.target[0])
+            name = f"mask set {i + 1}"
+            rows[f"{name}: input"] = dim_outside(_frames(parts, visible[0]), seen_pixels)
+            rows[f"{name}: reconstruction"] = dim_outside(_frames(parts, filled[0]), known_pixels)
         draw_strips(run.figures / "reconstruction.png", rows)
     losses = {stage.root.name: read_metrics(stage.metrics) for stage in _trained(run)}
     draw_losses(run.figures / "losses.png", losses)

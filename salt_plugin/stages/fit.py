@@ -95,9 +95,9 @@ def fit(
 
 def _trainer(config: RunConfig, total_steps: int, **arguments: Any) -> Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # The number of workers is the user's, and the stream needs no rewinding.
+    # The number of workers is the user's, and our sampler starts at the step to resume from.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*`IterableDataset` has `__len__` defined.*")
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     gpu = torch.cuda.is_available()
     return Trainer(
         accelerator="gpu" if gpu else "cpu",

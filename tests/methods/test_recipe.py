@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import nn
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+
+from salt_plugin.losses import PixelLoss
+from salt_plugin.masks import Batch, TubeMasks
+from salt_plugin.methods import PixelTeacher, Recipe
+from salt_plugin.models import EncoderShape, Predictor, PredictorShape, VideoEncoder
+
+SHAPE = EncoderShape("small", 24, 1, 2, patch_size=4)
+
+
+def _lr(step: int, recipe: Recipe) -> float:
+    """2e-4 to 6.25e-4 in a line, then a half cosine to 1e-6 (paper, section 3)."""
+    start, end = recipe.warmup_start * recipe.lr, recipe.final_lr * recipe.lr
+    if step < recipe.warmup_steps:
+        return start + (recipe.lr - start) * (step + 1) / recipe.warmup_steps
+    last = recipe.total_steps - recipe.warmup_steps - 1
+    progress = (step - recipe.warmup_steps) / last
+    return end + (recipe.lr - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _weight_decay(step: int, recipe: Recipe) -> float:
+    progress = step / (recipe.total_steps - 1)
+    start, end = recipe.weight_decay, recipe.final_weight_decay
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _modules() -> list[nn.Module]:
+    torch.manual_seed(0)
+    return [
+        VideoEncoder(SHAPE),
+        Predictor(24, SHAPE.patch_dim, PredictorShape(dim=24, depth=1, num_heads=2)),
+    ]
+
+
+def test_defaults_are_the_papers_numbers() -> None:
+    recipe = Recipe(total_steps=80_000)
+    assert recipe.lr == 6.25e-4
+    assert recipe.lr * recipe.warmup_start == pytest.approx(2e-4)
+    assert recipe.lr * recipe.final_lr == pytest.approx(1e-6)
+    assert recipe.warmup_steps == 10_000
+    assert (recipe.weight_decay, recipe.final_weight_decay) == (0.04, 0.4)
+    assert recipe.betas == (0.9, 0.95)
+    assert recipe.clip_grad == 0.02
+
+
+@pytest.mark.parametrize("step", [0, 1, 4_999, 9_999, 10_000, 45_000, 60_000, 79_999])
+def test_learning_rate_at_a_step(step: int) -> None:
+    recipe = Recipe(total_steps=80_000)
+    optimizer = AdamW([nn.Parameter(torch.zeros(()))], lr=recipe.lr)
+    scheduler = recipe.scheduler(optimizer)
+    lr = recipe.lr * scheduler.lr_lambdas[0](step)
+    assert lr == pytest.approx(_lr(step, recipe), rel=1e-6)
+    known = {9_999: 6.25e-4, 10_000: 6.25e-4, 79_999: 1e-6}
+    if step in known:
+        assert lr == pytest.approx(known[step], rel=1e-6)
+
+
+@pytest.mark.parametrize("step", [0, 1, 20_000, 40_000, 79_999])
+def test_weight_decay_at_a_step(step: int) -> None:
+    recipe = Recipe(total_steps=80_000)
+    assert recipe.weight_decay_at(step) == pytest.approx(_weight_decay(step, recipe), rel=1e-6)
+    known = {0: 0.04, 79_999: 0.4}
+    if step in known:
+        assert recipe.weight_decay_at(step) == pytest.approx(known[step])
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    modules = _modules()
+    recipe = Recipe(total_steps=10, warmup_steps=0)
+    optimizer = recipe.optimizer(modules)
+    assert isinstance(optimizer, AdamW)
+    decayed = {}
+    for group in optimizer.param_groups:
+        assert group["betas"] == (0.9, 0.95)
+        decayed |= {id(p): group["weight_decay"] > 0 for p in group["params"]}
+    named = [pair for module in modules for pair in module.named_parameters()]
+    assert len(decayed) == len(named)
+    for name, parameter in named:
+        assert decayed[id(parameter)] == ("norm" not in name and not name.endswith("bias")), name
+
+    recipe.set_weight_decay(optimizer, 9)
+    assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.4]
+
+
+class _Watch(Callback):
+    """Notes what each optimiser step was made with."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[float, float, float]] = []
+        self.norms: list[tuple[float, float]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        optimizer = trainer.optimizers[0]
+
+        def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            decay, no_decay = optimizer.param_groups
+            assert decay["lr"] == no_decay["lr"]
+            self.steps.append((decay["lr"], decay["weight_decay"], no_decay["weight_decay"]))
+            gradients = [p.grad.norm() for p in pl_module.parameters() if p.grad is not None]
+            clipped = torch.stack(gradients).norm().item()
+            self.norms.append((float(pl_module.grad_norm), clipped))
+
+        optimizer.register_step_post_hook(note)
+
+
+def _train(recipe: Recipe, steps: int) -> _Watch:
+    encoder, decoder = _modules()
+    batches = []
+    for step in range(steps):
+        generator = torch.Generator().manual_seed(step)
+        masks = TubeMasks(0.5)(2, (2, 4, 4), generator)
+        clips = torch.randn(2, 3, 4, 16, 16, generator=generator)
+        batches.append(Batch(clips, torch.zeros(2), masks, step, []))
+    watch = _Watch()
+    trainer = Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[watch],
+    )
+    trainer.fit(
+        PixelTeacher(encoder, decoder, PixelLoss(), recipe), DataLoader(batches, batch_size=None)
+    )
+    return watch
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_follows_both_schedules_and_clips() -> None:
+    recipe = Recipe(total_steps=8, warmup_steps=3, lr=1e-3, clip_grad=0.02)
+    watch = _train(recipe, 8)
+    assert len(watch.steps) == 8
+    for step, (lr, weight_decay, none) in enumerate(watch.steps):
+        assert lr == pytest.approx(_lr(step, recipe), rel=1e-6)
+        assert weight_decay == pytest.approx(_weight_decay(step, recipe), rel=1e-6)
+        assert none == 0.0
+    for found, clipped in watch.norms:
+        assert found > 0.02
+        assert clipped == pytest.approx(0.02, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_a_limit_gradients_are_watched_but_not_clipped() -> None:
+    watch = _train(Recipe(total_steps=2, warmup_steps=0, clip_grad=0.0), 2)
+    for found, clipped in watch.norms:
+        assert clipped == pytest.approx(found, rel=1e-5)

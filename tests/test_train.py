@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from salt_plugin import load_encoder
+from salt_plugin.callbacks.metrics import read_metrics
+from salt_plugin.callbacks.skipped import read_skipped
+from salt_plugin.config import compose
+from salt_plugin.errors import CheckpointError, ConfigError, DataError, SaltError
+from salt_plugin.methods import SALT
+from salt_plugin.models.checkpoint import read_card
+from salt_plugin.train import run
+
+SMALL = [
+    "method.encoder=vit_nano",
+    "method.clip.size=64",
+    "method.clip.frames=8",
+    "method.clip.step=1",
+    "method.model.predictor.dim=48",
+    "method.model.predictor.depth=1",
+    "method.model.predictor.num_heads=2",
+    "loader.batch_size=4",
+    "loader.num_workers=0",
+    "trainer.precision=32",
+]
+
+
+def train(
+    videos: Path | str, run_dir: Path, *overrides: str, method: str = "salt"
+) -> dict[str, Any]:
+    steps = ["trainer.max_steps=5"]
+    if method == "salt":
+        steps.append("method.teacher.max_steps=4")
+    cfg = compose([f"method={method}", f"input_dir={videos}", *SMALL, *steps, *overrides])
+    return run(cfg, run_dir)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "salt"
+    train(tiny_videos, run_dir)
+    return run_dir
+
+
+def test_a_run_leaves_what_the_layout_promises(finished: Path) -> None:
+    for stage, steps in (("teacher", 4), ("student", 5)):
+        folder = finished / stage
+        rows = read_metrics(folder / "metrics.csv")
+        assert [row["step"] for row in rows] == list(range(1, steps + 1))
+        ledger = json.loads((folder / "compute.json").read_text())
+        assert ledger["steps"] == steps
+        assert ledger["clips"] == 4 * steps
+        assert ledger["total_flops"] == sum(ledger["flops"].values()) == rows[-1]["flops"]
+        assert (folder / "checkpoints" / "last.ckpt").is_file()
+        assert list((folder / "tensorboard").iterdir())
+        assert read_card(folder / "encoder.safetensors")["training"]["steps"] == steps
+    for figure in ("masks", "reconstruction", "losses"):
+        assert (finished / "figures" / f"{figure}.png").stat().st_size > 5000
+    assert read_skipped(finished / "skipped.csv") == []
+    assert (finished / "config.yaml").is_file()
+
+
+def test_the_student_names_the_teacher_that_stage_one_left(finished: Path) -> None:
+    teacher = read_card(finished / "teacher" / "encoder.safetensors")
+    student = read_card(finished / "student" / "encoder.safetensors")
+    assert student["teacher_fingerprint"] == teacher["fingerprint"]
+    assert teacher["teacher_fingerprint"] is None
+
+
+def test_an_encoder_is_used_in_three_lines(finished: Path) -> None:
+    encoder = load_encoder(finished)
+    features = encoder(torch.randn(2, 3, 8, 64, 64))
+    assert features.shape == (2, 4 * 4 * 4, 128)
+    student = load_file(finished / "student" / "encoder.safetensors")
+    assert torch.equal(encoder.state_dict()["norm.weight"], student["norm.weight"])
+
+
+def test_a_finished_run_returns_at_once_and_writes_nothing(
+    finished: Path, tiny_videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    train(tiny_videos, finished)
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+    assert "load_encoder" in capsys.readouterr().out
+
+
+def test_another_configuration_in_the_same_folder_is_refused(
+    finished: Path, tiny_videos: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.lr was .* and is now 0\.5"):
+        train(tiny_videos, finished, "optimizer.lr=0.5")
+
+
+def test_keys_that_change_no_result_may_differ_on_resume(finished: Path, tiny_videos: Path) -> None:
+    train(tiny_videos, finished, "loader.num_workers=1", "method.checkpoint.every_n_steps=3")
+
+
+@pytest.mark.parametrize(("stage", "broken_step"), [("teacher", 3), ("student", 4)])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    finished: Path,
+    tiny_videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    broken_step: int,
+) -> None:
+    from salt_plugin.methods import PixelTeacher
+
+    cls = {"teacher": PixelTeacher, "student": SALT}[stage]
+    original = cls.step_loss
+
+    def power_failure(self: Any, batch: Any) -> torch.Tensor:
+        if batch.step == broken_step:
+            raise MemoryError("as if the machine had gone")
+        return original(self, batch)
+
+    every_two = "method.checkpoint.every_n_steps=2"
+    monkeypatch.setattr(cls, "step_loss", power_failure)
+    with pytest.raises(MemoryError):
+        train(tiny_videos, tmp_path, every_two)
+    monkeypatch.setattr(cls, "step_loss", original)
+    train(tiny_videos, tmp_path, every_two)
+
+    for name in ("teacher", "student"):
+        cards = [read_card(root / name / "encoder.safetensors") for root in (finished, tmp_path)]
+        assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
+        assert cards[0]["compute"]["flops"] == cards[1]["compute"]["flops"]
+        rows = [read_metrics(root / name / "metrics.csv") for root in (finished, tmp_path)]
+        for one, other in zip(*rows, strict=True):
+            assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_the_seed_makes_the_run(finished: Path, tiny_videos: Path, tmp_path: Path) -> None:
+    train(tiny_videos, tmp_path, "seed=2")
+    cards = [read_card(root / "student" / "encoder.safetensors") for root in (finished, tmp_path)]
+    assert cards[0]["fingerprint"] != cards[1]["fingerprint"]
+
+
+def test_workers_do_not_change_the_result(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    train(tiny_videos, tmp_path, "loader.num_workers=2")
+    cards = [read_card(root / "student" / "encoder.safetensors") for root in (finished, tmp_path)]
+    assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
+
+
+def test_a_teacher_of_another_size_skips_stage_one(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    overrides = ["method.encoder=vit_tiny", f"method.teacher.path={finished}"]
+    train(tiny_videos, tmp_path, *overrides)
+    assert not (tmp_path / "teacher").exists()
+    card = read_card(tmp_path / "student" / "encoder.safetensors")
+    teacher = read_card(finished / "teacher" / "encoder.safetensors")
+    assert card["shape"]["name"] == "vit_tiny"
+    assert card["teacher_fingerprint"] == teacher["fingerprint"]
+
+
+def test_pixel_teacher_alone_with_tubes_and_a_list_of_inputs(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    summary = train(
+        f"[{tiny_videos / 'ant'},{tiny_videos / 'bee'}]",
+        tmp_path,
+        "method/masks=tube",
+        "method.masks.ratio=0.75",
+        "method.data.weights=[3,1]",
+        method="pixel_teacher",
+    )
+    assert [stage["stage"] for stage in summary["stages"]] == ["teacher"]
+    assert not (tmp_path / "student").exists()
+
+
+def test_training_starts_from_an_initial_checkpoint(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    frozen = ["optimizer.lr=1e-30", "optimizer.weight_decay=0"]
+    train(tiny_videos, tmp_path, f"checkpoint={finished}", *frozen, method="pixel_teacher")
+    start = load_file(finished / "student" / "encoder.safetensors")
+    end = load_file(tmp_path / "teacher" / "encoder.safetensors")
+    assert all(torch.equal(start[name], end[name]) for name in start)
+
+
+def test_epochs_limit_the_steps(tiny_videos: Path, tmp_path: Path) -> None:
+    # 6 videos in batches of 4: one whole batch an epoch.
+    summary = train(tiny_videos, tmp_path, "trainer.max_epochs=3", method="pixel_teacher")
+    assert summary["stages"][0]["steps"] == 3
+
+
+def test_bad_files_are_replaced_and_listed(tiny_videos: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    good = [f"{path} 0" for path in sorted(tiny_videos.rglob("*.mp4"))]
+    videos = tmp_path / "videos.csv"
+    videos.write_text("\n".join([*good, f"{text} 1", f"{tmp_path / 'missing.mp4'} 1"]) + "\n")
+    summary = train(videos, tmp_path / "run", method="pixel_teacher")
+    skipped = read_skipped(tmp_path / "run" / "skipped.csv")
+    assert {Path(row["path"]).name for row in skipped} == {"text.mp4", "missing.mp4"}
+    assert all(row["reason"] for row in skipped)
+    assert summary["skipped_files"] == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["method.clip.size=60"], ConfigError, r"method\.clip\.size=60.*patch_size=16; use 64"),
+        (["method.clip.frames=7"], ConfigError, r"method\.clip\.frames=7.*tubelet_size=2"),
+        (["method.encoder=vit_tinny"], ConfigError, r"method\.encoder=vit_tinny.*vit_tiny"),
+        (["+method.clip.framse=8"], ConfigError, r"method\.clip\.framse.*'frames'"),
+        (["method.model.predictor.num_heads=5"], ConfigError, r"method\.model\.predictor.*heads"),
+        (["method.loss.distance=l3"], ConfigError, r"method\.loss\.distance='l3'.*smooth_l1"),
+        (["method.teacher.path=nowhere"], CheckpointError, r"nowhere does not exist"),
+        (["checkpoint=nowhere"], CheckpointError, r"nowhere does not exist"),
+        (["input_dir=nowhere"], DataError, r"nowhere does not exist"),
+        (["method.data.weights=[1,2]"], ConfigError, r"method\.data\.weights"),
+        (["method.masks.long_range.scale=1.5"], ConfigError, r"method\.masks\.long_range"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_written(
+    tiny_videos: Path, tmp_path: Path, overrides: list[str], error: type[SaltError], message: str
+) -> None:
+    run_dir = tmp_path / "run"
+    with pytest.raises(error, match=message):
+        train(tiny_videos, run_dir, *overrides)
+    assert not run_dir.exists()
+
+
+def test_a_teacher_with_another_patch_grid_is_refused(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    overrides = ["method.model.patch_size=8", f"method.teacher.path={finished}"]
+    with pytest.raises(CheckpointError, match=r"patch_size=16, the student 8"):
+        train(tiny_videos, tmp_path / "run", *overrides)
+
+
+def test_a_foreign_checkpoint_is_refused(tiny_videos: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"state_dict": {}}, foreign)
+    with pytest.raises(CheckpointError, match=r"no encoder file of this package"):
+        train(tiny_videos, tmp_path / "run", f"checkpoint={foreign}")
+
+
+def test_a_damaged_resume_checkpoint_is_named(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    train(tiny_videos, tmp_path, method="pixel_teacher")
+    (tmp_path / "summary.json").unlink()
+    (tmp_path / "teacher" / "encoder.safetensors").unlink()
+    checkpoint = tmp_path / "teacher" / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be resumed from"):
+        train(tiny_videos, tmp_path, method="pixel_teacher")
