@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import NoReturn
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
 from salt_plugin import __version__
-from salt_plugin.errors import SaltError
 from salt_plugin.host import LIGHTLY_CONFIG
+from salt_plugin.job import fail, train_job
 
 USAGE = """\
 usage: salt VERB [hydra overrides]
@@ -24,30 +20,14 @@ verbs:
 salt train --help lists the configuration, salt --version the version."""
 
 
-def train(cfg: DictConfig) -> None:
-    """Runs the training job that Hydra has composed; a mistake of the user ends in one line."""
-    from salt_plugin.train import run
-
-    try:
-        run(cfg, Path(HydraConfig.get().runtime.output_dir))
-    except SaltError as error:
-        fail(str(error))
-
-
-def fail(message: str) -> NoReturn:
-    """Prints an error and exits with status 1."""
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(1)
-
-
-def _train_verb(arguments: list[str]) -> None:
+def _train(arguments: list[str]) -> None:
     if not any(argument.lstrip("+").startswith("method=") for argument in arguments):
         arguments = ["method=salt", *arguments]
     sys.argv = ["salt train", *arguments]
-    hydra.main(config_path=LIGHTLY_CONFIG, config_name="config", version_base=None)(train)()
+    hydra.main(config_path=LIGHTLY_CONFIG, config_name="config", version_base=None)(train_job)()
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"train": _train_verb}
+VERBS: dict[str, Callable[[list[str]], None]] = {"train": _train}
 
 
 def main() -> None:

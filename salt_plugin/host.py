@@ -3,13 +3,12 @@
 Lightly has no registry of methods. Its Hydra application is recognised by its config module;
 then a config of the same name that knows the `method` group is put before it, and the function
 that the command calls is replaced by one that sends our methods to us and all else to Lightly.
-Nothing here imports torch or Lightly before the host itself has.
+Nothing here imports torch or Lightly: Hydra loads it in every application.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from typing import Any
 from hydra.core.config_search_path import ConfigSearchPath
 from omegaconf import DictConfig, OmegaConf
 
-METHODS = ("salt", "pixel_teacher")
+from salt_plugin.job import train_job
+
 LIGHTLY_CONFIG = "pkg://lightly.cli/config"
 
 
@@ -62,9 +62,10 @@ def join_lightly(search_path: ConfigSearchPath) -> None:
 def _dispatch(original: Any) -> Any:
     @functools.wraps(original)
     def _train_cli(cfg: Any, is_cli_call: bool = True) -> Any:
-        if OmegaConf.select(OmegaConf.create(cfg), "method.name") not in METHODS:
+        # Lightly itself has no `method`; what a name stands for is checked by our config.
+        if OmegaConf.select(OmegaConf.create(cfg), "method.name") is None:
             return original(cfg, is_cli_call)
-        return importlib.import_module("salt_plugin.cli").train(cfg)
+        return train_job(cfg)
 
     return _train_cli
 

@@ -121,9 +121,14 @@ def test_card_of_another_version(file: Path) -> None:
 
 
 def test_shape_that_cannot_be(file: Path) -> None:
-    _edit_card(file, shape={**read_card(file)["shape"], "num_heads": 5})
+    shape = read_card(file)["shape"]
+    _edit_card(file, shape={**shape, "num_heads": 5})
     with pytest.raises(CheckpointError, match=r"cannot be read \(.*width 24 over 5 heads"):
         load_encoder(file)
+    for value in ("two", None, 0):
+        _edit_card(file, shape={**shape, "num_heads": value})
+        with pytest.raises(CheckpointError, match=r"encoder\."):
+            load_encoder(file)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 4000])

@@ -84,9 +84,10 @@ def test_unknown_size_names_the_key_and_all_sizes() -> None:
         assert size in str(error.value)
 
 
-@pytest.mark.parametrize(("dim", "heads"), [(32, 3), (20, 4)])
+@pytest.mark.parametrize(("dim", "heads"), [(32, 3), (20, 4), (39, 3)])
 def test_heads_that_cannot_be_rotated(dim: int, heads: int) -> None:
-    message = rf"width {dim} over {heads} heads; the width must be a multiple"
+    """Not whole, too narrow for three axes, and odd, so that channels cannot be paired."""
+    message = rf"width {dim} over {heads} heads"
     with pytest.raises(ConfigError, match=rf"encoder odd: {message}"):
         EncoderShape("odd", dim, 1, heads)
     with pytest.raises(ConfigError, match=rf"method\.model\.predictor: {message}"):

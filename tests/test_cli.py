@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from salt_plugin import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(sys.executable).parent
+TINY = [
+    "method.encoder=vit_nano",
+    "method.clip.size=32",
+    "method.clip.frames=4",
+    "method.clip.step=1",
+    "method.model.patch_size=8",
+    "method.model.predictor.dim=24",
+    "method.model.predictor.depth=1",
+    "method.model.predictor.num_heads=2",
+    "loader.batch_size=2",
+    "loader.num_workers=0",
+]
+
+
+def command(
+    *arguments: str | Path, cwd: Path, path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if path is not None:
+        environment["PYTHONPATH"] = str(path)
+    return subprocess.run(
+        [str(argument) for argument in arguments],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+
+
+def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
+    version = command(SCRIPTS / "salt", "--version", cwd=tmp_path)
+    assert version.stdout.strip() == __version__
+    assert "salt train" in command(SCRIPTS / "salt", cwd=tmp_path).stdout
+    unknown = command(SCRIPTS / "salt", "trian", cwd=tmp_path)
+    assert unknown.returncode == 1
+    assert unknown.stderr.strip() == "error: unknown verb 'trian'; choose one of train"
+    code = "import sys, salt_plugin.cli; sys.exit('torch' in sys.modules)"
+    assert command(sys.executable, "-c", code, cwd=tmp_path).returncode == 0
+
+
+def test_a_mistake_ends_in_one_line_and_status_one(tiny_videos: Path, tmp_path: Path) -> None:
+    done = command(
+        SCRIPTS / "lightly-ssl-train",
+        "method=salt",
+        f"input_dir={tiny_videos}",
+        "method.clip.size=100",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: method.clip.size=100: not divisible by")
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_from_both_commands(tiny_videos: Path, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT]
+    built = command(*build, cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    assert not (site / "hydra_plugins" / "__init__.py").exists()
+
+    common = ["method.teacher.max_steps=2", "trainer.max_steps=2", *TINY]
+    # A relative input and run directory: both count from where the command is given.
+    (tmp_path / "videos").symlink_to(tiny_videos)
+    for script in (["lightly-ssl-train", "method=salt"], ["salt", "train"]):
+        run_dir = tmp_path / f"run-{script[0]}"
+        done = command(
+            SCRIPTS / script[0],
+            *script[1:],
+            "input_dir=videos",
+            f"hydra.run.dir=run-{script[0]}",
+            *common,
+            cwd=tmp_path,
+            path=site,
+        )
+        assert done.returncode == 0, done.stderr
+        assert (run_dir / "teacher" / "encoder.safetensors").is_file()
+        assert (run_dir / "student" / "encoder.safetensors").is_file()
+    where = "import salt_plugin.host as h; print(h.config_folder())"
+    found = command(sys.executable, "-c", where, cwd=tmp_path, path=site).stdout.strip()
+    assert Path(found) == site / "salt_plugin" / "conf"

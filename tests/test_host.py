@@ -1,0 +1,250 @@
+"""Lightly's command with us beside it, and other Hydra applications with us beside them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from salt_plugin import host
+from salt_plugin.config import compose
+
+COMMAND = Path(sys.executable).parent / "lightly-ssl-train"
+FOREIGN_APP = """\
+import sys
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+
+@hydra.main(config_path="conf", config_name="config", version_base=None)
+def main(cfg: DictConfig) -> None:
+    assert "torch" not in sys.modules
+    loader = GlobalHydra.instance().config_loader()
+    print("groups:", sorted(loader.list_groups("")))
+    print("configs:", sorted(loader.get_group_options("")))
+    print("methods:", sorted(loader.get_group_options("method")))
+    print(OmegaConf.to_yaml(cfg))
+
+
+main()
+"""
+
+
+def _run(command: list[str | Path], folder: Path) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1"}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _packaged() -> DictConfig:
+    """The host's own YAML, as it was shipped, without what is Hydra's."""
+    text = (resources.files("lightly.cli.config") / "config.yaml").read_text()
+    packaged = OmegaConf.create(text)
+    assert isinstance(packaged, DictConfig)
+    del packaged["hydra"]
+    return packaged
+
+
+@pytest.fixture
+def train_cli() -> Iterator[ModuleType]:
+    """The module of the host's command, put back afterwards as it was found."""
+    module = importlib.import_module("lightly.cli.train_cli")
+    found = module._train_cli
+    module._train_cli = inspect.unwrap(found)
+    yield module
+    module._train_cli = found
+
+
+def _search_path(provider: str, path: str) -> ConfigSearchPath:
+    search_path = ConfigSearchPathImpl()
+    search_path.append(provider, path)
+    return search_path
+
+
+@pytest.mark.slow
+def test_without_a_method_the_job_is_the_hosts_own(tmp_path: Path) -> None:
+    printed = _run([COMMAND, "--cfg", "job"], tmp_path)
+    assert printed.strip() == OmegaConf.to_yaml(_packaged()).strip()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_with_a_method_the_job_has_its_node(tmp_path: Path) -> None:
+    printed = _run([COMMAND, "method=salt", "method.encoder=vit_tiny", "--cfg", "job"], tmp_path)
+    job = OmegaConf.create(printed)
+    assert job.method.name == "salt"
+    assert job.method.encoder == "vit_tiny"
+    assert job.trainer.max_epochs == -1
+    assert "max_steps" in job.trainer
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_simclr_still_trains(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{number}.png")
+    run = tmp_path / "run"
+    printed = _run(
+        [
+            COMMAND,
+            f"input_dir={images}",
+            "pre_trained=False",
+            "trainer.max_epochs=1",
+            "loader.num_workers=0",
+            "loader.batch_size=4",
+            "collate.input_size=32",
+            f"hydra.run.dir={run}",
+            "hydra.job.chdir=True",
+        ],
+        tmp_path,
+    )
+    assert "Best model is stored at:" in printed
+    assert list(run.rglob("*.ckpt"))
+    assert not (run / "teacher").exists()
+    used = OmegaConf.load(run / ".hydra" / "config.yaml")
+    expected = _packaged()
+    assert set(used) == set(expected)
+    assert used.model == expected.model
+    assert used.optimizer == expected.optimizer
+
+
+def test_private_function_of_the_host_has_the_signature_we_replace() -> None:
+    """If this fails, a release of Lightly has moved what `host.join_lightly` hooks into."""
+    module = importlib.import_module("lightly.cli.train_cli")
+    signature = inspect.signature(inspect.unwrap(module._train_cli))
+    assert str(signature) == "(cfg, is_cli_call=True)"
+    assert "return _train_cli(cfg)" in inspect.getsource(module)
+
+
+def test_composing_without_a_method_gives_the_hosts_own_config() -> None:
+    assert compose([]) == _packaged()
+    changed = compose(["optimizer.lr=0.5", "loader.batch_size=8"])
+    expected = _packaged()
+    expected.optimizer.lr, expected.loader.batch_size = 0.5, 8
+    assert changed == expected
+
+
+@pytest.mark.parametrize("name", host.METHODS)
+def test_composing_a_method_adds_one_node_and_keeps_the_hosts_keys(name: str) -> None:
+    job = compose([f"method={name}"])
+    assert job.method.name == name
+    assert set(job) == {*_packaged(), "method"}
+    untouched = set(_packaged()) - {
+        *("input_dir", "checkpoint", "seed", "loader", "trainer", "optimizer")
+    }
+    assert untouched
+    for key in untouched:
+        assert job[key] == _packaged()[key]
+    for group in ("loader", "trainer", "optimizer"):
+        assert set(_packaged()[group]) <= set(job[group])
+
+
+def test_our_methods_come_to_us_and_all_else_goes_to_the_host(
+    train_cli: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, Any, bool]] = []
+
+    def original(cfg: Any, is_cli_call: bool = True) -> str:
+        calls.append(("host", cfg, is_cli_call))
+        return "checkpoint of the host"
+
+    monkeypatch.setattr(train_cli, "_train_cli", original)
+    monkeypatch.setattr("salt_plugin.cli.train", lambda cfg: calls.append(("us", cfg, True)))
+    for _ in range(2):  # as when two applications start in one process
+        host.join_lightly(_search_path("main", host.LIGHTLY_CONFIG))
+
+    own, foreign = compose(["method=salt"]), compose([])
+    for name in host.METHODS:
+        train_cli._train_cli({"method": {"name": name}})
+    train_cli._train_cli(own)
+    assert [who for who, _, _ in calls] == ["us"] * (len(host.METHODS) + 1)
+    calls.clear()
+
+    assert train_cli._train_cli(foreign) == "checkpoint of the host"
+    assert train_cli._train_cli({"input_dir": "x"}, is_cli_call=False) == "checkpoint of the host"
+    train_cli._train_cli({"method": None})
+    train_cli._train_cli({"method": {"name": "somebody_elses"}})
+    assert [who for who, _, _ in calls] == ["host"] * 4
+    assert [flag for _, _, flag in calls] == [True, False, True, True]
+    assert calls[0][1] is foreign
+
+
+def test_hydra_finds_the_plugin() -> None:
+    plugins = {plugin.__name__ for plugin in Plugins.instance().discover(SearchPathPlugin)}
+    assert "SaltSearchPath" in plugins
+
+
+@pytest.mark.parametrize("path", ["pkg://lightly.cli/config", "pkg://lightly.cli.config"])
+def test_the_host_is_known_by_either_spelling(path: str) -> None:
+    assert host.is_lightly(_search_path("main", path))
+    assert not host.is_lightly(_search_path("somebody", path))
+
+
+@pytest.fixture(scope="module")
+def foreign_app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "conf").mkdir()
+    (folder / "conf" / "config.yaml").write_text("answer: 42\ninput_dir: videos\n")
+    (folder / "app.py").write_text(FOREIGN_APP)
+    return folder
+
+
+def test_foreign_app_starts_and_gains_our_method_group_only(foreign_app: Path) -> None:
+    printed = _run([sys.executable, "app.py", "hydra.run.dir=plain"], foreign_app).splitlines()
+    assert printed[0] == "groups: ['hydra', 'method']"
+    assert printed[1] == "configs: ['config']"
+    assert printed[2] == "methods: ['pixel_teacher', 'salt']"
+    assert OmegaConf.create("\n".join(printed[3:])) == {"answer": 42, "input_dir": "videos"}
+
+
+def test_foreign_app_can_compose_our_method(foreign_app: Path) -> None:
+    printed = _run(
+        [sys.executable, "app.py", "+method=salt", "hydra.run.dir=ours"], foreign_app
+    ).splitlines()
+    config = OmegaConf.create("\n".join(printed[3:]))
+    assert config.answer == 42
+    assert config.method.name == "salt"
+    assert config.method.masks._target_ == "salt_plugin.masks.MultiBlockMasks"
+
+
+def test_app_whose_main_config_only_resembles_the_hosts_is_left_alone() -> None:
+    (plugin,) = [
+        plugin
+        for plugin in Plugins.instance().discover(SearchPathPlugin)
+        if plugin.__name__ == "SaltSearchPath"
+    ]
+    search_path = _search_path("main", "file:///home/me/lightly/cli/config")
+    plugin().manipulate_search_path(search_path)
+    entries = [(entry.provider, entry.path) for entry in search_path.get_path()]
+    assert entries[0] == ("main", "file:///home/me/lightly/cli/config")
+    assert [path for provider, path in entries if provider == "salt_plugin"] == [host.config_path()]
