@@ -52,6 +52,8 @@ class PredictorConfig:
     dim: int
     depth: int
     num_heads: int
+    init_std: float
+    mask_token_std: float
 
 
 @dataclass
@@ -61,6 +63,7 @@ class ModelConfig:
     patch_size: int
     tubelet_size: int
     drop_path: float
+    init_std: float
     predictor: PredictorConfig
 
 

@@ -13,6 +13,7 @@ from torch.nn.init import trunc_normal_, zeros_
 from salt_plugin.models.rope import apply_rope
 
 NORM_EPS = 1e-6
+# V-JEPA's, at every width.
 INIT_STD = 0.02
 
 
@@ -52,12 +53,13 @@ class Block(nn.Module):
         return x_bnd + self.drop_path(self.mlp(self.norm2(x_bnd)))
 
 
-def init_weights(module: nn.Module) -> None:
-    """Truncated normal weights of standard deviation 0.02 and zero biases, as V-JEPA."""
-    if isinstance(module, nn.Linear | nn.Conv3d):
-        trunc_normal_(module.weight, std=INIT_STD)
-        if module.bias is not None:
-            zeros_(module.bias)
+def init_weights(root: nn.Module, std: float) -> None:
+    """Truncated normal weights and zero biases, as V-JEPA."""
+    for module in root.modules():
+        if isinstance(module, nn.Linear | nn.Conv3d):
+            trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                zeros_(module.bias)
 
 
 def rescale_residuals(blocks: Iterable[Block]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from salt_plugin.models.block import NORM_EPS, Block, init_weights, rescale_residuals
+from salt_plugin.models.block import INIT_STD, NORM_EPS, Block, init_weights, rescale_residuals
 from salt_plugin.models.rope import rope_tables
 from salt_plugin.shapes import Grid, PredictorShape
 
@@ -20,20 +20,31 @@ class Predictor(nn.Module):
         context_dim: Width of the encoder's tokens.
         out_dim: Width of what is predicted: the teacher's latents, or a tubelet's pixels.
         shape: Width, depth and heads.
+        init_std: Standard deviation of the initial weights, as in `VideoEncoder`.
+        mask_token_std: The same of the mask tokens. At V-JEPA's 0, all targets start with the same
+            prediction wherever they are, which short runs of small models do not get over.
     """
 
-    def __init__(self, context_dim: int, out_dim: int, shape: PredictorShape) -> None:
+    def __init__(
+        self,
+        context_dim: int,
+        out_dim: int,
+        shape: PredictorShape,
+        init_std: float = INIT_STD,
+        mask_token_std: float = 0.0,
+    ) -> None:
         super().__init__()
         self.shape = shape
         self.predictor_embed = nn.Linear(context_dim, shape.dim)
         self.mask_tokens = nn.ParameterList(
-            nn.Parameter(torch.zeros(1, 1, shape.dim)) for _ in range(shape.num_mask_tokens)
+            nn.Parameter(torch.randn(1, 1, shape.dim) * mask_token_std)
+            for _ in range(shape.num_mask_tokens)
         )
         blocks = [Block(shape.dim, shape.num_heads, shape.hidden_dim) for _ in range(shape.depth)]
         self.predictor_blocks = nn.ModuleList(blocks)
         self.predictor_norm = nn.LayerNorm(shape.dim, eps=NORM_EPS)
         self.predictor_proj = nn.Linear(shape.dim, out_dim)
-        self.apply(init_weights)
+        init_weights(self, init_std)
         rescale_residuals(blocks)
 
     def forward(

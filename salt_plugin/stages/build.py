@@ -48,7 +48,7 @@ def pixel_teacher_stage(
     """Returns stage 1, starting from an encoder file where one is named."""
     seed = _stage_seed(config, 0)
     encoder = new_encoder(config, parts.teacher, seed, checkpoint)
-    decoder = Predictor(parts.teacher.embed_dim, parts.teacher.patch_dim, parts.predictor)
+    decoder = _predictor(config, parts, parts.teacher.embed_dim, parts.teacher.patch_dim)
     recipe = _recipe(config, total_steps)
     return Stage(
         name="teacher",
@@ -67,7 +67,7 @@ def salt_stage(
     assert parts.latent_loss is not None
     seed = _stage_seed(config, 1)
     encoder = new_encoder(config, parts.encoder, seed, config.checkpoint)
-    predictor = Predictor(parts.encoder.embed_dim, teacher.embed_dim, parts.predictor)
+    predictor = _predictor(config, parts, parts.encoder.embed_dim, teacher.embed_dim)
     recipe = _recipe(config, total_steps)
     return Stage(
         name="student",
@@ -88,7 +88,8 @@ def new_encoder(
         CheckpointError: The file holds an encoder of another shape.
     """
     torch.manual_seed(seed)
-    encoder = VideoEncoder(shape, config.method.model.drop_path)
+    model = config.method.model
+    encoder = VideoEncoder(shape, model.drop_path, model.init_std)
     if checkpoint:
         loaded = load_encoder(checkpoint)
         if loaded.shape != shape:
@@ -114,6 +115,13 @@ def check_teacher(teacher: EncoderShape, student: EncoderShape, path: str) -> No
                 f"{expected}, so their tokens do not match; set method.model.{field}={found} or "
                 "choose another teacher"
             )
+
+
+def _predictor(config: RunConfig, parts: Parts, context_dim: int, out_dim: int) -> Predictor:
+    settings = config.method.model.predictor
+    return Predictor(
+        context_dim, out_dim, parts.predictor, settings.init_std, settings.mask_token_std
+    )
 
 
 def _stage_seed(config: RunConfig, stage: int) -> int:

@@ -98,6 +98,7 @@ def _trainer(config: RunConfig, total_steps: int, **arguments: Any) -> Trainer:
     # The number of workers is the user's, and our sampler starts at the step to resume from.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     gpu = torch.cuda.is_available()
     return Trainer(
         accelerator="gpu" if gpu else "cpu",
