@@ -51,7 +51,7 @@ def is_lightly(search_path: ConfigSearchPath) -> bool:
 
 def join_lightly(search_path: ConfigSearchPath) -> None:
     """Lets `method=` select one of ours in Lightly's command."""
-    shadow = config_folder() / "lightly"
+    shadow = Path(__file__).parent / "host_config"
     search_path.prepend("salt_plugin", f"file://{shadow}")
     search_path.append("salt_plugin", "pkg://lightly.cli")
     train_cli = sys.modules.get("lightly.cli.train_cli")

@@ -10,8 +10,8 @@ from salt_plugin.errors import ConfigError
 Grid = tuple[int, int, int]
 """Tokens along time, height and width; N = T * H * W, row-major."""
 
-# Width, depth, heads and MLP ratio (paper, section 4; V-JEPA 2's repository). vit_nano is ours,
-# for the demo on two CPU cores.
+# Width, depth, heads and MLP ratio (the paper's table of encoders; V-JEPA 2's repository).
+# vit_nano is ours, for the demo on two CPU cores.
 ENCODER_SIZES: dict[str, tuple[int, int, int, float]] = {
     "vit_nano": (128, 4, 4, 4.0),
     "vit_tiny": (192, 12, 3, 4.0),
@@ -108,7 +108,7 @@ class EncoderShape:
 
 @dataclass(frozen=True)
 class PredictorShape:
-    """Shape of a predictor or pixel decoder (paper, section 4: width 384, depth 12).
+    """Shape of a predictor or pixel decoder (the paper: width 384, depth 12).
 
     Attributes:
         dim: Token width.
@@ -143,8 +143,9 @@ class PredictorShape:
 
 
 def _check_heads(what: str, dim: int, num_heads: int) -> None:
-    if dim % num_heads or dim // num_heads < MIN_HEAD_DIM:
+    fits = num_heads >= 1 and dim % num_heads == 0
+    if not fits or dim // num_heads < MIN_HEAD_DIM or dim // num_heads % 2:
         raise ConfigError(
             f"{what}: width {dim} over {num_heads} heads; the width must be a multiple of the "
-            f"heads and a head at least {MIN_HEAD_DIM} wide (3D RoPE)"
+            f"heads and a head at least {MIN_HEAD_DIM} wide and even (3D RoPE)"
         )

@@ -43,8 +43,7 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     if not directory.finished:
         parts = build_parts(config)
         videos = training_videos(config)
-        train = _train_salt if config.method.name == "salt" else _train_pixel_teacher
-        train(config, parts, videos, directory)
+        TRAIN[config.method.name](config, parts, videos, directory)
         _leave_results(config, parts, videos, directory)
     summary: dict[str, Any] = json.loads(directory.summary.read_text())
     rank_zero_only(print_summary)(summary)
@@ -82,6 +81,9 @@ def _train_salt(
         steps = _total_steps(config, videos)
         second = salt_stage(config, parts, directory.student, steps, teacher)
         fit(second, config, parts, videos, directory)
+
+
+TRAIN = {"pixel_teacher": _train_pixel_teacher, "salt": _train_salt}
 
 
 @rank_zero_only

@@ -25,6 +25,7 @@ from PIL import Image
 from salt_plugin import host
 from salt_plugin.config import compose
 
+METHODS = ("pixel_teacher", "salt")
 COMMAND = Path(sys.executable).parent / "lightly-ssl-train"
 FOREIGN_APP = """\
 import sys
@@ -154,7 +155,7 @@ def test_composing_without_a_method_gives_the_hosts_own_config() -> None:
     assert changed == expected
 
 
-@pytest.mark.parametrize("name", host.METHODS)
+@pytest.mark.parametrize("name", METHODS)
 def test_composing_a_method_adds_one_node_and_keeps_the_hosts_keys(name: str) -> None:
     job = compose([f"method={name}"])
     assert job.method.name == name
@@ -169,7 +170,7 @@ def test_composing_a_method_adds_one_node_and_keeps_the_hosts_keys(name: str) ->
         assert set(_packaged()[group]) <= set(job[group])
 
 
-def test_our_methods_come_to_us_and_all_else_goes_to_the_host(
+def test_a_job_with_a_method_comes_to_us_and_all_else_goes_to_the_host(
     train_cli: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, Any, bool]] = []
@@ -179,23 +180,22 @@ def test_our_methods_come_to_us_and_all_else_goes_to_the_host(
         return "checkpoint of the host"
 
     monkeypatch.setattr(train_cli, "_train_cli", original)
-    monkeypatch.setattr("salt_plugin.cli.train", lambda cfg: calls.append(("us", cfg, True)))
+    monkeypatch.setattr(host, "train_job", lambda cfg: calls.append(("us", cfg, True)))
     for _ in range(2):  # as when two applications start in one process
         host.join_lightly(_search_path("main", host.LIGHTLY_CONFIG))
 
     own, foreign = compose(["method=salt"]), compose([])
-    for name in host.METHODS:
+    for name in METHODS:
         train_cli._train_cli({"method": {"name": name}})
     train_cli._train_cli(own)
-    assert [who for who, _, _ in calls] == ["us"] * (len(host.METHODS) + 1)
+    assert [who for who, _, _ in calls] == ["us"] * (len(METHODS) + 1)
     calls.clear()
 
     assert train_cli._train_cli(foreign) == "checkpoint of the host"
     assert train_cli._train_cli({"input_dir": "x"}, is_cli_call=False) == "checkpoint of the host"
     train_cli._train_cli({"method": None})
-    train_cli._train_cli({"method": {"name": "somebody_elses"}})
-    assert [who for who, _, _ in calls] == ["host"] * 4
-    assert [flag for _, _, flag in calls] == [True, False, True, True]
+    assert [who for who, _, _ in calls] == ["host"] * 3
+    assert [flag for _, _, flag in calls] == [True, False, True]
     assert calls[0][1] is foreign
 
 

@@ -62,7 +62,28 @@ def check_values(config: RunConfig) -> None:
     )
     _require(config.seed >= 0, "seed", config.seed, "0 or more")
     _require(config.optimizer.lr > 0, "optimizer.lr", config.optimizer.lr, "more than 0")
-    _require(len(optim.betas) == 2, "method.optim.betas", optim.betas, "two numbers")
+    betas = optim.betas
+    _require(
+        len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
+        "method.optim.betas",
+        betas,
+        "two numbers from 0 to below 1",
+    )
+    for key, decay in {
+        "optimizer.weight_decay": config.optimizer.weight_decay,
+        "method.optim.final_weight_decay": optim.final_weight_decay,
+    }.items():
+        _require(decay >= 0, key, decay, "0 or more")
+    drop_path = method.model.drop_path
+    _require(0 <= drop_path < 1, "method.model.drop_path", drop_path, "a rate from 0 to below 1")
+    inputs = config.input_dir
+    _require(
+        isinstance(inputs, str)
+        or (isinstance(inputs, list) and all(isinstance(path, str) for path in inputs)),
+        "input_dir",
+        inputs,
+        "a folder, a CSV, a list of these, or '' for the demo",
+    )
     _require(optim.warmup_steps >= 0, "method.optim.warmup_steps", optim.warmup_steps, "0 or more")
     for name in ("warmup_start", "max_warmup_share", "final_lr"):
         share = getattr(optim, name)

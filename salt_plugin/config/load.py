@@ -42,9 +42,9 @@ def load_config(cfg: DictConfig) -> RunConfig:
     try:
         raw: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'config'}: {error.msg}") from None
+        raise ConfigError(f"{error.full_key or 'config'}: {_first_line(error)}") from None
     name = (raw.get("method") or {}).get("name")
-    if name not in METHOD_CONFIGS:
+    if not isinstance(name, str) or name not in METHOD_CONFIGS:
         raise ConfigError(
             f"method.name={name!r} is no method; {suggestion(str(name), METHOD_CONFIGS)}"
         )
@@ -64,11 +64,11 @@ def _typed(schema: type, values: dict[str, Any], prefix: str) -> Any:
     except OmegaConfBaseException as error:
         full_key = error.full_key or ""
         known = _known_keys(schema, full_key)
-        leaf = full_key.rpartition(".")[2]
+        leaf = full_key.rpartition(".")[2].partition("[")[0]
         if leaf not in known:
             found = f"unknown key; {suggestion(leaf, known)}"
         else:
-            found = (error.msg or str(error)).splitlines()[0]
+            found = _first_line(error)
         raise ConfigError(f"{prefix}{full_key}: {found}") from None
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
@@ -76,6 +76,10 @@ def _typed(schema: type, values: dict[str, Any], prefix: str) -> Any:
             f"{prefix}{missing[0]}: missing; select one of our methods, e.g. method=salt"
         )
     return OmegaConf.to_object(merged)
+
+
+def _first_line(error: OmegaConfBaseException) -> str:
+    return (error.msg or str(error)).splitlines()[0]
 
 
 def _known_keys(schema: type, full_key: str) -> list[str]:

@@ -78,7 +78,7 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    """`method.optim`: AdamW and its schedules (paper, section 3)."""
+    """`method.optim`: AdamW and its schedules."""
 
     betas: list[float]
     warmup_start: float

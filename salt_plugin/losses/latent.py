@@ -23,7 +23,7 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class LatentLoss(nn.Module):
-    """Distance between predictions and teacher latents (paper, section 3).
+    """Distance between predictions and teacher latents.
 
     Args:
         distance: ``l1`` (printed), ``smooth_l1``, ``mse`` or ``cosine``.

@@ -27,7 +27,7 @@ def normalize_patches(patches: Tensor, channels: int = 3) -> tuple[Tensor, Tenso
 
 
 class PixelLoss(nn.Module):
-    """Mean squared error on pixels (paper, section 3: "identical to VideoMAE").
+    """Mean squared error on pixels (the paper: "identical to VideoMAE").
 
     Args:
         normalize: Standardise each channel of each target tubelet (inferred: VideoMAE's way).
@@ -38,6 +38,14 @@ class PixelLoss(nn.Module):
         super().__init__()
         self.normalize = normalize
         self.channels = channels
+
+    def restore(self, prediction_bmp: Tensor, patches_bmp: Tensor) -> Tensor:
+        """Returns predictions [B, M, P] as pixels, with each true tubelet's mean and deviation."""
+        if not self.normalize:
+            return prediction_bmp
+        _, mean, std = normalize_patches(patches_bmp, self.channels)
+        pixels = prediction_bmp.unflatten(-1, (self.channels, -1)) * std + mean
+        return pixels.flatten(-2)
 
     def forward(self, prediction_bmp: Tensor, patches_bmp: Tensor) -> Tensor:
         """Returns the mean loss (float32 scalar) over [B, M, P] predictions and pixels."""

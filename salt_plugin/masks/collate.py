@@ -47,8 +47,8 @@ class Batch(NamedTuple):
     clips: Tensor
     labels: Tensor
     masks: list[MaskSet]
-    step: int
-    skipped: list[tuple[str, str]]
+    step: int = 0
+    skipped: Sequence[tuple[str, str]] = ()
 
 
 class MaskCollator:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from salt_plugin.errors import ConfigError
-from salt_plugin.masks.types import MaskSet, split_by_mask
+from salt_plugin.masks.types import MaskGenerator, MaskSet, split_by_mask
 from salt_plugin.shapes import Grid
 
 MAX_REDRAWS = 1000
@@ -24,8 +24,8 @@ class BlockSpec:
     scale: float
 
 
-class MultiBlockMasks:
-    """Multi-block masks, short and long range (paper, section 3; V-JEPA's collator).
+class MultiBlockMasks(MaskGenerator):
+    """Multi-block masks, short and long range (the paper's masks, drawn as V-JEPA's collator does).
 
     A set is the union of blocks that cover all frames. The size of a block is drawn once a
     batch, its places for every clip. The encoder keeps the complement and the predictor fills

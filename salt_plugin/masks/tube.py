@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from salt_plugin.errors import ConfigError
-from salt_plugin.masks.types import MaskSet, split_by_mask
+from salt_plugin.masks.types import MaskGenerator, MaskSet, split_by_mask
 from salt_plugin.shapes import Grid
 
 
-class TubeMasks:
+class TubeMasks(MaskGenerator):
     """VideoMAE's random tubes, one or more sets a clip (paper, mask ablation).
 
     Args:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,12 +23,18 @@ class MaskSet(NamedTuple):
     target: Tensor
 
 
-class MaskGenerator(Protocol):
-    """Draws the mask sets of a batch."""
+class MaskGenerator(ABC):
+    """Draws the mask sets of a batch; derive from it to add masks of your own."""
 
+    @abstractmethod
     def __call__(self, batch_size: int, grid: Grid, generator: torch.Generator) -> list[MaskSet]:
-        """Returns the mask sets of a batch; all randomness comes from the generator."""
-        ...
+        """Draws the mask sets of a batch.
+
+        Args:
+            batch_size: Clips in the batch, B.
+            grid: Token grid of a clip.
+            generator: Where all randomness comes from.
+        """
 
 
 def split_by_mask(target_bn: Tensor) -> MaskSet:

@@ -1,4 +1,4 @@
-"""Stage 1: masked pixel reconstruction under V-JEPA's masks ("V-Pixel"; paper, section 3)."""
+"""Stage 1: masked pixel reconstruction under V-JEPA's masks (the paper's "V-Pixel")."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from salt_plugin.losses import PixelLoss, normalize_patches
+from salt_plugin.losses import PixelLoss
 from salt_plugin.masks import Batch, MaskSet
 from salt_plugin.methods.base import VideoMethod
 from salt_plugin.methods.recipe import Recipe
@@ -66,12 +66,8 @@ class PixelTeacher(VideoMethod):
         patches_bnp = self.encoder.patchify(batch.clips)
         grid = self.encoder.grid(batch.clips)
         mask = batch.masks[mask_index]
-        pixels_bmp = self._decode(patches_bnp, grid, mask, mask_index).to(patches_bnp.dtype)
-        if self.loss.normalize:
-            hidden_bmp = gather_tokens(patches_bnp, mask.target)
-            _, mean, std = normalize_patches(hidden_bmp, self.loss.channels)
-            pixels = pixels_bmp.unflatten(-1, (self.loss.channels, -1)) * std + mean
-            pixels_bmp = pixels.flatten(-2)
+        predicted_bmp = self._decode(patches_bnp, grid, mask, mask_index).to(patches_bnp.dtype)
+        pixels_bmp = self.loss.restore(predicted_bmp, gather_tokens(patches_bnp, mask.target))
         P = patches_bnp.shape[-1]
         context_index = mask.context.unsqueeze(-1).expand(-1, -1, P)
         target_index = mask.target.unsqueeze(-1).expand(-1, -1, P)

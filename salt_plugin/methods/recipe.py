@@ -1,4 +1,4 @@
-"""Optimiser and schedules of the paper's recipe (section 3), with the host's building blocks."""
+"""Optimiser and schedules of the paper's training recipe, with the host's building blocks."""
 
 from __future__ import annotations
 

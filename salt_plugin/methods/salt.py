@@ -1,4 +1,4 @@
-"""Stage 2: a student predicts the latents of a frozen teacher (paper, section 3)."""
+"""Stage 2: a student predicts the latents of a frozen teacher."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -23,7 +24,7 @@ STUDENT_FIRST = ("student", "teacher")
 TEACHER_FIRST = ("teacher", "student")
 
 
-def save_encoder(encoder: VideoEncoder, path: Path, card: dict[str, Any]) -> None:
+def save_encoder(encoder: VideoEncoder, path: str | os.PathLike[str], card: dict[str, Any]) -> None:
     """Writes an encoder and its card; a crash in between leaves no half file.
 
     Args:
@@ -33,12 +34,14 @@ def save_encoder(encoder: VideoEncoder, path: Path, card: dict[str, Any]) -> Non
     """
     state = {name: value.contiguous() for name, value in encoder.state_dict().items()}
     full = {"format": 1, "shape": asdict(encoder.shape), "fingerprint": fingerprint(state), **card}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
+    weights = Path(path)
+    card_path, unfinished = weights.with_suffix(".json"), weights.with_suffix(".tmp")
+    weights.parent.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(json.dumps(full, indent=2) + "\n")
-    os.replace(unfinished, path.with_suffix(".json"))
+    os.replace(unfinished, card_path)
     save_file(state, unfinished)
-    os.replace(unfinished, path)
+    shutil.copymode(card_path, unfinished)  # safetensors makes files for the owner alone
+    os.replace(unfinished, weights)
 
 
 def find_encoder(path: str | os.PathLike[str], order: Sequence[str] = STUDENT_FIRST) -> Path:
@@ -118,7 +121,7 @@ def load_encoder(
     try:
         encoder = VideoEncoder(EncoderShape(**card["shape"]))
         state = load_file(file)
-    except (SafetensorError, OSError, ConfigError) as error:
+    except (SafetensorError, OSError, ConfigError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read ({error}); copy or train it again") from None
     _load_strictly(encoder, state, file)
     if fingerprint(state) != card["fingerprint"]:

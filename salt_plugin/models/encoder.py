@@ -26,7 +26,7 @@ class TubeletEmbed(nn.Module):
 
 
 class VideoEncoder(nn.Module):
-    """Vision transformer over tubelets with 3D RoPE, in V-JEPA 2's layout (paper, section 4).
+    """Vision transformer over tubelets with 3D RoPE, in V-JEPA 2's layout.
 
     Args:
         shape: Width, depth, heads and tubelet.

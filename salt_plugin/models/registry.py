@@ -7,6 +7,7 @@ from typing import Any
 from timm.models import register_model
 
 from salt_plugin.errors import CheckpointError
+from salt_plugin.models.block import INIT_STD
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.shapes import ENCODER_SIZES, EncoderShape
 
@@ -15,6 +16,7 @@ def _register(size: str) -> None:
     def create(
         pretrained: bool = False,
         drop_path_rate: float = 0.0,
+        init_std: float = INIT_STD,
         pretrained_cfg: Any = None,
         pretrained_cfg_overlay: Any = None,
         cache_dir: Any = None,
@@ -25,7 +27,7 @@ def _register(size: str) -> None:
                 f"salt_{size}: there are no public weights; train it, or load yours with "
                 "salt_plugin.load_encoder(path)"
             )
-        return VideoEncoder(EncoderShape.named(size, **changes), drop_path_rate)
+        return VideoEncoder(EncoderShape.named(size, **changes), drop_path_rate, init_std)
 
     create.__name__ = create.__qualname__ = f"salt_{size}"
     create.__doc__ = f"The video encoder {size}; see `VideoEncoder`."

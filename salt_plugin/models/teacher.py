@@ -23,7 +23,7 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 class FrozenTeacher(nn.Module):
-    """Holds an encoder outside the module tree of whoever trains (paper, section 3).
+    """Holds an encoder outside the module tree of whoever trains.
 
     The encoder is no registered child: ``parameters()`` is empty, so that no optimiser, weight
     decay or gradient averaging can reach it; ``train()`` does not leave evaluation mode; and

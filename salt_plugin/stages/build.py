@@ -42,11 +42,17 @@ class Stage:
     seed: int
 
 
+def stage_seed(config: RunConfig, stage: str) -> int:
+    """Returns the seed of a stage: the student meets other batches than its teacher did."""
+    number = ("teacher", "student").index(stage)
+    return int(np.random.SeedSequence((config.seed, number)).generate_state(1)[0])
+
+
 def pixel_teacher_stage(
     config: RunConfig, parts: Parts, files: StageDirectory, total_steps: int, checkpoint: str
 ) -> Stage:
     """Returns stage 1, starting from an encoder file where one is named."""
-    seed = _stage_seed(config, 0)
+    seed = stage_seed(config, "teacher")
     encoder = new_encoder(config, parts.teacher, seed, checkpoint)
     decoder = _predictor(config, parts, parts.teacher.embed_dim, parts.teacher.patch_dim)
     recipe = _recipe(config, total_steps)
@@ -65,7 +71,7 @@ def salt_stage(
 ) -> Stage:
     """Returns stage 2, against a teacher that is frozen here."""
     assert parts.latent_loss is not None
-    seed = _stage_seed(config, 1)
+    seed = stage_seed(config, "student")
     encoder = new_encoder(config, parts.encoder, seed, config.checkpoint)
     predictor = _predictor(config, parts, parts.encoder.embed_dim, teacher.embed_dim)
     recipe = _recipe(config, total_steps)
@@ -122,11 +128,6 @@ def _predictor(config: RunConfig, parts: Parts, context_dim: int, out_dim: int) 
     return Predictor(
         context_dim, out_dim, parts.predictor, settings.init_std, settings.mask_token_std
     )
-
-
-def _stage_seed(config: RunConfig, stage: int) -> int:
-    # The student meets other batches in another order than its teacher did.
-    return int(np.random.SeedSequence((config.seed, stage)).generate_state(1)[0])
 
 
 def _recipe(config: RunConfig, total_steps: int) -> Recipe:

@@ -23,7 +23,7 @@ from salt_plugin.models import load_encoder
 from salt_plugin.models.checkpoint import read_card
 from salt_plugin.report.figures import dim_outside, draw_losses, draw_strips
 from salt_plugin.run_directory import RunDirectory, StageDirectory, write_json
-from salt_plugin.stages.build import new_encoder, pixel_teacher_stage
+from salt_plugin.stages.build import new_encoder, pixel_teacher_stage, stage_seed
 from salt_plugin.stages.parts import Parts
 
 LOSS_WINDOW = 10
@@ -65,7 +65,7 @@ def leave_summary(config: RunConfig, parts: Parts, run: RunDirectory) -> None:
             "run_dir": str(run.root),
             "stages": [_stage_summary(stage) for stage in stages],
             "skipped_files": len(read_skipped(run.skipped)),
-            "probe": _probe(config, parts, run) if config.method.probe == "demo" else None,
+            "probe": _probe(config, run) if config.method.probe == "demo" else None,
             "example": {
                 "path": str(best),
                 "clips": f"[B, 3, {clip.frames}, {clip.size}, {clip.size}]",
@@ -95,9 +95,11 @@ def _stage_summary(stage: StageDirectory) -> dict[str, Any]:
     }
 
 
-def _probe(config: RunConfig, parts: Parts, run: RunDirectory) -> list[dict[str, str | float]]:
-    encoders = {"random": new_encoder(config, parts.encoder, config.seed)}
-    encoders |= {stage.root.name: load_encoder(stage.encoder) for stage in _trained(run)}
+def _probe(config: RunConfig, run: RunDirectory) -> list[dict[str, str | float]]:
+    trained = {stage.root.name: load_encoder(stage.encoder) for stage in _trained(run)}
+    last = list(trained)[-1]
+    start = new_encoder(config, trained[last].shape, stage_seed(config, last))
+    encoders = {"random": start, **trained}
     folder: Path = make_demo(demo_spec(config))
     size = config.method.clip.size
     return probe_demo(encoders, folder, clip_sampler(config), size, config.seed)

@@ -52,7 +52,7 @@ def build_parts(config: RunConfig) -> Parts:
     if is_salt:
         teacher = EncoderShape.named(method.teacher.encoder, "method.teacher.encoder", **tubelet)
     grid = encoder.grid(method.clip.frames, method.clip.size, method.clip.size)
-    masks: MaskGenerator = build(method.masks, "method.masks")
+    masks: MaskGenerator = build(method.masks, "method.masks", MaskGenerator)
     drawn = masks(config.loader.batch_size, grid, torch.Generator().manual_seed(config.seed))
     predictor = PredictorShape(
         model.predictor.dim,
@@ -66,7 +66,7 @@ def build_parts(config: RunConfig) -> Parts:
         predictor=predictor,
         grid=grid,
         masks=masks,
-        transform=build(method.transform, "method.transform", size=method.clip.size),
-        pixel_loss=build(method.pixel_loss, "method.pixel_loss"),
-        latent_loss=build(method.loss, "method.loss") if is_salt else None,
+        transform=build(method.transform, "method.transform", SALTTransform, size=method.clip.size),
+        pixel_loss=build(method.pixel_loss, "method.pixel_loss", PixelLoss),
+        latent_loss=build(method.loss, "method.loss", LatentLoss) if is_salt else None,
     )

@@ -10,9 +10,9 @@ import pytest
 
 from salt_plugin.config import RunConfig, build, compose, load_config
 from salt_plugin.losses import LatentLoss, PixelLoss
-from salt_plugin.masks import BlockSpec, MultiBlockMasks, TubeMasks
+from salt_plugin.masks import BlockSpec, MaskGenerator, MultiBlockMasks, TubeMasks
 from salt_plugin.methods import Recipe
-from salt_plugin.models import EncoderShape, PredictorShape
+from salt_plugin.models import EncoderShape, Predictor, PredictorShape, VideoEncoder
 from salt_plugin.transforms import SALTTransform
 
 
@@ -52,18 +52,21 @@ def test_paper_two_stages(salt: RunConfig) -> None:
 
 def test_masks() -> None:
     multiblock = load_config(compose(["method=salt", "input_dir=videos"])).method.masks
-    built, default = build(multiblock, "method.masks"), MultiBlockMasks()
+    built, default = build(multiblock, "method.masks", MaskGenerator), MultiBlockMasks()
     assert isinstance(built, MultiBlockMasks)
     assert built.specs == default.specs == [BlockSpec(8, 0.15), BlockSpec(2, 0.7)]
     assert built.aspect_ratio == default.aspect_ratio == (0.75, 1.5)
     tube = load_config(compose(["method=salt", "method/masks=tube"])).method.masks
-    built, default = build(tube, "method.masks"), TubeMasks()
+    built, default = build(tube, "method.masks", MaskGenerator), TubeMasks()
     assert isinstance(built, TubeMasks)
     assert (built.ratio, built.num_sets) == (default.ratio, default.num_sets) == (0.9, 2)
 
 
 def test_losses(salt: RunConfig) -> None:
-    latent, pixel = build(salt.method.loss, "loss"), build(salt.method.pixel_loss, "pixel_loss")
+    latent, pixel = (
+        build(salt.method.loss, "loss", LatentLoss),
+        build(salt.method.pixel_loss, "pixel_loss", PixelLoss),
+    )
     assert isinstance(latent, LatentLoss)
     assert latent.distance == LatentLoss().distance == "l1"
     assert latent.normalize_targets is LatentLoss().normalize_targets is True
@@ -84,6 +87,10 @@ def test_models(salt: RunConfig) -> None:
     assert predictor.dim == default.dim
     assert predictor.depth == default.depth
     assert predictor.num_heads == default.num_heads
+    assert salt.method.model.init_std == _default(VideoEncoder, "init_std")
+    assert predictor.init_std == _default(Predictor, "init_std")
+    assert predictor.mask_token_std == _default(Predictor, "mask_token_std")
+    assert salt.method.model.drop_path == _default(VideoEncoder, "drop_path") == 0.0
     shape = EncoderShape.named(salt.method.encoder)
     assert shape.patch_size == salt.method.model.patch_size
     assert shape.tubelet_size == salt.method.model.tubelet_size

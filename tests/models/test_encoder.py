@@ -114,6 +114,14 @@ def test_residual_branches_start_smaller_with_depth() -> None:
         assert part.mlp.fc1.bias.abs().max() == 0
 
 
+def test_weights_start_as_wide_as_asked_for() -> None:
+    torch.manual_seed(0)
+    shape = EncoderShape("wide", embed_dim=128, depth=1, num_heads=4)
+    encoder = VideoEncoder(shape, init_std=0.05)
+    for weight in (encoder.patch_embed.proj.weight, encoder.blocks[0].mlp.fc1.weight):
+        assert weight.std().item() == pytest.approx(0.05, rel=0.03)
+
+
 def test_stochastic_depth_acts_in_training_only() -> None:
     torch.manual_seed(0)
     encoder = VideoEncoder(SHAPE, drop_path=0.5)
