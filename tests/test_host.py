@@ -40,7 +40,8 @@ def main(cfg: DictConfig) -> None:
     assert "torch" not in sys.modules
     loader = GlobalHydra.instance().config_loader()
     print("groups:", sorted(loader.list_groups("")))
-    print("configs:", sorted(loader.get_group_options("")))
+    hydras_own = {"_dummy_empty_config_"}
+    print("configs:", sorted({*loader.get_group_options("")} - hydras_own))
     print("methods:", sorted(loader.get_group_options("method")))
     print(OmegaConf.to_yaml(cfg))
 
