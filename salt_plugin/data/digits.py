@@ -41,17 +41,17 @@ class DemoSpec:
     """
 
     size: int = 32
-    frames: int = 16
+    frames: int = 8
     digit: int = 14
     train: int = 4000
     test: int = 1000
-    min_speed: float = 1.0
-    max_speed: float = 2.0
-    texture_amplitude: float = 0.8
+    min_speed: float = 2.0
+    max_speed: float = 3.0
+    texture_amplitude: float = 0.2
     texture_contrast: float = 1.0
     texture_smooth: float = 1.5
-    noise: float = 0.0
-    seed: int = 0
+    noise: float = 0.25
+    seed: int = 1
 
     def __post_init__(self) -> None:
         """Checks the values.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
 
 from salt_plugin.config import RunConfig, build, compose, load_config
+from salt_plugin.data import DemoSpec
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import BlockSpec, MaskGenerator, MultiBlockMasks, TubeMasks
 from salt_plugin.methods import Recipe
@@ -105,3 +106,8 @@ def test_recipe(salt: RunConfig) -> None:
     for name in shared - {"betas"}:
         assert getattr(optim, name) == getattr(recipe, name), name
     assert {"warmup_start", "warmup_steps", "final_lr", "clip_grad"} <= shared
+
+
+def test_demo() -> None:
+    demo = load_config(compose(["method=salt"])).method.data.demo
+    assert demo == asdict(DemoSpec())

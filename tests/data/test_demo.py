@@ -12,8 +12,18 @@ from salt_plugin.data.reader import DecordReader
 from salt_plugin.data.sources import read_inputs
 from salt_plugin.errors import ConfigError
 
-SMALL = DemoSpec(train=12, test=5)
-PLAIN = DemoSpec(size=64, texture_amplitude=0.0)
+# Without flicker, so that what is drawn can be measured pixel by pixel.
+SMALL = DemoSpec(
+    frames=16,
+    train=12,
+    test=5,
+    min_speed=1.0,
+    max_speed=2.0,
+    texture_amplitude=0.8,
+    noise=0.0,
+    seed=0,
+)
+PLAIN = replace(SMALL, size=64, texture_amplitude=0.0)
 
 
 @pytest.fixture(scope="module")
