@@ -94,8 +94,6 @@ def check_values(config: RunConfig) -> None:
         "method.model.predictor.init_std": predictor.init_std,
     }.items():
         _require(std > 0, key, std, "more than 0")
-    token_std = predictor.mask_token_std
-    _require(token_std >= 0, "method.model.predictor.mask_token_std", token_std, "0 or more")
     if method.clip.fps is not None:
         _require(method.clip.fps > 0, "method.clip.fps", method.clip.fps, "more than 0, or null")
     _require(method.probe in (None, "demo"), "method.probe", method.probe, "null or demo")

@@ -53,7 +53,6 @@ class PredictorConfig:
     depth: int
     num_heads: int
     init_std: float
-    mask_token_std: float
 
 
 @dataclass

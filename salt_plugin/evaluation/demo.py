@@ -22,7 +22,7 @@ from salt_plugin.transforms import SALTEvalTransform
 
 TASKS = {"direction": 8, "digit": 10}
 LABELLED_CLIPS = 2000
-SHUFFLED = "student, frames shuffled"
+SHUFFLED = "student, shuffled"
 
 
 class _Split(NamedTuple):

@@ -21,8 +21,6 @@ class Predictor(nn.Module):
         out_dim: Width of what is predicted: the teacher's latents, or a tubelet's pixels.
         shape: Width, depth and heads.
         init_std: Standard deviation of the initial weights, as in `VideoEncoder`.
-        mask_token_std: The same of the mask tokens. At V-JEPA's 0, all targets start with the same
-            prediction wherever they are, which short runs of small models do not get over.
     """
 
     def __init__(
@@ -31,14 +29,12 @@ class Predictor(nn.Module):
         out_dim: int,
         shape: PredictorShape,
         init_std: float = INIT_STD,
-        mask_token_std: float = 0.0,
     ) -> None:
         super().__init__()
         self.shape = shape
         self.predictor_embed = nn.Linear(context_dim, shape.dim)
         self.mask_tokens = nn.ParameterList(
-            nn.Parameter(torch.randn(1, 1, shape.dim) * mask_token_std)
-            for _ in range(shape.num_mask_tokens)
+            nn.Parameter(torch.zeros(1, 1, shape.dim)) for _ in range(shape.num_mask_tokens)
         )
         blocks = [Block(shape.dim, shape.num_heads, shape.hidden_dim) for _ in range(shape.depth)]
         self.predictor_blocks = nn.ModuleList(blocks)

@@ -23,15 +23,16 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     """Prints what was trained, what it cost, where it lies and how to use it."""
     console = Console()
     stages = Table(title=f"{summary['method']} in {summary['run_dir']}", title_justify="left")
-    for column in ("stage", "encoder", "steps", "clips", "loss, first to last", "FLOPs", "time"):
-        stages.add_column(column, justify="left" if column in ("stage", "encoder") else "right")
+    for column in ("stage", "encoder", "steps", "loss", "FLOPs", "time"):
+        stages.add_column(
+            column, justify="left" if column in ("stage", "encoder") else "right", no_wrap=True
+        )
     for stage in summary["stages"]:
         stages.add_row(
             stage["stage"],
             stage["encoder"],
             f"{stage['steps']:,}",
-            f"{stage['clips']:,}",
-            f"{stage['first_loss']:.4f} to {stage['last_loss']:.4f}",
+            f"{stage['first_loss']:.3f} to {stage['last_loss']:.3f}",
             flops(stage["flops"]),
             duration(stage["seconds"]),
         )
@@ -56,9 +57,9 @@ def print_summary(summary: Mapping[str, Any]) -> None:
 def probe_table(rows: list[Mapping[str, Any]]) -> Table:
     """Returns the frozen probes of the demo as a table."""
     table = Table(title="Frozen probes on the demo's test clips, accuracy", title_justify="left")
-    table.add_column("encoder")
+    table.add_column("encoder", no_wrap=True)
     for title in PROBE_COLUMNS.values():
-        table.add_column(title, justify="right")
+        table.add_column(title.replace(" ", "\n"), justify="right")
     for row in rows:
         table.add_row(row["encoder"], *(f"{row[name]:.3f}" for name in PROBE_COLUMNS))
     table.add_section()

@@ -124,10 +124,8 @@ def check_teacher(teacher: EncoderShape, student: EncoderShape, path: str) -> No
 
 
 def _predictor(config: RunConfig, parts: Parts, context_dim: int, out_dim: int) -> Predictor:
-    settings = config.method.model.predictor
-    return Predictor(
-        context_dim, out_dim, parts.predictor, settings.init_std, settings.mask_token_std
-    )
+    init_std = config.method.model.predictor.init_std
+    return Predictor(context_dim, out_dim, parts.predictor, init_std)
 
 
 def _recipe(config: RunConfig, total_steps: int) -> Recipe:

@@ -90,7 +90,6 @@ def test_models(salt: RunConfig) -> None:
     assert predictor.num_heads == default.num_heads
     assert salt.method.model.init_std == _default(VideoEncoder, "init_std")
     assert predictor.init_std == _default(Predictor, "init_std")
-    assert predictor.mask_token_std == _default(Predictor, "mask_token_std")
     assert salt.method.model.drop_path == _default(VideoEncoder, "drop_path") == 0.0
     shape = EncoderShape.named(salt.method.encoder)
     assert shape.patch_size == salt.method.model.patch_size
