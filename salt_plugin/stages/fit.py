@@ -28,9 +28,14 @@ from salt_plugin.stages.build import Stage
 from salt_plugin.stages.parts import Parts
 
 
+def uses_gpu(config: RunConfig) -> bool:
+    """Tells whether to train on GPUs: where there are any, unless `trainer.gpus` is 0."""
+    return torch.cuda.is_available() and config.trainer.gpus > 0
+
+
 def devices(config: RunConfig) -> int:
-    """Returns the number of devices that train together: GPUs as in the host, else one CPU."""
-    return config.trainer.gpus if torch.cuda.is_available() else 1
+    """Returns the number of devices that train together: GPUs, or one CPU."""
+    return config.trainer.gpus if uses_gpu(config) else 1
 
 
 def fit(
@@ -91,6 +96,7 @@ def fit(
     if trainer.is_global_zero:
         card = _card(stage, config, parts, accounts.ledger, trainer.world_size, before)
         save_encoder(stage.method.encoder.cpu(), files.encoder, card)
+    trainer.strategy.barrier()  # the next stage reads the file in every process
 
 
 def _trainer(config: RunConfig, total_steps: int, **arguments: Any) -> Trainer:
@@ -99,9 +105,8 @@ def _trainer(config: RunConfig, total_steps: int, **arguments: Any) -> Trainer:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-    gpu = torch.cuda.is_available()
     return Trainer(
-        accelerator="gpu" if gpu else "cpu",
+        accelerator="gpu" if uses_gpu(config) else "cpu",
         devices=devices(config),
         strategy="ddp" if devices(config) > 1 else "auto",
         precision=config.trainer.precision,

@@ -114,7 +114,7 @@ def test_teacher_key_is_unknown_to_the_pixel_teacher(pixel_teacher: DictConfig) 
         ("method.model.predictor.depth", 0, "at least 1"),
         ("method.model.predictor.num_heads", 0, "at least 1"),
         ("method.checkpoint.every_n_steps", 0, "at least 1"),
-        ("trainer.gpus", 0, "at least 1"),
+        ("trainer.gpus", -1, "0 or more"),
         ("method.teacher.max_steps", 0, "at least 1"),
         ("trainer.max_steps", 0, "at least 1, or -1 with trainer.max_epochs"),
         ("trainer.max_steps", -1, "at least 1, or -1 with trainer.max_epochs"),
