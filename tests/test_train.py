@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,18 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
         rows = [read_metrics(root / name / "metrics.csv") for root in (finished, tmp_path)]
         for one, other in zip(*rows, strict=True):
             assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_a_run_killed_between_its_last_step_and_its_encoder_goes_on(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    for leftover in ("summary.json", "student/encoder.safetensors", "student/encoder.json"):
+        (tmp_path / leftover).unlink()
+    train(tiny_videos, tmp_path)
+    for file in ("encoder.safetensors", "compute.json", "metrics.csv"):
+        before, after = (root / "student" / file for root in (finished, tmp_path))
+        assert before.read_bytes() == after.read_bytes()
 
 
 def test_the_seed_makes_the_run(finished: Path, tiny_videos: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from rich.progress import track
 
 from salt_plugin.data.digits import DIRECTIONS, SPLITS, DemoSpec, render
 
@@ -76,7 +77,7 @@ def _write_split(spec: DemoSpec, folder: Path, split: str, count: int) -> None:
     lists: dict[str, list[str]] = {f"{split}_digit": [], f"{split}_direction": []}
     if split == "train":
         lists["train"] = []
-    for index in range(count):
+    for index in track(range(count), f"demo set, {split}", transient=True):
         frames, digit, direction = render(spec, index, split)
         name = f"{split}/{index:06d}.mp4"
         write_video(folder / name, frames, FPS)
