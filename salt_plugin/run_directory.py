@@ -81,17 +81,18 @@ class RunDirectory:
     def claim(self, config: RunConfig) -> None:
         """Takes the folder for a configuration, once `check` has passed."""
         self.root.mkdir(parents=True, exist_ok=True)
-        _write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a file in one piece."""
-    _write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in one piece: another name first, so that it is never torn."""
     unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text)
+    unfinished.write_text(text, newline="")
     os.replace(unfinished, path)
 
 

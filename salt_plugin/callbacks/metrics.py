@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from salt_plugin.callbacks.accounts import Accounts
 from salt_plugin.masks import Batch
+from salt_plugin.run_directory import write_text
 
 COLUMNS = (
     "step",
@@ -55,10 +57,11 @@ class Metrics(Callback):
         kept = []
         if self.start_step and self.path.is_file():
             kept = [row for row in read_metrics(self.path) if row["step"] <= self.start_step]
-        with self.path.open("w", newline="") as file:
-            rows = csv.DictWriter(file, COLUMNS)
-            rows.writeheader()
-            rows.writerows(kept)
+        table = io.StringIO(newline="")
+        rows = csv.DictWriter(table, COLUMNS)
+        rows.writeheader()
+        rows.writerows(kept)
+        write_text(self.path, table.getvalue())
         self._writer = SummaryWriter(str(self.tensorboard), purge_step=self.start_step + 1)
 
     def on_train_batch_start(
