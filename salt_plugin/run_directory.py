@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from omegaconf import OmegaConf
 
@@ -38,8 +39,15 @@ class StageDirectory:
         return self.encoder.is_file()
 
     def make(self) -> None:
-        """Makes the folders."""
-        self.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        """Makes the folders.
+
+        Raises:
+            ConfigError: They cannot be made.
+        """
+        try:
+            self.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.root, error) from None
 
 
 class RunDirectory:
@@ -57,6 +65,7 @@ class RunDirectory:
         self.figures = root / "figures"
         self.teacher = StageDirectory(root / "teacher")
         self.student = StageDirectory(root / "student")
+        self._lock: IO[str] | None = None
 
     @property
     def finished(self) -> bool:
@@ -79,9 +88,33 @@ class RunDirectory:
             )
 
     def claim(self, config: RunConfig) -> None:
-        """Takes the folder for a configuration, once `check` has passed."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        """Takes the folder for a configuration, once `check` has passed, until the process ends.
+
+        Raises:
+            ConfigError: Another process trains in it, or it cannot be written to.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.root / ".lock").open("w")
+        except OSError as error:
+            raise _unwritable(self.root, error) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"another process trains in hydra.run.dir={self.root}; wait for it, or choose "
+                "another folder"
+            ) from None
         write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+
+    def release(self) -> None:
+        """Lets another process train in the folder; nothing happens where it was not taken."""
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"hydra.run.dir: {folder} cannot be written to ({error.strerror})")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

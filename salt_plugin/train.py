@@ -16,7 +16,13 @@ from salt_plugin.data.stream import steps_of_epochs, training_videos
 from salt_plugin.models.checkpoint import TEACHER_FIRST, load_encoder
 from salt_plugin.report.summary import print_summary
 from salt_plugin.run_directory import RunDirectory
-from salt_plugin.stages.build import check_teacher, new_encoder, pixel_teacher_stage, salt_stage
+from salt_plugin.stages.build import (
+    check_teacher,
+    load_named,
+    new_encoder,
+    pixel_teacher_stage,
+    salt_stage,
+)
 from salt_plugin.stages.finish import leave_figures, leave_summary
 from salt_plugin.stages.fit import devices, fit
 from salt_plugin.stages.parts import Parts, build_parts
@@ -31,7 +37,7 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
             resumes; a finished run returns at once.
 
     Returns:
-        The summary, as it is in `summary.json`.
+        The summary, as it is in `summary.json`; nothing in processes beside the first.
 
     Raises:
         SaltError: Names the key or file, what was found, and the mend.
@@ -43,10 +49,15 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     if not directory.finished:
         parts = build_parts(config)
         videos = training_videos(config)
-        TRAIN[config.method.name](config, parts, videos, directory)
-        _leave_results(config, parts, videos, directory)
+        try:
+            TRAIN[config.method.name](config, parts, videos, directory)
+            _leave_results(config, parts, videos, directory)
+        finally:
+            directory.release()
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        return {}
     summary: dict[str, Any] = json.loads(directory.summary.read_text())
-    rank_zero_only(print_summary)(summary)
+    print_summary(summary, directory.root)
     return summary
 
 
@@ -55,7 +66,7 @@ def _train_pixel_teacher(
 ) -> None:
     steps = _total_steps(config, videos)
     stage = pixel_teacher_stage(config, parts, directory.teacher, steps, config.checkpoint)
-    directory.claim(config)
+    rank_zero_only(directory.claim)(config)
     if not directory.teacher.finished:
         fit(stage, config, parts, videos, directory)
 
@@ -65,11 +76,11 @@ def _train_salt(
 ) -> None:
     settings = config.method.teacher
     if settings.path is not None:
-        teacher = load_encoder(settings.path, order=TEACHER_FIRST)
+        teacher = load_named("method.teacher.path", settings.path, TEACHER_FIRST)
         check_teacher(teacher.shape, parts.encoder, settings.path)
     # An initial checkpoint that does not fit is found before stage 1, not after it.
     new_encoder(config, parts.encoder, config.seed, config.checkpoint)
-    directory.claim(config)
+    rank_zero_only(directory.claim)(config)
     if settings.path is None:
         if not directory.teacher.finished:
             first = pixel_teacher_stage(

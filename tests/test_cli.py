@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -96,3 +98,37 @@ def test_the_wheel_trains_from_both_commands(tiny_videos: Path, tmp_path: Path) 
     where = "import salt_plugin.host as h; print(h.config_folder())"
     found = command(sys.executable, "-c", where, cwd=tmp_path, path=site).stdout.strip()
     assert Path(found) == site / "salt_plugin" / "conf"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_training_loudly_and_the_same_command_goes_on(
+    stop: signal.Signals, tiny_videos: Path, tmp_path: Path
+) -> None:
+    arguments = [
+        SCRIPTS / "salt",
+        "train",
+        "method=pixel_teacher",
+        f"input_dir={tiny_videos}",
+        "hydra.run.dir=run",
+        "trainer.max_steps=300",
+        "method.checkpoint.every_n_steps=5",
+        *TINY,
+    ]
+    process = subprocess.Popen(
+        [str(argument) for argument in arguments],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+    checkpoint = tmp_path / "run" / "teacher" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(stop)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode not in (0, None)
+    assert errors.splitlines()[-1].startswith("error: teacher: stopped at step ")
+    assert command(*arguments, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "run" / "teacher" / "encoder.safetensors").is_file()

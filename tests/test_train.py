@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from salt_plugin.callbacks.metrics import read_metrics
 from salt_plugin.callbacks.skipped import read_skipped
 from salt_plugin.config import compose
 from salt_plugin.errors import CheckpointError, ConfigError, DataError, SaltError
-from salt_plugin.methods import SALT
+from salt_plugin.methods import SALT, PixelTeacher
 from salt_plugin.models.checkpoint import read_card
 from salt_plugin.train import run
 
@@ -111,8 +112,6 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     stage: str,
     broken_step: int,
 ) -> None:
-    from salt_plugin.methods import PixelTeacher
-
     cls = {"teacher": PixelTeacher, "student": SALT}[stage]
     original = cls.step_loss
 
@@ -228,9 +227,15 @@ def test_bad_files_are_replaced_and_listed(tiny_videos: Path, tmp_path: Path) ->
         (["+method.clip.framse=8"], ConfigError, r"method\.clip\.framse.*'frames'"),
         (["method.model.predictor.num_heads=5"], ConfigError, r"method\.model\.predictor.*heads"),
         (["method.loss.distance=l3"], ConfigError, r"method\.loss\.distance='l3'.*smooth_l1"),
-        (["method.teacher.path=nowhere"], CheckpointError, r"nowhere does not exist"),
-        (["checkpoint=nowhere"], CheckpointError, r"nowhere does not exist"),
+        (
+            ["method.teacher.path=nowhere"],
+            CheckpointError,
+            r"method\.teacher\.path: .*nowhere does not exist",
+        ),
+        (["checkpoint=nowhere"], CheckpointError, r"checkpoint: .*nowhere does not exist"),
         (["input_dir=nowhere"], DataError, r"nowhere does not exist"),
+        (["input_dir=[]"], ConfigError, r"input_dir=\[\]: expected a folder"),
+        (["method.teacher.path="], CheckpointError, r"method\.teacher\.path: "),
         (["method.data.weights=[1,2]"], ConfigError, r"method\.data\.weights"),
         (["method.masks.long_range.scale=1.5"], ConfigError, r"method\.masks\.long_range"),
     ],
@@ -269,3 +274,43 @@ def test_a_damaged_resume_checkpoint_is_named(
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be resumed from"):
         train(tiny_videos, tmp_path, method="pixel_teacher")
+
+
+def test_a_diverged_run_is_an_error_and_keeps_what_was_saved(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = PixelTeacher.step_loss
+
+    def diverging(self: PixelTeacher, batch: Any) -> torch.Tensor:
+        return original(self, batch) * (float("nan") if batch.step == 3 else 1.0)
+
+    monkeypatch.setattr(PixelTeacher, "step_loss", diverging)
+    with pytest.raises(SaltError, match=r"loss is nan .* at step 4.*optimizer\.lr"):
+        train(tiny_videos, tmp_path, "method.checkpoint.every_n_steps=2")
+    assert not (tmp_path / "teacher" / "encoder.safetensors").exists()
+    checkpoint = tmp_path / "teacher" / "checkpoints" / "last.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 2
+
+
+def test_a_folder_in_use_is_refused(tiny_videos: Path, tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match=r"another process trains in hydra\.run\.dir="):
+            train(tiny_videos, tmp_path, method="pixel_teacher")
+    train(tiny_videos, tmp_path, method="pixel_teacher")
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tiny_videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "teacher").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"hydra\.run\.dir: .*teacher cannot be written to"):
+        train(tiny_videos, tmp_path, method="pixel_teacher")
+
+
+def test_a_moved_run_tells_where_it_lies_now(
+    finished: Path, tiny_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, tmp_path / "moved")
+    train(tiny_videos, tmp_path / "moved")
+    assert f"load_encoder('{tmp_path / 'moved' / 'student' / 'encoder.safetensors'}')" in (
+        capsys.readouterr().out
+    )

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
-from salt_plugin.errors import CheckpointError
+from salt_plugin.errors import CheckpointError, SaltError
 from salt_plugin.masks import Batch
 
 
 class Checkpoints(Callback):
     """Writes `last.ckpt` every so many steps, to another name first, so that it is never torn.
 
-    It has to stand last among the callbacks: it saves their state.
+    It has to stand last among the callbacks: it saves their state. A loss or gradient that is not
+    finite ends training instead: what was saved before stays.
 
     Args:
         path: The file.
@@ -26,6 +28,7 @@ class Checkpoints(Callback):
     def __init__(self, path: Path, every_n_steps: int) -> None:
         self.path = path
         self.every_n_steps = every_n_steps
+        self._loss = torch.zeros(())
 
     def on_train_batch_end(
         self,
@@ -36,14 +39,23 @@ class Checkpoints(Callback):
         batch_idx: int,
     ) -> None:
         """Saves when it is time."""
+        self._loss = outputs["loss"].detach()
         if trainer.global_step % self.every_n_steps == 0:
-            self._save(trainer)
+            self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the last step."""
-        self._save(trainer)
+        self._save(trainer, pl_module)
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        norm = cast(Tensor, pl_module.grad_norm)
+        if not (self._loss + norm).isfinite():
+            raise SaltError(
+                f"the loss is {float(self._loss)} and the gradient norm "
+                f"{float(norm)} at step {trainer.global_step}: training has "
+                f"diverged. Lower optimizer.lr or set method.optim.clip_grad; {self.path} is kept "
+                "as it was before"
+            )
         unfinished = self.path.with_suffix(".tmp")
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:

@@ -42,7 +42,6 @@ RULES: tuple[Rule, ...] = (
         "0 or more",
         lambda value: value >= 0,
         (
-            "seed",
             "trainer.gpus",
             "optimizer.weight_decay",
             "method.optim.final_weight_decay",
@@ -68,6 +67,7 @@ RULES: tuple[Rule, ...] = (
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
         ("method.optim.betas",),
     ),
+    ("0 to 2^63 - 1", lambda value: 0 <= value < 2**63, ("seed",)),
     ("0 (off) or more", lambda value: value >= 0, ("method.optim.clip_grad",)),
     ("-1 or more", lambda value: value >= -1, ("loader.num_workers",)),
     (
@@ -95,7 +95,11 @@ RULES: tuple[Rule, ...] = (
         "a folder, a CSV, a list of these, or '' for the demo",
         lambda value: (
             isinstance(value, str)
-            or (isinstance(value, list) and all(isinstance(path, str) for path in value))
+            or (
+                isinstance(value, list)
+                and len(value) > 0
+                and all(isinstance(path, str) and path for path in value)
+            )
         ),
         ("input_dir",),
     ),

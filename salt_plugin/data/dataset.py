@@ -95,10 +95,10 @@ class VideoDataset(Dataset[ClipItem]):
                 continue
             clip = self._transformed(frames, int(rng.integers(2**63)))
             return ClipItem(clip, self.videos.labels[index], key, path, skipped)
-        path, reason = skipped[-1]
+        listed = "; ".join(f"{path}: {reason}" for path, reason in dict(skipped).items())
         raise DataError(
-            f"{self.max_attempts} videos in a row cannot be read, the last one {path} ({reason}): "
-            "expected mostly readable videos; remove the bad ones from the input."
+            f"{self.max_attempts} videos in a row cannot be read: expected mostly readable videos; "
+            f"remove the bad ones from the input. They were {listed}"
         )
 
     def _read(self, path: str, rng: np.random.Generator) -> Tensor:

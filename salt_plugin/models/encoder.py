@@ -83,4 +83,5 @@ class VideoEncoder(nn.Module):
 
     def forward(self, clip_bcthw: Tensor, indices_bk: Tensor | None = None) -> Tensor:
         """Encodes clips [B, C, T, H, W] into tokens [B, K, D]; see `forward_patches`."""
-        return self.forward_patches(self.patchify(clip_bcthw), self.grid(clip_bcthw), indices_bk)
+        grid = self.grid(clip_bcthw)  # first: it tells which side the tubelet does not divide
+        return self.forward_patches(self.patchify(clip_bcthw), grid, indices_bk)

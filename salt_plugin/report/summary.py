@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,10 +20,15 @@ PROBE_COLUMNS = {
 CHANCE = {"direction_knn": 1 / 8, "direction_linear": 1 / 8, "digit_knn": 0.1, "digit_linear": 0.1}
 
 
-def print_summary(summary: Mapping[str, Any]) -> None:
-    """Prints what was trained, what it cost, where it lies and how to use it."""
+def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
+    """Prints what was trained, what it cost, where it lies and how to use it.
+
+    Args:
+        summary: What `summary.json` holds.
+        run_dir: Where it lies now.
+    """
     console = Console()
-    stages = Table(title=f"{summary['method']} in {summary['run_dir']}", title_justify="left")
+    stages = Table(title=f"{summary['method']} in {run_dir}", title_justify="left")
     for column in ("stage", "encoder", "steps", "loss", "FLOPs", "time"):
         stages.add_column(
             column, justify="left" if column in ("stage", "encoder") else "right", no_wrap=True
@@ -42,10 +48,11 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary["skipped_files"]:
         console.print(f"{summary['skipped_files']} files could not be read: see skipped.csv")
     example = summary["example"]
-    console.print(f"Encoder: {example['path']}\n", highlight=False)
+    path = str(run_dir / example["path"])
+    console.print(f"Encoder: {path}\n", highlight=False, soft_wrap=True)
     console.print(
         "  from salt_plugin import load_encoder\n"
-        f"  encoder = load_encoder({example['path']!r})\n"
+        f"  encoder = load_encoder({path!r})\n"
         f"  clips = ...  # float {example['clips']}, normalised as ImageNet's\n"
         f"  features = encoder(clips)  # float {example['features']}",
         highlight=False,

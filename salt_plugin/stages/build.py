@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError
 from salt_plugin.methods import SALT, PixelTeacher, Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder, load_encoder
+from salt_plugin.models.checkpoint import STUDENT_FIRST
 from salt_plugin.run_directory import StageDirectory
 from salt_plugin.shapes import EncoderShape
 from salt_plugin.stages.parts import Parts
@@ -97,14 +99,31 @@ def new_encoder(
     model = config.method.model
     encoder = VideoEncoder(shape, model.drop_path, model.init_std)
     if checkpoint:
-        loaded = load_encoder(checkpoint)
+        loaded = load_named("checkpoint", checkpoint, STUDENT_FIRST)
         if loaded.shape != shape:
+            differing = [
+                f"{field}={found} instead of {getattr(shape, field)}"
+                for field, found in asdict(loaded.shape).items()
+                if found != getattr(shape, field)
+            ]
             raise CheckpointError(
-                f"checkpoint={checkpoint} holds {loaded.shape}, expected {shape}; name a "
-                "checkpoint of that shape, or change method.encoder and method.model to its"
+                f"checkpoint={checkpoint} holds an encoder with {', '.join(differing)}; name one "
+                "of the configured shape, or change method.encoder and method.model to its"
             )
         encoder.load_state_dict(loaded.state_dict())
     return encoder
+
+
+def load_named(key: str, path: str, order: Sequence[str]) -> VideoEncoder:
+    """Returns the encoder that a config key names.
+
+    Raises:
+        CheckpointError: As `load_encoder`, with the key.
+    """
+    try:
+        return load_encoder(path, order=order)
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}: {error}") from None
 
 
 def check_teacher(teacher: EncoderShape, student: EncoderShape, path: str) -> None:

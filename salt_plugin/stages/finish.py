@@ -62,12 +62,11 @@ def leave_summary(config: RunConfig, parts: Parts, run: RunDirectory) -> None:
         run.summary,
         {
             "method": config.method.name,
-            "run_dir": str(run.root),
             "stages": [_stage_summary(stage) for stage in stages],
             "skipped_files": len(read_skipped(run.skipped)),
             "probe": _probe(config, run) if config.method.probe == "demo" else None,
             "example": {
-                "path": str(best),
+                "path": str(best.relative_to(run.root)),
                 "clips": f"[B, 3, {clip.frames}, {clip.size}, {clip.size}]",
                 "features": f"[B, {int(np.prod(grid))}, {shape.embed_dim}]",
             },

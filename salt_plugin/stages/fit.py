@@ -6,7 +6,7 @@ import logging
 import platform
 import warnings
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning
 import torch
@@ -86,17 +86,24 @@ def fit(
                 "the stage again"
             ) from error
         raise
+    except SystemExit:  # what Lightning makes of SIGTERM and Ctrl-C
+        _ended_early(stage, trainer)
     if trainer.global_step < stage.total_steps:
-        raise SaltError(
-            f"{stage.name}: stopped at step {trainer.global_step} of {stage.total_steps}; the same "
-            "command with the same hydra.run.dir goes on from the last checkpoint"
-        )
+        _ended_early(stage, trainer)
     if teacher and teacher.fingerprint() != before:
         raise SaltError("the frozen teacher's weights have changed during training; please report")
     if trainer.is_global_zero:
         card = _card(stage, config, parts, accounts.ledger, trainer.world_size, before)
         save_encoder(stage.method.encoder.cpu(), files.encoder, card)
     trainer.strategy.barrier()  # the next stage reads the file in every process
+
+
+def _ended_early(stage: Stage, trainer: Trainer) -> NoReturn:
+    kept = steps_done(stage.files.last_checkpoint)
+    raise SaltError(
+        f"{stage.name}: stopped at step {trainer.global_step} of {stage.total_steps}; the same "
+        f"command with the same hydra.run.dir goes on from the last checkpoint, step {kept}"
+    ) from None
 
 
 def _trainer(config: RunConfig, total_steps: int, **arguments: Any) -> Trainer:
