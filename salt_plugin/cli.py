@@ -23,7 +23,8 @@ salt train --help lists the configuration, salt --version the version."""
 def _train(arguments: list[str]) -> None:
     if not any(argument.lstrip("+").startswith("method=") for argument in arguments):
         arguments = ["method=salt", *arguments]
-    sys.argv = ["salt train", *arguments]
+    # Under DDP the first process starts the others with these arguments, which have no verb.
+    sys.argv = [sys.argv[0], *arguments]
     hydra.main(config_path=LIGHTLY_CONFIG, config_name="config", version_base=None)(train_job)()
 
 
@@ -39,5 +40,7 @@ def main() -> None:
         print(USAGE)
     elif arguments[0] in VERBS:
         VERBS[arguments[0]](arguments[1:])
+    elif "=" in arguments[0]:
+        _train(arguments)
     else:
         fail(f"unknown verb {arguments[0]!r}; choose one of {', '.join(VERBS)}")

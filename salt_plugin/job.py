@@ -19,7 +19,14 @@ def train_job(cfg: DictConfig) -> None:
     try:
         run(cfg, Path(HydraConfig.get().runtime.output_dir))
     except SaltError as error:
-        fail(str(error))
+        fail(_without_traceback(str(error)))
+
+
+def _without_traceback(message: str) -> str:
+    """Returns the message alone of an error that crossed from a loader worker."""
+    if "Original Traceback" not in message:
+        return message
+    return message.strip().splitlines()[-1].partition(": ")[2]
 
 
 def fail(message: str) -> NoReturn:

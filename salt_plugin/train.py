@@ -24,7 +24,7 @@ from salt_plugin.stages.build import (
     salt_stage,
 )
 from salt_plugin.stages.finish import leave_figures, leave_summary
-from salt_plugin.stages.fit import devices, fit
+from salt_plugin.stages.fit import check_devices, devices, fit
 from salt_plugin.stages.parts import Parts, build_parts
 
 
@@ -47,6 +47,7 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     directory = RunDirectory(Path(run_dir).resolve())
     directory.check(config)
     if not directory.finished:
+        check_devices(config)
         parts = build_parts(config)
         videos = training_videos(config)
         try:

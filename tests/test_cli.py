@@ -8,9 +8,11 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from salt_plugin import __version__
+from salt_plugin.data.demo import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sys.executable).parent
@@ -66,6 +68,26 @@ def test_a_mistake_ends_in_one_line_and_status_one(tiny_videos: Path, tmp_path: 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: method.clip.size=100: not divisible by")
+
+
+def test_an_error_of_a_loader_worker_is_one_line_too(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_video(videos / "0.mp4", np.zeros((8, 64, 64, 3), dtype=np.uint8), fps=8)
+    for number in range(1, 200):
+        (videos / f"{number}.mp4").write_text("no video")
+    done = command(
+        SCRIPTS / "salt",
+        "train",
+        "method=pixel_teacher",
+        f"input_dir={videos}",
+        "trainer.max_steps=20",
+        *TINY,
+        "loader.num_workers=1",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: 10 videos in a row cannot be read")
 
 
 @pytest.mark.slow

@@ -136,6 +136,43 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
             assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
+def test_a_resume_repeats_stochastic_depth(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ["method.model.drop_path=0.5", "method.checkpoint.every_n_steps=2"]
+    train(tiny_videos, tmp_path / "whole", *overrides, method="pixel_teacher")
+    original = PixelTeacher.step_loss
+
+    def power_failure(self: PixelTeacher, batch: Any) -> torch.Tensor:
+        if batch.step == 3:
+            raise MemoryError("as if the machine had gone")
+        return original(self, batch)
+
+    monkeypatch.setattr(PixelTeacher, "step_loss", power_failure)
+    with pytest.raises(MemoryError):
+        train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
+    monkeypatch.setattr(PixelTeacher, "step_loss", original)
+    train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
+    whole, broken = (
+        read_card(tmp_path / run / "teacher" / "encoder.safetensors") for run in ("whole", "broken")
+    )
+    assert whole["fingerprint"] == broken["fingerprint"]
+
+
+def test_a_student_does_not_go_on_against_another_teacher(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(finished / "teacher", teacher)
+    train(tiny_videos, tmp_path / "run", f"method.teacher.path={teacher}")
+    for leftover in ("summary.json", "student/encoder.safetensors"):
+        (tmp_path / "run" / leftover).unlink()
+    for suffix in ("safetensors", "json"):
+        shutil.copy(finished / "student" / f"encoder.{suffix}", teacher)
+    with pytest.raises(CheckpointError, match="the teacher has changed since"):
+        train(tiny_videos, tmp_path / "run", f"method.teacher.path={teacher}")
+
+
 def test_a_run_killed_between_its_last_step_and_its_encoder_goes_on(
     finished: Path, tiny_videos: Path, tmp_path: Path
 ) -> None:
@@ -237,6 +274,15 @@ def test_bad_files_are_replaced_and_listed(tiny_videos: Path, tmp_path: Path) ->
         (["input_dir=[]"], ConfigError, r"input_dir=\[\]: expected a folder"),
         (["method.teacher.path="], CheckpointError, r"method\.teacher\.path: "),
         (["method.data.weights=[1,2]"], ConfigError, r"method\.data\.weights"),
+        (["trainer.precision=64"], ConfigError, r"trainer\.precision=64: expected one of"),
+        (["+method.masks.short_range.foo=1"], ConfigError, r"method\.masks\.short_range.*'foo'"),
+        (["method.transform.scale=0.3"], ConfigError, r"method\.transform\.scale=0\.3"),
+        (["method.masks.aspect_ratio=[0.75]"], ConfigError, r"method\.masks\.aspect_ratio"),
+        (
+            ["method.masks.long_range.scale=0.9", "method.masks.long_range.num_blocks=1"],
+            ConfigError,
+            r"leave no context on a grid of 4x4",
+        ),
         (["method.masks.long_range.scale=1.5"], ConfigError, r"method\.masks\.long_range"),
     ],
 )

@@ -4,6 +4,7 @@ from salt_plugin.callbacks.accounts import Accounts
 from salt_plugin.callbacks.checkpoints import Checkpoints
 from salt_plugin.callbacks.metrics import Metrics
 from salt_plugin.callbacks.progress import Progress
+from salt_plugin.callbacks.randomness import StepRandomness
 from salt_plugin.callbacks.skipped import SkippedFiles
 
-__all__ = ["Accounts", "Checkpoints", "Metrics", "Progress", "SkippedFiles"]
+__all__ = ["Accounts", "Checkpoints", "Metrics", "Progress", "SkippedFiles", "StepRandomness"]

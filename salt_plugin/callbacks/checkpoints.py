@@ -49,7 +49,9 @@ class Checkpoints(Callback):
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         norm = cast(Tensor, pl_module.grad_norm)
-        if not (self._loss + norm).isfinite():
+        # A gradient scaler overflows now and then by design, and skips that step.
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        if not self._loss.isfinite() or not (scaled or norm.isfinite()):
             raise SaltError(
                 f"the loss is {float(self._loss)} and the gradient norm "
                 f"{float(norm)} at step {trainer.global_step}: training has "
@@ -71,7 +73,9 @@ def steps_done(path: Path) -> int:
     if not path.is_file():
         return 0
     try:
-        return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+        return int(
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        )
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be resumed from ({type(error).__name__}: {error}); delete it to start "

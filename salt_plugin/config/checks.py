@@ -10,7 +10,7 @@ from salt_plugin.config.schema import RunConfig, SALTConfig
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import EncoderShape
 
-PRECISIONS = ("32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed", "64", "64-true")
+PRECISIONS = ("32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed")
 
 STEPS_OR_EPOCHS = "at least 1, or -1 with trainer.max_epochs"
 

@@ -78,13 +78,14 @@ def training_loader(
     """Returns the batches of a stage from `start_step` on, a function of the seed alone."""
     workers = config.loader.num_workers
     if workers == -1:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        workers = max(1, cores // world_size)
     return DataLoader(
         VideoDataset(videos, clip_sampler(config), transform, seed, cache=config.method.data.cache),
         batch_sampler=_sampler(config, videos, seed, total_steps, start_step, rank, world_size),
         collate_fn=collate,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available() and config.trainer.gpus > 0,
         worker_init_fn=_one_thread if workers else None,
     )
 

@@ -48,11 +48,12 @@ class MultiBlockMasks(MaskGenerator):
         aspect_ratio: Sequence[float] = (0.75, 1.5),
     ) -> None:
         self.specs = [_checked("short_range", short_range), _checked("long_range", long_range)]
-        self.aspect_ratio = (float(aspect_ratio[0]), float(aspect_ratio[1]))
-        if not 0 < self.aspect_ratio[0] <= self.aspect_ratio[1]:
+        ratios = [float(ratio) for ratio in aspect_ratio]
+        if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1]:
             raise ConfigError(
                 f"method.masks.aspect_ratio={list(aspect_ratio)}: need 0 < lowest <= highest"
             )
+        self.aspect_ratio = (ratios[0], ratios[1])
 
     def __call__(self, batch_size: int, grid: Grid, generator: torch.Generator) -> list[MaskSet]:
         """Draws the two mask sets of a batch."""
@@ -92,6 +93,10 @@ class MultiBlockMasks(MaskGenerator):
 
 def _checked(key: str, spec: BlockSpec | dict[str, float]) -> BlockSpec:
     if not isinstance(spec, BlockSpec):
+        if set(spec) != {"num_blocks", "scale"}:
+            raise ConfigError(
+                f"method.masks.{key} has the keys {sorted(spec)}; expected num_blocks and scale"
+            )
         spec = BlockSpec(int(spec["num_blocks"]), float(spec["scale"]))
     if spec.num_blocks < 1 or not 0 < spec.scale < 1:
         raise ConfigError(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from salt_plugin.errors import CheckpointError
 from salt_plugin.losses import LatentLoss
 from salt_plugin.masks import Batch
 from salt_plugin.methods.base import VideoMethod
@@ -41,6 +44,24 @@ class SALT(VideoMethod):
         super().__init__(encoder, predictor, recipe)
         self.teacher = teacher
         self.loss = loss
+        self.teacher_fingerprint = teacher.fingerprint()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes which teacher the student has learnt from."""
+        checkpoint["teacher_fingerprint"] = self.teacher_fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to go on against another teacher.
+
+        Raises:
+            CheckpointError: The teacher is not the one that the student began with.
+        """
+        if checkpoint["teacher_fingerprint"] != self.teacher_fingerprint:
+            raise CheckpointError(
+                "the teacher has changed since this student began: expected the fingerprint "
+                f"{checkpoint['teacher_fingerprint'][:12]}, found {self.teacher_fingerprint[:12]}; "
+                "bring the old teacher back, or choose another hydra.run.dir"
+            )
 
     def step_loss(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch."""

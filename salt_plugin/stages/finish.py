@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def _probe(config: RunConfig, run: RunDirectory) -> list[dict[str, str | float]]
 def _first_batch(config: RunConfig, parts: Parts, videos: VideoList) -> Batch:
     collate = MaskCollator(parts.masks, parts.grid, config.seed)
     loader = training_loader(
-        config,
+        replace(config, loader=replace(config.loader, num_workers=0)),
         videos,
         parts.transform,
         collate,

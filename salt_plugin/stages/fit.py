@@ -13,13 +13,20 @@ import torch
 from pytorch_lightning import Trainer
 
 from salt_plugin import __version__
-from salt_plugin.callbacks import Accounts, Checkpoints, Metrics, Progress, SkippedFiles
+from salt_plugin.callbacks import (
+    Accounts,
+    Checkpoints,
+    Metrics,
+    Progress,
+    SkippedFiles,
+    StepRandomness,
+)
 from salt_plugin.callbacks.checkpoints import steps_done
 from salt_plugin.compute import Ledger
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
-from salt_plugin.errors import CheckpointError, SaltError
+from salt_plugin.errors import CheckpointError, ConfigError, SaltError
 from salt_plugin.masks import MaskCollator
 from salt_plugin.methods import SALT
 from salt_plugin.models import save_encoder
@@ -55,6 +62,7 @@ def fit(
         config,
         stage.total_steps,
         callbacks=[
+            StepRandomness(stage.seed),
             accounts,
             Metrics(files.root, accounts, start_step),
             SkippedFiles(run.skipped),
@@ -74,13 +82,13 @@ def fit(
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
-    teacher = stage.method.teacher if isinstance(stage.method, SALT) else None
-    before = teacher.fingerprint() if teacher else None
+    method = stage.method
+    before = method.teacher_fingerprint if isinstance(method, SALT) else None
     resume_from = str(files.last_checkpoint) if start_step else None
     try:
         trainer.fit(stage.method, loader, ckpt_path=resume_from, weights_only=True)
     except (RuntimeError, KeyError) as error:
-        if start_step and trainer.global_step == 0:
+        if isinstance(error, KeyError) or "loading state_dict" in str(error):
             raise CheckpointError(
                 f"{files.last_checkpoint} does not fit this stage ({error}); delete it to start "
                 "the stage again"
@@ -90,12 +98,24 @@ def fit(
         _ended_early(stage, trainer)
     if trainer.global_step < stage.total_steps:
         _ended_early(stage, trainer)
-    if teacher and teacher.fingerprint() != before:
+    if isinstance(method, SALT) and method.teacher.fingerprint() != before:
         raise SaltError("the frozen teacher's weights have changed during training; please report")
     if trainer.is_global_zero:
         card = _card(stage, config, parts, accounts.ledger, trainer.world_size, before)
         save_encoder(stage.method.encoder.cpu(), files.encoder, card)
     trainer.strategy.barrier()  # the next stage reads the file in every process
+
+
+def check_devices(config: RunConfig) -> None:
+    """Checks that the GPUs asked for are there.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    if uses_gpu(config) and config.trainer.gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"trainer.gpus={config.trainer.gpus}: this machine has {torch.cuda.device_count()}"
+        )
 
 
 def _ended_early(stage: Stage, trainer: Trainer) -> NoReturn:

@@ -12,6 +12,9 @@ from salt_plugin.masks import MaskGenerator
 from salt_plugin.shapes import EncoderShape, Grid, PredictorShape
 from salt_plugin.transforms import SALTTransform
 
+# Whether masks leave any context depends on the sizes drawn: enough draws find those that do not.
+TRIAL_DRAWS = 200
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -53,7 +56,9 @@ def build_parts(config: RunConfig) -> Parts:
         teacher = EncoderShape.named(method.teacher.encoder, "method.teacher.encoder", **tubelet)
     grid = encoder.grid(method.clip.frames, method.clip.size, method.clip.size)
     masks: MaskGenerator = build(method.masks, "method.masks", MaskGenerator)
-    drawn = masks(config.loader.batch_size, grid, torch.Generator().manual_seed(config.seed))
+    generator = torch.Generator().manual_seed(config.seed)
+    for _ in range(TRIAL_DRAWS):
+        drawn = masks(1, grid, generator)
     predictor = PredictorShape(
         model.predictor.dim,
         model.predictor.depth,

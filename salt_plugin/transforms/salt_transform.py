@@ -55,12 +55,15 @@ class SALTTransform:
     ) -> None:
         self.size = _pair(size)
         self.mean, self.std = list(mean), list(std)
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ConfigError(f"crop scale={list(scale)}: expected 0 < lowest <= highest <= 1.")
-        if not 0 < ratio[0] <= ratio[1]:
-            raise ConfigError(f"crop ratio={list(ratio)}: expected 0 < lowest <= highest.")
+        for name, pair in (("scale", scale), ("ratio", ratio)):
+            if not isinstance(pair, Sequence) or len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+                raise ConfigError(
+                    f"method.transform.{name}={pair}: expected two numbers, 0 < lowest <= highest."
+                )
+        if scale[1] > 1:
+            raise ConfigError(f"method.transform.scale={list(scale)}: expected at most 1.")
         if not 0 <= hflip <= 1:
-            raise ConfigError(f"hflip={hflip}: expected a probability in [0, 1].")
+            raise ConfigError(f"method.transform.hflip={hflip}: expected a probability in [0, 1].")
         self.transform = v2.Compose(
             [
                 v2.RandomResizedCrop(
