@@ -44,8 +44,9 @@ class Checkpoints(Callback):
             self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the last step."""
-        self._save(trainer, pl_module)
+        """Saves the last step, unless it was one of those saved anyway."""
+        if trainer.global_step % self.every_n_steps:
+            self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         norm = cast(Tensor, pl_module.grad_norm)

@@ -31,7 +31,6 @@ def training_videos(config: RunConfig) -> VideoList:
     inputs = config.input_dir or str(make_demo(demo_spec(config)) / "train.csv")
     videos = read_inputs(inputs)
     _sampler(config, videos, config.seed, total_steps=1)  # finds weights that cannot work
-    clip_sampler(config)
     require_readable(videos)
     return videos
 

@@ -72,7 +72,7 @@ class PixelTeacher(VideoMethod):
         context_index = mask.context.unsqueeze(-1).expand(-1, -1, P)
         target_index = mask.target.unsqueeze(-1).expand(-1, -1, P)
         visible = torch.zeros_like(patches_bnp)
-        visible.scatter_(1, context_index, patches_bnp.gather(1, context_index))
+        visible.scatter_(1, context_index, gather_tokens(patches_bnp, mask.context))
         tubelet, patch = self.encoder.shape.tubelet_size, self.encoder.shape.patch_size
         return Reconstruction(
             unpatchify(visible, grid, tubelet, patch),
