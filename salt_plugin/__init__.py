@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from salt_plugin.models.checkpoint import load_encoder as load_encoder
+    from salt_plugin.checkpoints import load_encoder as load_encoder
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_encoder"]
 
-_LAZY = {"load_encoder": "salt_plugin.models.checkpoint"}
+_LAZY = {"load_encoder": "salt_plugin.checkpoints"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,10 +10,10 @@ from typing import Any
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from salt_plugin.checkpoints import TEACHER_FIRST, load_encoder
 from salt_plugin.config import RunConfig, load_config
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import steps_of_epochs, training_videos
-from salt_plugin.models.checkpoint import TEACHER_FIRST, load_encoder
 from salt_plugin.report.summary import print_summary
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.stages.build import (

@@ -1,7 +1,6 @@
 """Encoder, predictor and frozen teacher; importing this registers the encoders with timm."""
 
 from salt_plugin.models import registry as registry
-from salt_plugin.models.checkpoint import load_encoder, save_encoder
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import FrozenTeacher, fingerprint
@@ -15,6 +14,4 @@ __all__ = [
     "PredictorShape",
     "VideoEncoder",
     "fingerprint",
-    "load_encoder",
-    "save_encoder",
 ]

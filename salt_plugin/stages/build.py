@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from salt_plugin.callbacks.accounts import StepCost
+from salt_plugin.checkpoints import STUDENT_FIRST, load_encoder
 from salt_plugin.compute import pixel_teacher_step, salt_step
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError
 from salt_plugin.methods import SALT, PixelTeacher, Recipe, VideoMethod
-from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder, load_encoder
-from salt_plugin.models.checkpoint import STUDENT_FIRST
+from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
 from salt_plugin.run_directory import StageDirectory
 from salt_plugin.shapes import EncoderShape
 from salt_plugin.stages.parts import Parts

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from salt_plugin.callbacks.metrics import read_metrics
 from salt_plugin.callbacks.skipped import read_skipped
+from salt_plugin.checkpoints import load_encoder, read_card
 from salt_plugin.config import RunConfig
 from salt_plugin.data.demo import make_demo
 from salt_plugin.data.sources import VideoList
@@ -20,8 +21,6 @@ from salt_plugin.data.stream import clip_sampler, demo_spec, training_loader
 from salt_plugin.evaluation.demo import probe_demo
 from salt_plugin.masks import Batch, MaskCollator
 from salt_plugin.methods import PixelTeacher
-from salt_plugin.models import load_encoder
-from salt_plugin.models.checkpoint import read_card
 from salt_plugin.report.figures import dim_outside, draw_losses, draw_strips
 from salt_plugin.run_directory import RunDirectory, StageDirectory, write_json
 from salt_plugin.stages.build import new_encoder, pixel_teacher_stage, stage_seed

@@ -22,6 +22,7 @@ from salt_plugin.callbacks import (
     StepRandomness,
 )
 from salt_plugin.callbacks.checkpoints import steps_done
+from salt_plugin.checkpoints import save_encoder
 from salt_plugin.compute import Ledger
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
@@ -29,7 +30,6 @@ from salt_plugin.data.stream import training_loader
 from salt_plugin.errors import CheckpointError, ConfigError, SaltError
 from salt_plugin.masks import MaskCollator
 from salt_plugin.methods import SALT
-from salt_plugin.models import save_encoder
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.stages.build import Stage
 from salt_plugin.stages.parts import Parts

@@ -9,9 +9,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import salt_plugin
+from salt_plugin.checkpoints import (
+    TEACHER_FIRST,
+    find_encoder,
+    load_encoder,
+    read_card,
+    save_encoder,
+)
 from salt_plugin.errors import CheckpointError
-from salt_plugin.models import EncoderShape, VideoEncoder, load_encoder, save_encoder
-from salt_plugin.models.checkpoint import TEACHER_FIRST, find_encoder, read_card
+from salt_plugin.models import EncoderShape, VideoEncoder
 
 SHAPE = EncoderShape("small", embed_dim=24, depth=1, num_heads=2, patch_size=4)
 
