@@ -1,34 +1,22 @@
-"""The `salt` command: `salt VERB [hydra overrides]`."""
+"""The `salt` command: `salt VERB ...`."""
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable
-
-import hydra
 
 from salt_plugin import __version__
-from salt_plugin.host import LIGHTLY_CONFIG
-from salt_plugin.job import fail, train_job
+from salt_plugin.errors import SaltError
+from salt_plugin.job import fail
 
-USAGE = """\
-usage: salt VERB [hydra overrides]
-
-verbs:
-  train      train a method, as lightly-ssl-train does; method=salt unless another is named
-
-salt train --help lists the configuration, salt --version the version."""
-
-
-def _train(arguments: list[str]) -> None:
-    if not any(argument.lstrip("+").startswith("method=") for argument in arguments):
-        arguments = ["method=salt", *arguments]
-    # Under DDP the first process starts the others with these arguments, which have no verb.
-    sys.argv = [sys.argv[0], *arguments]
-    hydra.main(config_path=LIGHTLY_CONFIG, config_name="config", version_base=None)(train_job)()
-
-
-VERBS: dict[str, Callable[[list[str]], None]] = {"train": _train}
+# Each verb with its module in `commands`, which is imported when it is called, and a line of help.
+VERBS = {
+    "train": (
+        "train",
+        "train a method, as lightly-ssl-train does; method=salt unless another is named",
+    ),
+    "export": ("export", "write weights in Hugging Face's layout of V-JEPA 2"),
+}
 
 
 def main() -> None:
@@ -37,10 +25,28 @@ def main() -> None:
     if arguments == ["--version"]:
         print(__version__)
     elif not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
+        print(usage())
     elif arguments[0] in VERBS:
-        VERBS[arguments[0]](arguments[1:])
+        _call(arguments[0], arguments[1:])
     elif "=" in arguments[0]:
-        _train(arguments)
+        _call("train", arguments)
     else:
         fail(f"unknown verb {arguments[0]!r}; choose one of {', '.join(VERBS)}")
+
+
+def usage() -> str:
+    """Returns the help of the script."""
+    verbs = "\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items())
+    return (
+        f"usage: salt VERB ...\n\nverbs:\n{verbs}\n\n"
+        "salt VERB --help tells more of a verb (of train, the configuration), salt --version the "
+        "version."
+    )
+
+
+def _call(verb: str, arguments: list[str]) -> None:
+    module = importlib.import_module(f".{VERBS[verb][0]}", "salt_plugin.commands")
+    try:
+        module.main(arguments)
+    except SaltError as error:
+        fail(str(error))

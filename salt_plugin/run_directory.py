@@ -31,6 +31,7 @@ class StageDirectory:
         self.metrics = root / "metrics.csv"
         self.compute = root / "compute.json"
         self.encoder = root / "encoder.safetensors"
+        self.predictor = root / "predictor.safetensors"
         self.last_checkpoint = root / "checkpoints" / "last.ckpt"
 
     @property

@@ -74,6 +74,29 @@ class EncoderShape:
             raise ConfigError(f"{key}={name}: no such size; one of {', '.join(ENCODER_SIZES)}")
         return cls(name, *ENCODER_SIZES[name], **changes)
 
+    @classmethod
+    def of(
+        cls, embed_dim: int, depth: int, num_heads: int, hidden_dim: int, **changes: Any
+    ) -> EncoderShape:
+        """Returns the shape of given numbers, under its name where it is a named size.
+
+        Args:
+            embed_dim: Token width D.
+            depth: Number of blocks.
+            num_heads: Attention heads of a block.
+            hidden_dim: Hidden width of a block's MLP.
+            **changes: Other fields, e.g. `patch_size`.
+
+        Raises:
+            ConfigError: As the constructor.
+        """
+        for name in ENCODER_SIZES:
+            shape = cls.named(name, **changes)
+            found = (shape.embed_dim, shape.depth, shape.num_heads, shape.hidden_dim)
+            if found == (embed_dim, depth, num_heads, hidden_dim):
+                return shape
+        return cls("custom", embed_dim, depth, num_heads, hidden_dim / embed_dim, **changes)
+
     @property
     def head_dim(self) -> int:
         """Channels of a head."""

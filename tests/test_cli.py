@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,12 +50,29 @@ def command(
 def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
     version = command(SCRIPTS / "salt", "--version", cwd=tmp_path)
     assert version.stdout.strip() == __version__
-    assert "salt train" in command(SCRIPTS / "salt", cwd=tmp_path).stdout
+    usage = command(SCRIPTS / "salt", cwd=tmp_path).stdout
+    assert re.search(r"^  train +train a method", usage, re.MULTILINE)
+    assert re.search(r"^  export +write weights", usage, re.MULTILINE)
     unknown = command(SCRIPTS / "salt", "trian", cwd=tmp_path)
     assert unknown.returncode == 1
-    assert unknown.stderr.strip() == "error: unknown verb 'trian'; choose one of train"
-    code = "import sys, salt_plugin.cli; sys.exit('torch' in sys.modules)"
+    assert unknown.stderr.strip() == "error: unknown verb 'trian'; choose one of train, export"
+    modules = "salt_plugin.cli, salt_plugin.commands.train, salt_plugin.commands.export"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert command(sys.executable, "-c", code, cwd=tmp_path).returncode == 0
+
+
+def test_export_tells_wrong_use_from_what_is_not_there(tmp_path: Path) -> None:
+    shown = command(SCRIPTS / "salt", "export", "--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "usage: salt export" in shown.stdout
+    wrong = command(SCRIPTS / "salt", "export", "run", "--format", "onnx", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "usage: salt export" in wrong.stderr
+    assert not wrong.stdout
+    missing = command(SCRIPTS / "salt", "export", "run", "--format", "hf", cwd=tmp_path)
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: run does not exist; expected an encoder file")
+    assert len(missing.stderr.splitlines()) == 1
 
 
 def test_a_mistake_ends_in_one_line_and_status_one(tiny_videos: Path, tmp_path: Path) -> None:

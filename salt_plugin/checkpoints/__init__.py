@@ -1,21 +1,34 @@
-"""Encoder files: writing ours, and finding and reading them."""
+"""Weights as files: ours, and V-JEPA 2's in both public layouts."""
 
-from salt_plugin.checkpoints.encoder_file import (
-    ENCODER_FILE,
+from salt_plugin.checkpoints.encoder_file import ENCODER_FILE, read_card, save_encoder
+from salt_plugin.checkpoints.export import Exported, export_hf
+from salt_plugin.checkpoints.load import (
     STUDENT_FIRST,
     TEACHER_FIRST,
     find_encoder,
+    find_predictor,
     load_encoder,
-    read_card,
-    save_encoder,
+    load_predictor,
+)
+from salt_plugin.checkpoints.predictor_file import (
+    PREDICTOR_FILE,
+    read_predictor_card,
+    save_predictor,
 )
 
 __all__ = [
     "ENCODER_FILE",
+    "PREDICTOR_FILE",
     "STUDENT_FIRST",
     "TEACHER_FIRST",
+    "Exported",
+    "export_hf",
     "find_encoder",
+    "find_predictor",
     "load_encoder",
+    "load_predictor",
     "read_card",
+    "read_predictor_card",
     "save_encoder",
+    "save_predictor",
 ]

@@ -22,7 +22,7 @@ from salt_plugin.callbacks import (
     StepRandomness,
 )
 from salt_plugin.callbacks.checkpoints import steps_done
-from salt_plugin.checkpoints import save_encoder
+from salt_plugin.checkpoints import save_encoder, save_predictor
 from salt_plugin.compute import Ledger
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
@@ -48,7 +48,7 @@ def devices(config: RunConfig) -> int:
 def fit(
     stage: Stage, config: RunConfig, parts: Parts, videos: VideoList, run: RunDirectory
 ) -> None:
-    """Trains a stage and writes its encoder; a stage that was interrupted goes on.
+    """Trains a stage, from where it stopped, and writes its encoder (and a student's predictor).
 
     Raises:
         CheckpointError: The checkpoint to resume from is unreadable.
@@ -102,7 +102,10 @@ def fit(
         raise SaltError("the frozen teacher's weights have changed during training; please report")
     if trainer.is_global_zero:
         card = _card(stage, config, parts, accounts.ledger, trainer.world_size, before)
-        save_encoder(stage.method.encoder.cpu(), files.encoder, card)
+        encoder = method.encoder.cpu()
+        if isinstance(method, SALT):
+            save_predictor(method.head.cpu(), encoder, files.predictor)
+        save_encoder(encoder, files.encoder, card)
     trainer.strategy.barrier()  # the next stage reads the file in every process
 
 

@@ -1,0 +1,137 @@
+"""The one door to weights: finds the file that a path names, and reads it by its layout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from salt_plugin.checkpoints import encoder_file, huggingface, predictor_file, vjepa2
+from salt_plugin.checkpoints.encoder_file import ENCODER_FILE
+from salt_plugin.checkpoints.hf_config import CONFIG_FILE
+from salt_plugin.checkpoints.predictor_file import PREDICTOR_FILE
+from salt_plugin.errors import CheckpointError
+from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.predictor import Predictor
+
+STUDENT_FIRST = ("student", "teacher")
+TEACHER_FIRST = ("teacher", "student")
+
+
+def find_encoder(path: str | os.PathLike[str], order: Sequence[str] = STUDENT_FIRST) -> Path:
+    """Returns the encoder file that a path names.
+
+    Args:
+        path: An encoder file of any layout, a run directory, a stage's folder in one, or a folder
+            in Hugging Face's layout.
+        order: Which stage of a run directory to prefer.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    return _find(Path(path).expanduser(), "encoder", ENCODER_FILE, order)
+
+
+def find_predictor(path: str | os.PathLike[str]) -> Path:
+    """Returns the predictor file that a path names; as `find_encoder`.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    return _find(Path(path).expanduser(), "predictor", PREDICTOR_FILE, ("student",))
+
+
+def load_encoder(
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    order: Sequence[str] = STUDENT_FIRST,
+    num_heads: int | None = None,
+) -> VideoEncoder:
+    """Loads an encoder for use on clips [B, C, T, H, W]; it gives tokens [B, N, D].
+
+    Args:
+        path: A run directory (its student, or else its teacher), an encoder file, a folder in
+            Hugging Face's layout of V-JEPA 2, or a `.pt` file of V-JEPA 2's repository (its
+            target encoder, or else its encoder).
+        device: Where to put it.
+        order: Which stage of a run directory to prefer.
+        num_heads: Attention heads of a `.pt` file of a size that V-JEPA 2 did not release; files
+            of other layouts tell it themselves.
+
+    Returns:
+        The encoder in evaluation mode; foreign weights in float32.
+
+    Raises:
+        CheckpointError: The file is missing, foreign, incomplete or damaged.
+    """
+    file = find_encoder(path, order)
+    if is_vjepa2(file):
+        encoder = vjepa2.read_encoder(file, num_heads)
+    elif is_huggingface(file):
+        encoder = huggingface.read_encoder(file)
+    else:
+        encoder = encoder_file.read_encoder(file)
+    return encoder.to(device).eval()
+
+
+def load_predictor(
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    num_heads: int | None = None,
+) -> Predictor:
+    """Loads a student's predictor, or one of V-JEPA 2.
+
+    Args:
+        path: A run directory, the folder of a student, a predictor file, a folder in Hugging
+            Face's layout of V-JEPA 2, or a `.pt` file of V-JEPA 2's repository.
+        device: Where to put it.
+        num_heads: Attention heads of a `.pt` file whose predictor is not V-JEPA 2's 384 wide.
+
+    Returns:
+        The predictor in evaluation mode; foreign weights in float32.
+
+    Raises:
+        CheckpointError: The file is missing, foreign, incomplete or damaged.
+    """
+    file = find_predictor(path)
+    if is_vjepa2(file):
+        predictor = vjepa2.read_predictor(file, num_heads)
+    elif is_huggingface(file):
+        predictor = huggingface.read_predictor(file)
+    else:
+        predictor = predictor_file.read_predictor(file)
+    return predictor.to(device).eval()
+
+
+def is_vjepa2(file: Path) -> bool:
+    """Tells whether a file is in the layout of V-JEPA 2's repository, by its name."""
+    return file.suffix in vjepa2.SUFFIXES
+
+
+def is_huggingface(file: Path) -> bool:
+    """Tells whether a file of weights is in Hugging Face's layout: no card, but a config."""
+    has_card = file.suffix == ".safetensors" and file.with_suffix(".json").is_file()
+    weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
+    return weights and not has_card and file.with_name(CONFIG_FILE).is_file()
+
+
+def _find(given: Path, kind: str, name: str, order: Sequence[str]) -> Path:
+    if given.is_file():
+        return given
+    places = [given / name, *(given / stage / name for stage in order)]
+    foreign = [given / huggingface.WEIGHTS_FILE, given / huggingface.INDEX_FILE]
+    for place in [*places, *(place for place in foreign if is_huggingface(place))]:
+        if place.is_file():
+            return place
+    what = f"holds no finished {kind}" if given.is_dir() else "does not exist"
+    article = "an" if kind == "encoder" else "a"
+    raise CheckpointError(
+        f"{given} {what}; expected {article} {kind} file, or a run directory with one of "
+        + ", ".join(str(place.relative_to(given)) for place in places)
+        + f", or a Hugging Face folder with {CONFIG_FILE} and {huggingface.WEIGHTS_FILE}, or a .pt "
+        "file of V-JEPA 2"
+    )

@@ -1,0 +1,187 @@
+"""The layout of V-JEPA 2's repository: `.pt` files with the state dicts of several models.
+
+The files tell no shapes: these are read off the tensors, and the heads, which leave no trace in
+them, are looked up. Only tensors and plain values are read; code in a file is not executed.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salt_plugin.checkpoints.strict import load_strictly
+from salt_plugin.errors import CheckpointError, ConfigError
+from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.predictor import Predictor
+from salt_plugin.shapes import ENCODER_SIZES, EncoderShape, PredictorShape
+
+SUFFIXES = (".pt", ".pth", ".tar")
+# V-JEPA evaluates the running mean of its encoder.
+ENCODERS = ("target_encoder", "encoder")
+PREDICTORS = ("predictor",)
+WRAPPERS = ("module.", "backbone.")
+
+# V-JEPA 2's ViT-g has heads of 64 channels; vit_gigantic has two definitions there.
+ENCODER_HEADS = {
+    **{(width, depth): heads for width, depth, heads, _ in ENCODER_SIZES.values()},
+    (1408, 40): 22,
+}
+del ENCODER_HEADS[(1664, 48)]
+PREDICTOR_HEADS = {384: 12}
+
+# A position table is V-JEPA 1's, or an unused one in a file of V-JEPA 2. The names are the same,
+# but V-JEPA 1 has two mask tokens; V-JEPA 2 has ten in its released models, six in its recipes.
+POSITIONS = ("pos_embed", "predictor_pos_embed")
+ABSOLUTE_MASK_TOKENS = 2
+
+
+def read_encoder(file: Path, num_heads: int | None = None) -> VideoEncoder:
+    """Returns the target encoder of a `.pt` file, or else its encoder, in float32.
+
+    Args:
+        file: A checkpoint of V-JEPA 2, or the state dict of an encoder.
+        num_heads: Attention heads, where the size is not known.
+
+    Raises:
+        CheckpointError: The file is foreign, or not exactly an encoder with RoPE.
+    """
+    state = _state(file, ENCODERS, "patch_embed.")
+    width, in_chans, tubelet, patch, _ = _shape(state, "patch_embed.proj.weight", 5, file)
+    hidden, _ = _shape(state, "blocks.0.mlp.fc1.weight", 2, file)
+    depth = _count(state, "blocks")
+    heads = num_heads or ENCODER_HEADS.get((width, depth))
+    if heads is None:
+        known = ", ".join(f"{w}x{d} ({h} heads)" for (w, d), h in ENCODER_HEADS.items())
+        raise CheckpointError(
+            f"{file}: an encoder of width {width} and depth {depth} does not tell its attention "
+            f"heads; known are {known}. Give num_heads= to load_encoder"
+        )
+    try:
+        shape = EncoderShape.of(
+            width, depth, heads, hidden, patch_size=patch, tubelet_size=tubelet, in_chans=in_chans
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+    encoder = VideoEncoder(shape)
+    load_strictly(encoder, state, file, "encoder")
+    return encoder
+
+
+def read_predictor(file: Path, num_heads: int | None = None) -> Predictor:
+    """Returns the predictor of a `.pt` file, in float32.
+
+    Args:
+        file: A checkpoint of V-JEPA 2, or the state dict of a predictor.
+        num_heads: Attention heads, where the width is not V-JEPA 2's 384.
+
+    Raises:
+        CheckpointError: The file is foreign, or not exactly a predictor with RoPE.
+    """
+    state = _state(file, PREDICTORS, "predictor_embed.")
+    dim, context_dim = _shape(state, "predictor_embed.weight", 2, file)
+    out_dim, _ = _shape(state, "predictor_proj.weight", 2, file)
+    hidden, _ = _shape(state, "predictor_blocks.0.mlp.fc1.weight", 2, file)
+    _shape(state, "mask_tokens.0", 3, file)
+    heads = num_heads or PREDICTOR_HEADS.get(dim)
+    if heads is None:
+        raise CheckpointError(
+            f"{file}: a predictor of width {dim} does not tell its attention heads; known is "
+            "384 (12 heads). Give num_heads= to load_predictor"
+        )
+    depth, tokens = _count(state, "predictor_blocks"), _count(state, "mask_tokens")
+    try:
+        shape = PredictorShape(dim, depth, heads, hidden / dim, num_mask_tokens=tokens)
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+    predictor = Predictor(context_dim, out_dim, shape)
+    load_strictly(predictor, state, file, "predictor")
+    return predictor
+
+
+def holds_predictor(file: Path) -> bool:
+    """Tells whether a `.pt` file has a predictor."""
+    return any(isinstance(_content(file).get(name), Mapping) for name in PREDICTORS)
+
+
+def _content(file: Path) -> Mapping[str, Any]:
+    try:
+        content = torch.load(
+            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+        )
+        if not isinstance(content, Mapping):
+            raise TypeError(f"a {type(content).__name__}, not a dictionary")
+    except Exception as error:  # what a damaged pickle raises is anything
+        # torch's own message goes on to advise loading it as code.
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds {refused[1]}" if refused else str(error).strip().split("\n")[0]
+        raise CheckpointError(
+            f"{file} is no encoder file of this package and no checkpoint of V-JEPA 2: it cannot "
+            f"be read as tensors and plain values ({reason}); nothing in it was executed"
+        ) from None
+    return content
+
+
+def _state(file: Path, names: Sequence[str], first: str) -> dict[str, Tensor]:
+    """Returns the tensors of a model by its own names, without an unused position table.
+
+    Args:
+        file: The checkpoint.
+        names: Under which keys the model may be, the best one first.
+        first: How a name of the model begins, to know its bare state dict by.
+    """
+    content = _content(file)
+    wrapped = next((content[name] for name in names if name in content), content)
+    state = _unwrapped(wrapped) if isinstance(wrapped, Mapping) else {}
+    if not any(name.startswith(first) for name in state):
+        raise CheckpointError(
+            f"{file}: found the keys {sorted(map(str, content))[:12]}, expected "
+            f"{' or '.join(names)} with the tensors of V-JEPA 2, or these alone ({first}*, ...)"
+        )
+    if len(state) < len(wrapped) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{file}: not every entry is a tensor with a name of its own")
+    predictor = content.get(PREDICTORS[0])
+    tokens = _count(
+        _unwrapped(predictor) if isinstance(predictor, Mapping) else state, "mask_tokens"
+    )
+    for table in POSITIONS:
+        if table in state and tokens <= ABSOLUTE_MASK_TOKENS:
+            raise CheckpointError(
+                f"{file}: {table} is a table of absolute positions, as in V-JEPA 1, and the models "
+                "of this package use RoPE. V-JEPA 2's files may hold an unused one, beside a "
+                f"predictor of more than {ABSOLUTE_MASK_TOKENS} mask tokens; here are {tokens}. If "
+                "this model was trained with RoPE, save the file again without that key"
+            )
+        state.pop(table, None)
+    return state
+
+
+def _unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:
+    def bare(name: str) -> str:
+        while name.startswith(WRAPPERS):
+            name = name.partition(".")[2]
+        return name
+
+    return {bare(str(name)): value for name, value in state.items()}
+
+
+def _shape(state: Mapping[str, Tensor], name: str, dims: int, file: Path) -> Sequence[int]:
+    if name not in state:
+        raise CheckpointError(f"{file}: missing {name}; found {sorted(state)[:8]} and others")
+    if state[name].ndim != dims:
+        raise CheckpointError(
+            f"{file}: {name} is {tuple(state[name].shape)}, expected {dims} dimensions; only "
+            "models of video are read"
+        )
+    return tuple(state[name].shape)
+
+
+def _count(state: Mapping[str, Any], name: str) -> int:
+    """Returns how many numbered parts there are."""
+    numbers = (re.match(rf"{name}\.(\d+)", key) for key in state)
+    return len({found[1] for found in numbers if found})

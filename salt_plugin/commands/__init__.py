@@ -1,0 +1,1 @@
+"""What the `salt` script does, one verb a file."""
