@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,15 +48,21 @@ class PixelTeacher(VideoMethod):
         """Returns the loss of a batch."""
         patches_bnp = self.encoder.patchify(batch.clips)
         grid = self.encoder.grid(batch.clips)
-        losses = []
-        for i, mask in enumerate(batch.masks):
-            pixels_bmp = self._decode(patches_bnp, grid, mask, i)
-            losses.append(self.loss(pixels_bmp, gather_tokens(patches_bnp, mask.target)))
+        losses = [
+            self.loss(pixels_bmp, gather_tokens(patches_bnp, mask.target))
+            for pixels_bmp, mask in zip(
+                self._decode(patches_bnp, grid, batch.masks), batch.masks, strict=True
+            )
+        ]
         return torch.stack(losses).mean()
 
-    def _decode(self, patches_bnp: Tensor, grid: Grid, mask: MaskSet, mask_index: int) -> Tensor:
-        context_bkd = self.encoder.forward_patches(patches_bnp, grid, mask.context)
-        return self.head(context_bkd, mask.context, mask.target, grid, mask_index)
+    def _decode(
+        self, patches_bnp: Tensor, grid: Grid, masks: Sequence[MaskSet], first_mask: int = 0
+    ) -> list[Tensor]:
+        context = [mask.context for mask in masks]
+        encoded = self.encoder.forward_sets(patches_bnp, grid, context)
+        target = [mask.target for mask in masks]
+        return self.head.forward_sets(encoded, context, target, grid, first_mask)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, mask_index: int = 0) -> Reconstruction:
@@ -66,7 +73,8 @@ class PixelTeacher(VideoMethod):
         patches_bnp = self.encoder.patchify(batch.clips)
         grid = self.encoder.grid(batch.clips)
         mask = batch.masks[mask_index]
-        predicted_bmp = self._decode(patches_bnp, grid, mask, mask_index).to(patches_bnp.dtype)
+        (predicted_bmp,) = self._decode(patches_bnp, grid, [mask], mask_index)
+        predicted_bmp = predicted_bmp.to(patches_bnp.dtype)
         pixels_bmp = self.loss.restore(predicted_bmp, gather_tokens(patches_bnp, mask.target))
         P = patches_bnp.shape[-1]
         context_index = mask.context.unsqueeze(-1).expand(-1, -1, P)

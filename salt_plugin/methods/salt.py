@@ -68,9 +68,12 @@ class SALT(VideoMethod):
         patches_bnp = self.encoder.patchify(batch.clips)
         grid = self.encoder.grid(batch.clips)
         latents_bnd = self.teacher(patches_bnp, grid)
-        losses = []
-        for i, mask in enumerate(batch.masks):
-            context_bkd = self.encoder.forward_patches(patches_bnp, grid, mask.context)
-            predicted_bmd = self.head(context_bkd, mask.context, mask.target, grid, i)
-            losses.append(self.loss(predicted_bmd, gather_tokens(latents_bnd, mask.target)))
+        context = [mask.context for mask in batch.masks]
+        target = [mask.target for mask in batch.masks]
+        encoded = self.encoder.forward_sets(patches_bnp, grid, context)
+        predicted = self.head.forward_sets(encoded, context, target, grid)
+        losses = [
+            self.loss(predicted_bmd, gather_tokens(latents_bnd, places_bm))
+            for predicted_bmd, places_bm in zip(predicted, target, strict=True)
+        ]
         return torch.stack(losses).mean()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_, zeros_
 
-from salt_plugin.models.rope import apply_rope
+from salt_plugin.models.attention import attention
+from salt_plugin.models.packing import Segments, pack, unpack
+from salt_plugin.models.rope import RopeTables, apply_rope, halves_first
 
 NORM_EPS = 1e-6
 # V-JEPA's, at every width.
@@ -26,14 +29,26 @@ class RopeAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x_bnd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Maps [B, N, D] to [B, N, D]; the tables are [B, 1, N, D / heads]."""
-        B, N, D = x_bnd.shape
-        qkv = self.qkv(x_bnd).view(B, N, 3, self.num_heads, D // self.num_heads)
-        qkv = qkv.permute(2, 0, 3, 1, 4)
-        q, k = apply_rope(qkv[:2], cos, sin)
-        mixed = F.scaled_dot_product_attention(q, k, qkv[2])
-        return self.proj(mixed.transpose(1, 2).reshape(B, N, D))
+    def project(self, x_td: Tensor, rope: RopeTables) -> tuple[Tensor, Tensor]:
+        """Returns rotated queries and keys [T, 2, H, d], and values [T, H, d]."""
+        weight, bias = (self._halves(rows) for rows in (self.qkv.weight, self.qkv.bias))
+        qkv_t3hd = F.linear(x_td, weight, bias).unflatten(-1, (3, self.num_heads, -1))
+        cos, sin = (table.unsqueeze(1) for table in rope)
+        return apply_rope(qkv_t3hd[:, :2], RopeTables(cos, sin)), qkv_t3hd[:, 2]
+
+    def _halves(self, rows: Tensor) -> Tensor:
+        qk, v = rows.tensor_split((2 * len(rows) // 3,))
+        return torch.cat((halves_first(qk, 2 * self.num_heads), v))
+
+    @staticmethod
+    def mix(qk_t2hd: Tensor, v_thd: Tensor, segments: Segments) -> Tensor:
+        """Mixes values within each clip: [T, H * d]."""
+        mixed = []
+        for qk, v in zip(unpack(qk_t2hd, segments), unpack(v_thd, segments), strict=True):
+            q_bhnd, k_bhnd = qk.permute(2, 0, 3, 1, 4)
+            mixed_bhnd = attention(q_bhnd, k_bhnd, v.transpose(1, 2))
+            mixed.append(mixed_bhnd.transpose(1, 2).flatten(2))
+        return pack(mixed)
 
 
 class Block(nn.Module):
@@ -45,12 +60,43 @@ class Block(nn.Module):
         self.attn = RopeAttention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim, hidden_dim)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = drop_path
 
-    def forward(self, x_bnd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Maps [B, N, D] to [B, N, D]."""
-        x_bnd = x_bnd + self.drop_path(self.attn(self.norm1(x_bnd), cos, sin))
-        return x_bnd + self.drop_path(self.mlp(self.norm2(x_bnd)))
+    def forward(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
+        """Maps packed tokens [T, D] to [T, D]."""
+        qk_t2hd, v_thd = self.before_mixing(x_td, rope)
+        mixed_td = self.attn.mix(qk_t2hd, v_thd, segments)
+        kept = [self._kept(x_td, segments) for _ in range(2)]
+        return self.after_mixing(x_td, mixed_td, *kept)
+
+    def before_mixing(self, x_td: Tensor, rope: RopeTables) -> tuple[Tensor, Tensor]:
+        """What comes before tokens meet; compiled, it is one kernel around a product."""
+        return self.attn.project(self.norm1(x_td), rope)
+
+    def after_mixing(
+        self, x_td: Tensor, mixed_td: Tensor, kept1: Tensor | None, kept2: Tensor | None
+    ) -> Tensor:
+        """What comes after tokens have met."""
+        x_td = x_td + _scaled(self.attn.proj(mixed_td), kept1)
+        return x_td + _scaled(self.mlp(self.norm2(x_td)), kept2)
+
+    def _kept(self, x_td: Tensor, segments: Segments) -> Tensor | None:
+        """Draws stochastic depth, a clip of a mask set at a time: factors [T, 1]."""
+        if not self.training or self.drop_path == 0:
+            return None
+        clips, tokens = zip(*segments, strict=True)
+        keep = 1 - self.drop_path
+        factor = x_td.new_empty(sum(clips), 1).bernoulli_(keep).div_(keep)
+        return pack(
+            [
+                part.unsqueeze(1).expand(-1, length, -1)
+                for part, length in zip(factor.split(clips), tokens, strict=True)
+            ]
+        )
+
+
+def _scaled(branch_td: Tensor, factor_t1: Tensor | None) -> Tensor:
+    return branch_td if factor_t1 is None else branch_td * factor_t1
 
 
 def init_weights(root: nn.Module, std: float) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from salt_plugin.models.block import INIT_STD, NORM_EPS, Block, init_weights, rescale_residuals
+from salt_plugin.models.packing import pack, segments_of, unpack
 from salt_plugin.models.patches import gather_tokens, patchify
-from salt_plugin.models.rope import rope_tables
+from salt_plugin.models.rope import rope_tables_of
 from salt_plugin.shapes import EncoderShape, Grid
 
 
@@ -20,9 +23,9 @@ class TubeletEmbed(nn.Module):
         kernel = (shape.tubelet_size, shape.patch_size, shape.patch_size)
         self.proj = nn.Conv3d(shape.in_chans, shape.embed_dim, kernel, stride=kernel)
 
-    def forward(self, patches_bkp: Tensor) -> Tensor:
-        """Maps [B, K, P] to [B, K, D]: the convolution at the tubelets that are kept."""
-        return F.linear(patches_bkp, self.proj.weight.flatten(1), self.proj.bias)
+    def forward(self, patches_kp: Tensor) -> Tensor:
+        """Maps [..., P] to [..., D]: the convolution at the tubelets that are kept."""
+        return F.linear(patches_kp, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class VideoEncoder(nn.Module):
@@ -58,10 +61,30 @@ class VideoEncoder(nn.Module):
         """Cuts clips [B, C, T, H, W] into this encoder's tubelets [B, N, P]."""
         return patchify(clip_bcthw, self.shape.tubelet_size, self.shape.patch_size)
 
+    def forward_sets(
+        self, patches_bnp: Tensor, grid: Grid, indices: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Encodes several choices of tubelets in one pass; what is masked is never embedded.
+
+        Args:
+            patches_bnp: [B, N, P], as `patchify` gives them.
+            grid: Their token grid.
+            indices: int64 [B, K] of the tokens to keep; K may differ from one to the next.
+
+        Returns:
+            [B, K, D] for each, after the last LayerNorm, in the order of the indices.
+        """
+        segments = segments_of(indices)
+        x_td = self.patch_embed(pack([gather_tokens(patches_bnp, kept) for kept in indices]))
+        rope = rope_tables_of(indices, grid, self.shape.head_dim, x_td.dtype)
+        for block in self.blocks:
+            x_td = block(x_td, rope, segments)
+        return unpack(self.norm(x_td), segments)
+
     def forward_patches(
         self, patches_bnp: Tensor, grid: Grid, indices_bk: Tensor | None = None
     ) -> Tensor:
-        """Encodes tubelets, all or only those kept; what is masked is never embedded.
+        """Encodes tubelets, all or only those kept; see `forward_sets`.
 
         Args:
             patches_bnp: [B, N, P], as `patchify` gives them.
@@ -72,14 +95,9 @@ class VideoEncoder(nn.Module):
             [B, K, D], after the last LayerNorm, in the order of the indices.
         """
         if indices_bk is None:
-            indices_bk = torch.arange(patches_bnp.shape[1], device=patches_bnp.device)[None]
-        else:
-            patches_bnp = gather_tokens(patches_bnp, indices_bk)
-        x = self.patch_embed(patches_bnp)
-        cos, sin = rope_tables(indices_bk, grid, self.shape.head_dim, x.dtype)
-        for block in self.blocks:
-            x = block(x, cos, sin)
-        return self.norm(x)
+            B, N, _ = patches_bnp.shape
+            indices_bk = torch.arange(N, device=patches_bnp.device).expand(B, N)
+        return self.forward_sets(patches_bnp, grid, [indices_bk])[0]
 
     def forward(self, clip_bcthw: Tensor, indices_bk: Tensor | None = None) -> Tensor:
         """Encodes clips [B, C, T, H, W] into tokens [B, K, D]; see `forward_patches`."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from salt_plugin.models.block import INIT_STD, NORM_EPS, Block, init_weights, rescale_residuals
-from salt_plugin.models.rope import rope_tables
+from salt_plugin.models.packing import pack, segments_of, unpack
+from salt_plugin.models.rope import rope_tables_of
 from salt_plugin.shapes import Grid, PredictorShape
 
 
@@ -43,6 +46,52 @@ class Predictor(nn.Module):
         init_weights(self, init_std)
         rescale_residuals(blocks)
 
+    def forward_sets(
+        self,
+        contexts: Sequence[Tensor],
+        context_indices: Sequence[Tensor],
+        target_indices: Sequence[Tensor],
+        grid: Grid,
+        first_mask: int = 0,
+    ) -> list[Tensor]:
+        """Predicts the targets of several mask sets in one pass.
+
+        Args:
+            contexts: For each set [B, K, context_dim], the encoder's tokens.
+            context_indices: For each int64 [B, K], where they are.
+            target_indices: For each int64 [B, M], where to predict.
+            grid: The grid that the indices count in.
+            first_mask: Number of the first set; each has its own mask token.
+
+        Returns:
+            For each set [B, M, out_dim].
+        """
+        context_segments = segments_of(context_indices)
+        embedded = unpack(self.predictor_embed(pack(contexts)), context_segments)
+        sequences = [
+            torch.cat((context, self._queries(number, context, target)), dim=1)
+            for number, (context, target) in enumerate(
+                zip(embedded, target_indices, strict=True), start=first_mask
+            )
+        ]
+        segments, x_td = segments_of(sequences), pack(sequences)
+        places = [
+            torch.cat(pair, dim=1) for pair in zip(context_indices, target_indices, strict=True)
+        ]
+        rope = rope_tables_of(places, grid, self.shape.head_dim, x_td.dtype)
+        for block in self.predictor_blocks:
+            x_td = block(x_td, rope, segments)
+        filled = [
+            tokens[:, K:]
+            for tokens, (_, K) in zip(unpack(x_td, segments), context_segments, strict=True)
+        ]
+        predicted = self.predictor_proj(self.predictor_norm(pack(filled)))
+        return unpack(predicted, segments_of(target_indices))
+
+    def _queries(self, number: int, context_bkd: Tensor, target_bm: Tensor) -> Tensor:
+        token = self.mask_tokens[number % len(self.mask_tokens)].to(context_bkd.dtype)
+        return token.expand(*target_bm.shape, -1)
+
     def forward(
         self,
         context_bkd: Tensor,
@@ -51,7 +100,7 @@ class Predictor(nn.Module):
         grid: Grid,
         mask_index: int = 0,
     ) -> Tensor:
-        """Predicts at the target places.
+        """Predicts the targets of one mask set.
 
         Args:
             context_bkd: [B, K, context_dim], the encoder's tokens.
@@ -63,13 +112,6 @@ class Predictor(nn.Module):
         Returns:
             [B, M, out_dim].
         """
-        B, K, _ = context_bkd.shape
-        M = target_indices_bm.shape[1]
-        context = self.predictor_embed(context_bkd)
-        queries = self.mask_tokens[mask_index % len(self.mask_tokens)].to(context.dtype)
-        x = torch.cat((context, queries.expand(B, M, -1)), dim=1)
-        indices = torch.cat((context_indices_bk, target_indices_bm), dim=1)
-        cos, sin = rope_tables(indices, grid, self.shape.head_dim, x.dtype)
-        for block in self.predictor_blocks:
-            x = block(x, cos, sin)
-        return self.predictor_proj(self.predictor_norm(x[:, K:]))
+        return self.forward_sets(
+            [context_bkd], [context_indices_bk], [target_indices_bm], grid, mask_index
+        )[0]

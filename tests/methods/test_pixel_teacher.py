@@ -88,7 +88,7 @@ def test_reconstruction_puts_mean_and_deviation_back() -> None:
     ]
     pixels = torch.stack(wanted)
     standard = (pixels - pixels.mean(-1, keepdim=True)) / pixels.std(-1, keepdim=True)
-    method.head.forward = lambda *_: standard.flatten(2)
+    method.head.forward_sets = lambda *_: [standard.flatten(2)]
     filled = method.reconstruct(batch, 0).filled
     for b in range(3):
         for index in [*mask.context[b].tolist(), *mask.target[b].tolist()]:

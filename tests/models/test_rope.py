@@ -3,10 +3,20 @@ from __future__ import annotations
 import pytest
 import torch
 from plain_vit import place_of, rotate_token
+from torch import Tensor
 
-from salt_plugin.models.rope import apply_rope, rope_tables
+from salt_plugin.models.rope import apply_rope, halves_first, rope_tables
 
 GRID = (3, 4, 5)
+EVERYWHERE = torch.arange(60)[None]
+
+
+def _rotate(x_thd: Tensor, indices_bk: Tensor) -> Tensor:
+    """Rotates heads in V-JEPA's order of channels and returns them in that order."""
+    d = x_thd.shape[-1]
+    rope = rope_tables(indices_bk, GRID, d, x_thd.dtype)
+    halves = apply_rope(x_thd.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2), rope)
+    return halves.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
 
 
 # 16 splits into runs of 4 and a rest of 4, 32 into 10 and 2, 64 (ViT-L) into 20 and 4.
@@ -14,30 +24,33 @@ GRID = (3, 4, 5)
 def test_matches_a_loop_over_tokens_and_channels(head_dim: int) -> None:
     generator = torch.Generator().manual_seed(0)
     indices = torch.stack([torch.randperm(60, generator=generator)[:9], torch.arange(51, 60)])
-    x = torch.randn(2, 3, 9, head_dim, generator=generator, dtype=torch.float64)
-    rotated = apply_rope(x, *rope_tables(indices, GRID, head_dim, x.dtype))
+    x = torch.randn(18, 3, head_dim, generator=generator, dtype=torch.float64)
 
     expected = torch.empty_like(x)
-    for b in range(2):
+    for t, index in enumerate(indices.flatten().tolist()):
         for head in range(3):
-            for n in range(9):
-                place = place_of(int(indices[b, n]), GRID)
-                expected[b, head, n] = torch.tensor(rotate_token(x[b, head, n].tolist(), place))
-    torch.testing.assert_close(rotated, expected, rtol=0, atol=2e-6)
+            place = place_of(index, GRID)
+            expected[t, head] = torch.tensor(rotate_token(x[t, head].tolist(), place))
+    torch.testing.assert_close(_rotate(x, indices), expected, rtol=0, atol=2e-6)
+
+
+def test_halves_of_a_projection_are_the_even_and_the_odd_channels_of_each_head() -> None:
+    rows = torch.arange(12)
+    assert halves_first(rows, 2).tolist() == [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
+    weight = torch.randn(12, 7)
+    assert torch.equal(halves_first(weight, 2), weight[halves_first(rows, 2)])
 
 
 def test_first_token_and_leftover_channels_stay_as_they_are() -> None:
-    x = torch.randn(1, 2, 60, 16, generator=torch.Generator().manual_seed(0))
-    rotated = apply_rope(x, *rope_tables(torch.arange(60)[None], GRID, 16, x.dtype))
-    assert torch.equal(rotated[:, :, 0], x[:, :, 0])
+    x = torch.randn(60, 2, 16, generator=torch.Generator().manual_seed(0))
+    rotated = _rotate(x, EVERYWHERE)
+    assert torch.equal(rotated[0], x[0])
     assert torch.equal(rotated[..., 12:], x[..., 12:])
     assert not torch.equal(rotated[..., :12], x[..., :12])
 
 
 def test_each_axis_turns_its_own_channels() -> None:
-    x = torch.ones(1, 1, 60, 16)
-    rotated = apply_rope(x, *rope_tables(torch.arange(60)[None], GRID, 16, x.dtype))
-    by_place = rotated.view(3, 4, 5, 16)
+    by_place = _rotate(torch.ones(60, 1, 16), EVERYWHERE).view(3, 4, 5, 16)
     time, height, width = by_place[..., :4], by_place[..., 4:8], by_place[..., 8:12]
     assert torch.equal(time, time[:, :1, :1].expand_as(time))
     assert torch.equal(height, height[:1, :, :1].expand_as(height))
@@ -47,6 +60,6 @@ def test_each_axis_turns_its_own_channels() -> None:
 
 
 def test_table_type_is_the_one_asked_for() -> None:
-    cos, sin = rope_tables(torch.arange(60)[None], GRID, 16, torch.bfloat16)
-    assert cos.dtype == sin.dtype == torch.bfloat16
-    assert cos.shape == sin.shape == (1, 1, 60, 16)
+    rope = rope_tables(EVERYWHERE, GRID, 16, torch.bfloat16)
+    assert rope.cos.dtype == rope.sin.dtype == torch.bfloat16
+    assert rope.cos.shape == rope.sin.shape == (60, 1, 16)
