@@ -19,6 +19,8 @@ OPERATIONAL = {
     "loader.num_workers",
     "method.checkpoint.every_n_steps",
     "method.data.cache",
+    "method.model.activation_checkpointing",
+    "method.model.compile",
     "trainer.enable_model_summary",
 }
 

@@ -23,8 +23,9 @@ from salt_plugin.stages.build import (
     pixel_teacher_stage,
     salt_stage,
 )
+from salt_plugin.stages.execution import check_execution, devices
 from salt_plugin.stages.finish import leave_figures, leave_summary
-from salt_plugin.stages.fit import check_devices, devices, fit
+from salt_plugin.stages.fit import fit
 from salt_plugin.stages.parts import Parts, build_parts
 
 
@@ -47,7 +48,7 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     directory = RunDirectory(Path(run_dir).resolve())
     directory.check(config)
     if not directory.finished:
-        check_devices(config)
+        check_execution(config)
         parts = build_parts(config)
         videos = training_videos(config)
         try:

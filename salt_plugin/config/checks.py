@@ -90,6 +90,11 @@ RULES: tuple[Rule, ...] = (
         lambda value: value is None or value > 0,
         ("method.clip.fps",),
     ),
+    (
+        "auto, true or false",
+        lambda value: value == "auto" or isinstance(value, bool),
+        ("method.model.compile",),
+    ),
     ("null or demo", lambda value: value in (None, "demo"), ("method.probe",)),
     (
         "a folder, a CSV, a list of these, or '' for the demo",

@@ -57,13 +57,15 @@ class PredictorConfig:
 
 @dataclass
 class ModelConfig:
-    """`method.model`: tubelet, predictor and stochastic depth."""
+    """`method.model`: tubelet, predictor, stochastic depth, and how it is executed."""
 
     patch_size: int
     tubelet_size: int
     drop_path: float
     init_std: float
     predictor: PredictorConfig
+    activation_checkpointing: bool
+    compile: Any
 
 
 @dataclass

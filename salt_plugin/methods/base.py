@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from salt_plugin.masks import Batch
 from salt_plugin.methods.recipe import Recipe
+from salt_plugin.models.block import BlockStack
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 
@@ -33,6 +34,10 @@ class VideoMethod(LightningModule):
         self.head = head
         self.recipe = recipe
         self.grad_norm = torch.zeros(())
+
+    def block_stacks(self) -> list[BlockStack]:
+        """Returns the transformer blocks of all models, to choose how they are executed."""
+        return [self.encoder.blocks, self.head.predictor_blocks]
 
     def step_loss(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch (float32 scalar)."""

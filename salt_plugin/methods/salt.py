@@ -12,6 +12,7 @@ from salt_plugin.losses import LatentLoss
 from salt_plugin.masks import Batch
 from salt_plugin.methods.base import VideoMethod
 from salt_plugin.methods.recipe import Recipe
+from salt_plugin.models.block import BlockStack
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.patches import gather_tokens
 from salt_plugin.models.predictor import Predictor
@@ -62,6 +63,10 @@ class SALT(VideoMethod):
                 f"{checkpoint['teacher_fingerprint'][:12]}, found {self.teacher_fingerprint[:12]}; "
                 "bring the old teacher back, or choose another hydra.run.dir"
             )
+
+    def block_stacks(self) -> list[BlockStack]:
+        """Returns the blocks of student, predictor and teacher."""
+        return [*super().block_stacks(), self.teacher.encoder.blocks]
 
     def step_loss(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch."""

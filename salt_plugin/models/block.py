@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_, zeros_
+from torch.utils.checkpoint import checkpoint
 
 from salt_plugin.models.attention import attention
 from salt_plugin.models.packing import Segments, pack, unpack
@@ -61,22 +64,22 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim, hidden_dim)
         self.drop_path = drop_path
+        self.compiled = False
 
     def forward(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
         """Maps packed tokens [T, D] to [T, D]."""
-        qk_t2hd, v_thd = self.before_mixing(x_td, rope)
+        before, after = _compiled_parts() if self.compiled else _PARTS
+        qk_t2hd, v_thd = before(self, x_td, rope)
         mixed_td = self.attn.mix(qk_t2hd, v_thd, segments)
         kept = [self._kept(x_td, segments) for _ in range(2)]
-        return self.after_mixing(x_td, mixed_td, *kept)
+        return after(self, x_td, mixed_td, *kept)
 
-    def before_mixing(self, x_td: Tensor, rope: RopeTables) -> tuple[Tensor, Tensor]:
-        """What comes before tokens meet; compiled, it is one kernel around a product."""
+    def _before_mixing(self, x_td: Tensor, rope: RopeTables) -> tuple[Tensor, Tensor]:
         return self.attn.project(self.norm1(x_td), rope)
 
-    def after_mixing(
+    def _after_mixing(
         self, x_td: Tensor, mixed_td: Tensor, kept1: Tensor | None, kept2: Tensor | None
     ) -> Tensor:
-        """What comes after tokens have met."""
         x_td = x_td + _scaled(self.attn.proj(mixed_td), kept1)
         return x_td + _scaled(self.mlp(self.norm2(x_td)), kept2)
 
@@ -93,6 +96,42 @@ class Block(nn.Module):
                 for part, length in zip(factor.split(clips), tokens, strict=True)
             ]
         )
+
+
+# What comes before and after tokens of a clip meet, which is all that compilation can fuse. All
+# blocks share the code, so that it is compiled once for each width.
+_PARTS = (Block._before_mixing, Block._after_mixing)
+
+
+@functools.cache
+def _compiled_parts() -> tuple[Callable[..., Any], ...]:
+    return tuple(torch.compile(part, dynamic=True) for part in _PARTS)
+
+
+class BlockStack(nn.ModuleList):
+    """Blocks one after the other.
+
+    Attributes:
+        activation_checkpointing: Keep only what goes into a block and compute the rest again in
+            the backward pass: less memory for about a third more time.
+    """
+
+    activation_checkpointing = False
+
+    def compile_blocks(self) -> None:
+        """Compiles the blocks at their next use; lengths stay dynamic."""
+        for block in self:
+            assert isinstance(block, Block)
+            block.compiled = True
+
+    def forward(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
+        """Maps packed tokens [T, D] to [T, D]."""
+        for block in self:
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x_td = checkpoint(block, x_td, rope, segments, use_reentrant=False)
+            else:
+                x_td = block(x_td, rope, segments)
+        return x_td
 
 
 def _scaled(branch_td: Tensor, factor_t1: Tensor | None) -> Tensor:

@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from salt_plugin.models.block import INIT_STD, NORM_EPS, Block, init_weights, rescale_residuals
+from salt_plugin.models.block import (
+    INIT_STD,
+    NORM_EPS,
+    Block,
+    BlockStack,
+    init_weights,
+    rescale_residuals,
+)
 from salt_plugin.models.packing import pack, segments_of, unpack
 from salt_plugin.models.patches import gather_tokens, patchify
 from salt_plugin.models.rope import rope_tables_of
@@ -47,7 +54,7 @@ class VideoEncoder(nn.Module):
         self.patch_embed = TubeletEmbed(shape)
         rates = [drop_path * i / max(1, shape.depth - 1) for i in range(shape.depth)]
         blocks = [Block(shape.embed_dim, shape.num_heads, shape.hidden_dim, rate) for rate in rates]
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = BlockStack(blocks)
         self.norm = nn.LayerNorm(shape.embed_dim, eps=NORM_EPS)
         init_weights(self, init_std)
         rescale_residuals(blocks)
@@ -77,8 +84,7 @@ class VideoEncoder(nn.Module):
         segments = segments_of(indices)
         x_td = self.patch_embed(pack([gather_tokens(patches_bnp, kept) for kept in indices]))
         rope = rope_tables_of(indices, grid, self.shape.head_dim, x_td.dtype)
-        for block in self.blocks:
-            x_td = block(x_td, rope, segments)
+        x_td = self.blocks(x_td, rope, segments)
         return unpack(self.norm(x_td), segments)
 
     def forward_patches(

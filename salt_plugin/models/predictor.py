@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from salt_plugin.models.block import INIT_STD, NORM_EPS, Block, init_weights, rescale_residuals
+from salt_plugin.models.block import (
+    INIT_STD,
+    NORM_EPS,
+    Block,
+    BlockStack,
+    init_weights,
+    rescale_residuals,
+)
 from salt_plugin.models.packing import pack, segments_of, unpack
 from salt_plugin.models.rope import rope_tables_of
 from salt_plugin.shapes import Grid, PredictorShape
@@ -40,7 +47,7 @@ class Predictor(nn.Module):
             nn.Parameter(torch.zeros(1, 1, shape.dim)) for _ in range(shape.num_mask_tokens)
         )
         blocks = [Block(shape.dim, shape.num_heads, shape.hidden_dim) for _ in range(shape.depth)]
-        self.predictor_blocks = nn.ModuleList(blocks)
+        self.predictor_blocks = BlockStack(blocks)
         self.predictor_norm = nn.LayerNorm(shape.dim, eps=NORM_EPS)
         self.predictor_proj = nn.Linear(shape.dim, out_dim)
         init_weights(self, init_std)
@@ -79,8 +86,7 @@ class Predictor(nn.Module):
             torch.cat(pair, dim=1) for pair in zip(context_indices, target_indices, strict=True)
         ]
         rope = rope_tables_of(places, grid, self.shape.head_dim, x_td.dtype)
-        for block in self.predictor_blocks:
-            x_td = block(x_td, rope, segments)
+        x_td = self.predictor_blocks(x_td, rope, segments)
         filled = [
             tokens[:, K:]
             for tokens, (_, K) in zip(unpack(x_td, segments), context_segments, strict=True)

@@ -20,6 +20,7 @@ from salt_plugin.methods import SALT, PixelTeacher, Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
 from salt_plugin.run_directory import StageDirectory
 from salt_plugin.shapes import EncoderShape
+from salt_plugin.stages.execution import autocast_dtype
 from salt_plugin.stages.parts import Parts
 
 
@@ -76,10 +77,11 @@ def salt_stage(
     seed = stage_seed(config, "student")
     encoder = new_encoder(config, parts.encoder, seed, config.checkpoint)
     predictor = _predictor(config, parts, parts.encoder.embed_dim, teacher.embed_dim)
+    frozen = FrozenTeacher(teacher, autocast_dtype(config))
     recipe = _recipe(config, total_steps)
     return Stage(
         name="student",
-        method=SALT(encoder, predictor, FrozenTeacher(teacher), parts.latent_loss, recipe),
+        method=SALT(encoder, predictor, frozen, parts.latent_loss, recipe),
         files=files,
         total_steps=total_steps,
         step_cost=partial(_salt_cost, parts, teacher.shape),
@@ -160,7 +162,7 @@ def _recipe(config: RunConfig, total_steps: int) -> Recipe:
         warmup_steps=min(optim.warmup_steps, longest_warmup),
         final_lr=optim.final_lr,
         clip_grad=optim.clip_grad,
-        fused=str(config.trainer.precision) not in ("16", "16-mixed"),
+        fused=autocast_dtype(config) is not torch.float16,
     )
 
 

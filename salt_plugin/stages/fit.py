@@ -27,22 +27,13 @@ from salt_plugin.compute import Ledger
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
-from salt_plugin.errors import CheckpointError, ConfigError, SaltError
+from salt_plugin.errors import CheckpointError, SaltError
 from salt_plugin.masks import MaskCollator
 from salt_plugin.methods import SALT
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.stages.build import Stage
+from salt_plugin.stages.execution import devices, set_up, uses_gpu
 from salt_plugin.stages.parts import Parts
-
-
-def uses_gpu(config: RunConfig) -> bool:
-    """Tells whether to train on GPUs: where there are any, unless `trainer.gpus` is 0."""
-    return torch.cuda.is_available() and config.trainer.gpus > 0
-
-
-def devices(config: RunConfig) -> int:
-    """Returns the number of devices that train together: GPUs, or one CPU."""
-    return config.trainer.gpus if uses_gpu(config) else 1
 
 
 def fit(
@@ -83,6 +74,7 @@ def fit(
         world_size=trainer.world_size,
     )
     method = stage.method
+    set_up(method, config, stage.total_steps)
     before = method.teacher_fingerprint if isinstance(method, SALT) else None
     resume_from = str(files.last_checkpoint) if start_step else None
     try:
@@ -98,7 +90,7 @@ def fit(
         _ended_early(stage, trainer)
     if trainer.global_step < stage.total_steps:
         _ended_early(stage, trainer)
-    if isinstance(method, SALT) and method.teacher.fingerprint() != before:
+    if isinstance(method, SALT) and not method.teacher.is_intact():
         raise SaltError("the frozen teacher's weights have changed during training; please report")
     if trainer.is_global_zero:
         card = _card(stage, config, parts, accounts.ledger, trainer.world_size, before)
@@ -107,18 +99,6 @@ def fit(
             save_predictor(method.head.cpu(), encoder, files.predictor)
         save_encoder(encoder, files.encoder, card)
     trainer.strategy.barrier()  # the next stage reads the file in every process
-
-
-def check_devices(config: RunConfig) -> None:
-    """Checks that the GPUs asked for are there.
-
-    Raises:
-        ConfigError: They are not.
-    """
-    if uses_gpu(config) and config.trainer.gpus > torch.cuda.device_count():
-        raise ConfigError(
-            f"trainer.gpus={config.trainer.gpus}: this machine has {torch.cuda.device_count()}"
-        )
 
 
 def _ended_early(stage: Stage, trainer: Trainer) -> NoReturn:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import io
 
 import pytest
@@ -66,7 +67,7 @@ def test_moves_with_the_student(teacher: FrozenTeacher) -> None:
     assert {p.device.type for p in teacher.encoder.parameters()} == {"meta"}
 
 
-def test_fingerprint_is_the_same_until_one_bit_changes(teacher: FrozenTeacher) -> None:
+def test_one_changed_bit_is_noticed(teacher: FrozenTeacher) -> None:
     before = teacher.fingerprint()
     buffer = io.BytesIO()
     torch.save(teacher.encoder.state_dict(), buffer)
@@ -76,9 +77,24 @@ def test_fingerprint_is_the_same_until_one_bit_changes(teacher: FrozenTeacher) -
     bits = teacher.encoder.norm.weight.data.view(torch.int32)
     for position in (0, 31):
         bits[5] ^= -(2**31) if position == 31 else 1
-        assert teacher.fingerprint() != before
+        assert not teacher.is_intact()
         bits[5] ^= -(2**31) if position == 31 else 1
+    assert teacher.is_intact()
     assert teacher.fingerprint() == before
+
+
+def test_matrices_in_the_type_of_autocast_change_no_bit_of_the_latents() -> None:
+    torch.manual_seed(0)
+    encoder = VideoEncoder(SHAPE)
+    plain = FrozenTeacher(copy.deepcopy(encoder))
+    low = FrozenTeacher(encoder, matrix_dtype=torch.bfloat16)
+    assert low.encoder.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
+    assert low.encoder.norm.weight.dtype == torch.float32
+    clip = torch.randn(2, 3, 4, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(_latents(low, clip), _latents(plain, clip))
+    assert low.fingerprint() == plain.fingerprint()
+    assert low.is_intact()
 
 
 def test_fingerprint_sees_names_types_and_shapes() -> None:

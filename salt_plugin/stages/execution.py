@@ -1,0 +1,82 @@
+"""How a stage's models are executed: precision, compilation, recomputation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import torch
+
+from salt_plugin.config import RunConfig
+from salt_plugin.errors import ConfigError
+from salt_plugin.methods import VideoMethod
+
+AUTOCAST_DTYPES = {
+    "16": torch.float16,
+    "16-mixed": torch.float16,
+    "bf16": torch.bfloat16,
+    "bf16-mixed": torch.bfloat16,
+}
+
+# Compilation takes the better part of a minute; a shorter stage would not earn it back.
+COMPILE_FROM_STEPS = 1000
+
+
+def autocast_dtype(config: RunConfig) -> torch.dtype | None:
+    """Returns the type of autocast under `trainer.precision`, None where there is none."""
+    return AUTOCAST_DTYPES.get(str(config.trainer.precision))
+
+
+def uses_gpu(config: RunConfig) -> bool:
+    """Tells whether to train on GPUs: where there are any, unless `trainer.gpus` is 0."""
+    return torch.cuda.is_available() and config.trainer.gpus > 0
+
+
+def devices(config: RunConfig) -> int:
+    """Returns the number of devices that train together: GPUs, or one CPU."""
+    return config.trainer.gpus if uses_gpu(config) else 1
+
+
+def check_execution(config: RunConfig) -> None:
+    """Checks that the GPUs and the compiler that are asked for are there.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    if uses_gpu(config) and config.trainer.gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"trainer.gpus={config.trainer.gpus}: this machine has {torch.cuda.device_count()}"
+        )
+    if config.method.model.compile is True and not _finds_compiler():
+        raise ConfigError(
+            "method.model.compile=true: torch.compile needs a C++ compiler, and none of "
+            f"{', '.join(_compilers())} is on the PATH; install one, set CXX, or leave it at auto"
+        )
+
+
+def compiles(config: RunConfig, total_steps: int) -> bool:
+    """Tells whether a stage is compiled.
+
+    `auto` compiles on GPUs, from `COMPILE_FROM_STEPS` steps on, where there is a compiler. On
+    CPUs it gains too little to wait for (docs/benchmarks/step.md).
+    """
+    setting = config.method.model.compile
+    if setting == "auto":
+        return uses_gpu(config) and total_steps >= COMPILE_FROM_STEPS and _finds_compiler()
+    return bool(setting)
+
+
+def set_up(method: VideoMethod, config: RunConfig, total_steps: int) -> None:
+    """Compiles the blocks of what is trained, and sets their recomputation, where asked for."""
+    for stack in method.block_stacks():
+        stack.activation_checkpointing = config.method.model.activation_checkpointing
+        if compiles(config, total_steps):
+            stack.compile_blocks()
+
+
+def _compilers() -> list[str]:
+    return [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+
+
+def _finds_compiler() -> bool:
+    return any(shutil.which(name) for name in _compilers())

@@ -1,0 +1,150 @@
+"""Ten steps of training are those of the plain restatement, losses and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import plain_step
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from salt_plugin.losses import LatentLoss, PixelLoss
+from salt_plugin.masks import Batch, MultiBlockMasks
+from salt_plugin.methods import SALT, PixelTeacher, Recipe, VideoMethod
+from salt_plugin.models import EncoderShape, FrozenTeacher, Predictor, PredictorShape, VideoEncoder
+
+GRID = (2, 4, 6)
+STUDENT = EncoderShape("student", 32, 2, 2, patch_size=4)
+TEACHER = EncoderShape("teacher", 48, 3, 3, patch_size=4)
+PREDICTOR = PredictorShape(dim=24, depth=2, num_heads=2)
+RECIPE = Recipe(total_steps=10, warmup_steps=2, lr=3e-3, clip_grad=1.0)
+BETAS, EPS = (0.9, 0.95), 1e-8
+
+PlainLoss = Callable[[Batch, plain_step.State, plain_step.State], Tensor]
+
+
+def _batch(step: int) -> Batch:
+    generator = torch.Generator().manual_seed(step)
+    clips = torch.randn(3, 3, 4, 16, 24, generator=generator)
+    return Batch(clips, torch.full((3,), -1), MultiBlockMasks()(3, GRID, generator), step)
+
+
+def _salt() -> tuple[VideoMethod, PlainLoss]:
+    torch.manual_seed(0)
+    teacher = VideoEncoder(TEACHER, init_std=0.1)
+    frozen = {name: value.clone() for name, value in teacher.state_dict().items()}
+    method = SALT(
+        VideoEncoder(STUDENT, init_std=0.1),
+        Predictor(32, 48, PREDICTOR, init_std=0.1),
+        FrozenTeacher(teacher),
+        LatentLoss(),
+        RECIPE,
+    )
+
+    def loss(batch: Batch, encoder: plain_step.State, head: plain_step.State) -> Tensor:
+        everything = torch.arange(48).expand(3, -1)
+        latents = F.layer_norm(plain_step.encode(batch.clips, everything, GRID, frozen, 3), (48,))
+        losses = []
+        for number, mask in enumerate(batch.masks):
+            seen = plain_step.encode(batch.clips, mask.context, GRID, encoder, 2)
+            predicted = plain_step.predict(seen, *mask, GRID, head, 2, number)
+            wanted = torch.stack([latents[b, mask.target[b]] for b in range(3)])
+            losses.append((predicted - wanted).abs().mean())
+        return sum(losses) / len(losses)
+
+    return method, loss
+
+
+def _pixel_teacher() -> tuple[VideoMethod, PlainLoss]:
+    torch.manual_seed(0)
+    method = PixelTeacher(
+        VideoEncoder(STUDENT, init_std=0.1),
+        Predictor(32, STUDENT.patch_dim, PREDICTOR, init_std=0.1),
+        PixelLoss(normalize=False),
+        RECIPE,
+    )
+
+    def loss(batch: Batch, encoder: plain_step.State, head: plain_step.State) -> Tensor:
+        pixels = plain_step.tubelets(batch.clips, 2, 4)
+        losses = []
+        for number, mask in enumerate(batch.masks):
+            seen = plain_step.encode(batch.clips, mask.context, GRID, encoder, 2)
+            predicted = plain_step.predict(seen, *mask, GRID, head, 2, number)
+            wanted = torch.stack([pixels[b, mask.target[b]] for b in range(3)])
+            losses.append((predicted - wanted).square().mean())
+        return sum(losses) / len(losses)
+
+    return method, loss
+
+
+def _fast_losses(method: VideoMethod) -> list[float]:
+    optimizer = method.recipe.optimizer([method.encoder, method.head])
+    scheduler = method.recipe.scheduler(optimizer)
+    losses = []
+    for step in range(RECIPE.total_steps):
+        loss = method.step_loss(_batch(step))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(method.parameters(), RECIPE.clip_grad)
+        method.recipe.set_weight_decay(optimizer, step)
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.item())
+    return losses
+
+
+def _plain_losses(
+    method: VideoMethod, plain_loss: PlainLoss
+) -> tuple[list[float], dict[str, Tensor]]:
+    """AdamW after its paper, a parameter at a time."""
+    states = [
+        {name: value.clone().requires_grad_() for name, value in module.state_dict().items()}
+        for module in (method.encoder, method.head)
+    ]
+    named = {
+        f"{prefix}.{name}": value
+        for prefix, state in zip(("encoder", "head"), states, strict=True)
+        for name, value in state.items()
+    }
+    optimizer = method.recipe.optimizer([method.encoder, method.head])
+    scheduler = method.recipe.scheduler(optimizer)  # for its learning rates only
+    moments = {name: (torch.zeros_like(v), torch.zeros_like(v)) for name, v in named.items()}
+    losses = []
+    for step in range(RECIPE.total_steps):
+        loss = plain_loss(_batch(step), *states)
+        gradients = torch.autograd.grad(loss, list(named.values()))
+        norm = torch.sqrt(sum(gradient.square().sum() for gradient in gradients))
+        scale = min(1.0, RECIPE.clip_grad / (norm.item() + 1e-6))
+        lr = optimizer.param_groups[0]["lr"]
+        with torch.no_grad():
+            for (name, value), gradient in zip(named.items(), gradients, strict=True):
+                gradient = gradient * scale
+                first, second = moments[name]
+                first.mul_(BETAS[0]).add_(gradient, alpha=1 - BETAS[0])
+                second.mul_(BETAS[1]).add_(gradient**2, alpha=1 - BETAS[1])
+                # Mask tokens decay as well: in the host's split only norms and biases do not.
+                is_matrix = "norm" not in name and not name.endswith("bias")
+                decay = method.recipe.weight_decay_at(step) if is_matrix else 0.0
+                value.mul_(1 - lr * decay)
+                corrected = second / (1 - BETAS[1] ** (step + 1))
+                update = first / (1 - BETAS[0] ** (step + 1)) / (corrected.sqrt() + EPS)
+                value.sub_(lr * update)
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.item())
+    return losses, named
+
+
+@pytest.mark.parametrize("build", [_salt, _pixel_teacher])
+def test_ten_steps_are_those_of_the_plain_restatement(
+    build: Callable[[], tuple[VideoMethod, PlainLoss]],
+) -> None:
+    method, plain_loss = build()
+    expected, weights = _plain_losses(method, plain_loss)
+    losses = _fast_losses(method)
+    assert abs(expected[0] - expected[-1]) > 0.01  # ten steps that go somewhere
+    assert losses == pytest.approx(expected, rel=1e-5)
+    for name, value in method.state_dict().items():
+        torch.testing.assert_close(value, weights[name].detach(), rtol=1e-3, atol=2e-4)

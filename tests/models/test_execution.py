@@ -1,0 +1,128 @@
+"""Ways to execute blocks change how fast they are, not what they compute."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+
+import pytest
+import torch
+from torch import Tensor
+
+from salt_plugin.models import EncoderShape, Predictor, PredictorShape, VideoEncoder
+
+SHAPE = EncoderShape("small", embed_dim=32, depth=3, num_heads=2, patch_size=4)
+GRID = (2, 4, 6)
+SETS = [(5, 9), (11, 20)]  # context and target lengths of two mask sets
+
+
+def _models(drop_path: float = 0.0) -> tuple[VideoEncoder, Predictor]:
+    torch.manual_seed(0)
+    return VideoEncoder(SHAPE, drop_path, init_std=0.1), Predictor(
+        32, 16, PredictorShape(dim=24, depth=2, num_heads=2), init_std=0.1
+    )
+
+
+def _indices(lengths: list[tuple[int, int]]) -> tuple[list[Tensor], list[Tensor]]:
+    generator = torch.Generator().manual_seed(2)
+    orders = [torch.rand(3, 48, generator=generator).argsort(1) for _ in lengths]
+    return (
+        [order[:, :K] for order, (K, _) in zip(orders, lengths, strict=True)],
+        [order[:, K : K + M] for order, (K, M) in zip(orders, lengths, strict=True)],
+    )
+
+
+def _losses_and_gradients(
+    encoder: VideoEncoder, head: Predictor, lengths: list[tuple[int, int]], *, packed: bool = True
+) -> list[Tensor]:
+    clips = torch.randn(3, 3, 4, 16, 24, generator=torch.Generator().manual_seed(1))
+    patches = encoder.patchify(clips)
+    context, target = _indices(lengths)
+    if packed:
+        encoded = encoder.forward_sets(patches, GRID, context)
+        predicted = head.forward_sets(encoded, context, target, GRID)
+    else:
+        predicted = [
+            head(encoder.forward_patches(patches, GRID, c), c, t, GRID, number)
+            for number, (c, t) in enumerate(zip(context, target, strict=True))
+        ]
+    losses = [one.square().mean() for one in predicted]
+    parameters = [*encoder.parameters(), *head.parameters()]
+    # A mask set that is left out leaves its mask token without a gradient.
+    gradients = torch.autograd.grad(
+        sum(losses), parameters, allow_unused=True, materialize_grads=True
+    )
+    return [*losses, *gradients]
+
+
+def _close(found: list[Tensor], expected: list[Tensor]) -> None:
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_one_pass_over_all_mask_sets_is_a_pass_for_each() -> None:
+    models = _models()
+    _close(
+        _losses_and_gradients(*models, SETS),
+        _losses_and_gradients(*models, SETS, packed=False),
+    )
+
+
+def test_clips_of_one_set_do_not_see_those_of_another() -> None:
+    encoder, _ = _models()
+    patches = torch.randn(3, 48, SHAPE.patch_dim)
+    context, _ = _indices(SETS)
+    before = encoder.forward_sets(patches, GRID, context)
+    patches[0] += 1
+    after = encoder.forward_sets(patches, GRID, context)
+    for one, two in zip(before, after, strict=True):
+        assert torch.equal(one[1:], two[1:])
+        assert not torch.equal(one[0], two[0])
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+def test_activation_checkpointing_changes_no_bit(drop_path: float) -> None:
+    plain, lean = _models(drop_path), _models(drop_path)
+    lean[0].blocks.activation_checkpointing = True
+    lean[1].predictor_blocks.activation_checkpointing = True
+    torch.manual_seed(3)
+    expected = _losses_and_gradients(*plain, SETS)
+    torch.manual_seed(3)
+    found = _losses_and_gradients(*lean, SETS)
+    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+
+
+def test_stochastic_depth_drops_whole_clips_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    encoder = VideoEncoder(EncoderShape("one", 24, 1, 2, patch_size=4))
+    block = encoder.blocks[0]
+    patches = torch.randn(200, 48, encoder.shape.patch_dim)
+    context = [torch.arange(K).expand(200, -1) for K in (3, 7)]
+    with torch.no_grad():
+        full = encoder.eval().forward_sets(patches, GRID, context)
+        block.drop_path = 0.25
+        encoder.train()
+        torch.manual_seed(1)
+        dropped = encoder.forward_sets(patches, GRID, context)
+    for one, two in zip(full, dropped, strict=True):
+        changed = (one - two).abs().amax(-1) > 1e-6
+        assert torch.equal(changed.all(1), changed.any(1))  # a clip is dropped whole or not at all
+    rates = []
+    for _ in range(50):
+        factor = block._kept(torch.zeros(1), ((200, 3), (200, 7)))
+        assert torch.isin(factor, torch.tensor([0.0, 1 / 0.75])).all()
+        rates.append((factor == 0).float().mean().item())
+    assert sum(rates) / len(rates) == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_compiled_blocks_compute_the_same_at_every_length() -> None:
+    plain, compiled = _models(), copy.deepcopy(_models())
+    compiled[0].blocks.compile_blocks()
+    compiled[1].predictor_blocks.compile_blocks()
+    for lengths in (SETS, [(8, 3), (2, 30)], [(7, 19)]):
+        _close(
+            _losses_and_gradients(*compiled, lengths),
+            _losses_and_gradients(*plain, lengths),
+        )
