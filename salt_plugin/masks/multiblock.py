@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from salt_plugin.errors import ConfigError
-from salt_plugin.masks.types import MaskGenerator, MaskSet, split_by_mask
+from salt_plugin.masks.types import MaskGenerator, MaskSet, split_tubes
 from salt_plugin.shapes import Grid
 
 MAX_REDRAWS = 1000
@@ -77,7 +77,7 @@ class MultiBlockMasks(MaskGenerator):
                 f"context on a grid of {height}x{width}; lower scale or num_blocks, or use larger "
                 "clips"
             )
-        return split_by_mask(spatial.repeat(1, frames))
+        return split_tubes(spatial, frames)
 
     def _block_size(
         self, spec: BlockSpec, height: int, width: int, generator: torch.Generator
@@ -113,13 +113,14 @@ def _union(
     height: int,
     width: int,
     generator: torch.Generator,
-) -> Tensor:
+) -> np.ndarray:
     """Returns bool [B, height * width]: true inside any of the blocks."""
     rows, cols = block
     shape = (batch_size, num_blocks, 1)
-    top = torch.randint(0, height - rows + 1, shape, generator=generator)
-    left = torch.randint(0, width - cols + 1, shape, generator=generator)
-    y, x = torch.arange(height), torch.arange(width)
-    in_rows = (y >= top) & (y < top + rows)
-    in_cols = (x >= left) & (x < left + cols)
-    return (in_rows[..., :, None] & in_cols[..., None, :]).any(1).flatten(1)
+    top = torch.randint(0, height - rows + 1, shape, generator=generator).numpy()
+    left = torch.randint(0, width - cols + 1, shape, generator=generator).numpy()
+    # Unsigned, what lies before a block's start is far beyond its end: one comparison does.
+    in_rows_bnh = ((np.arange(height) - top).view(np.uint64) < rows).astype(np.float32)
+    in_cols_bnw = ((np.arange(width) - left).view(np.uint64) < cols).astype(np.float32)
+    # The product over blocks counts how many cover a place.
+    return (in_rows_bnh.transpose(0, 2, 1) @ in_cols_bnw > 0).reshape(batch_size, -1)

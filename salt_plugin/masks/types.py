@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,21 +38,31 @@ class MaskGenerator(ABC):
         """
 
 
-def split_by_mask(target_bn: Tensor) -> MaskSet:
-    """Turns a boolean map of targets into index lists cut to the shortest of the batch.
+def split_tubes(target_bs: np.ndarray, frames: int) -> MaskSet:
+    """Turns maps of targets that are the same in all frames into index lists.
 
-    Lists are cut from their end, as in V-JEPA's collator, so the last frames lose most.
+    Lists are cut to the shortest of the batch, from their end, as in V-JEPA's collator, so the
+    last frames lose most.
 
     Args:
-        target_bn: bool [B, N], true where a token is to be predicted.
+        target_bs: bool [B, H * W], true where a token is to be predicted.
+        frames: Token frames T of a clip.
     """
-    counts = target_bn.sum(1)
-    shortest_target = int(counts.min())
-    shortest_context = target_bn.shape[1] - int(counts.max())
-    # A stable sort puts the context's indices first and keeps both groups ascending.
-    order = torch.sort(target_bn.to(torch.uint8), dim=1, stable=True).indices
-    targets_first = torch.sort((~target_bn).to(torch.uint8), dim=1, stable=True).indices
-    return MaskSet(
-        context=order[:, :shortest_context].contiguous(),
-        target=targets_first[:, :shortest_target].contiguous(),
+    return MaskSet(_tokens(~target_bs, frames), _tokens(target_bs, frames))
+
+
+def _tokens(chosen_bs: np.ndarray, frames: int) -> Tensor:
+    """Returns int64 [B, K]: the first K chosen tokens of each clip, K the fewest of any."""
+    B, S = chosen_bs.shape
+    counts_b = chosen_bs.sum(1) * frames
+    shortest = int(counts_b.min())
+    if shortest == 0:
+        return torch.empty(B, 0, dtype=torch.int64)
+    flat = np.flatnonzero(np.repeat(chosen_bs[:, None], frames, axis=1))
+    # A clip's tokens are a run of `flat`: taking windows is faster than gathering one by one.
+    windows_nk = np.ndarray(
+        (len(flat) - shortest + 1, shortest), flat.dtype, flat, strides=(flat.itemsize,) * 2
     )
+    tokens_bk = windows_nk[np.cumsum(counts_b) - counts_b]
+    tokens_bk -= np.arange(0, B * S * frames, S * frames)[:, None]
+    return torch.from_numpy(tokens_bk)
