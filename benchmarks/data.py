@@ -1,0 +1,182 @@
+"""Decoded clips a second, by decoder and by loader workers, and what limits a training step.
+
+    python benchmarks/data.py [--videos FOLDER_OR_CSV] [--json]
+
+Without `--videos`, H.264 files like those of web collections are made in a temporary folder:
+256 px, 10 s at 30 fps, a keyframe every second (docs/benchmarks/data.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from salt_plugin.data import (
+    ClipSampler,
+    DecordReader,
+    StepBatchSampler,
+    VideoDataset,
+    read_inputs,
+)
+from salt_plugin.losses import LatentLoss
+from salt_plugin.masks import MaskCollator, MultiBlockMasks
+from salt_plugin.methods import SALT, Recipe
+from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
+from salt_plugin.shapes import EncoderShape, PredictorShape
+from salt_plugin.transforms import SALTTransform
+
+FPS, SECONDS, SIDE, VIDEOS = 30, 10, 256, 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--videos", help="default: files that are made for it")
+    parser.add_argument("--encoder", default="vit_tiny")
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--step", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--json", action="store_true", help="one last line of JSON")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = _measure(arguments, arguments.videos or _make_videos(Path(folder)))
+    for decoder, clips_per_s in result["decoders"].items():
+        print(f"decoder {decoder:<8} {clips_per_s:7.1f} clips/s in one process, no transform")
+    for workers, clips_per_s in result["workers"].items():
+        print(f"loader, {workers} workers {clips_per_s:7.1f} clips/s, transform and masks included")
+    print(f"step of {arguments.encoder} {result['step']:7.1f} clips/s")
+    print(f"limited by {result['limited_by']}")
+    if arguments.json:
+        print(json.dumps(result))
+
+
+def _measure(arguments: argparse.Namespace, videos: str) -> dict[str, Any]:
+    listed = read_inputs(videos)
+    sampler = ClipSampler(arguments.frames, step=arguments.step)
+    decoders = {
+        name: _decoder_speed(read, listed.paths, sampler, arguments)
+        for name, read in (("decord", _read_decord), ("pyav", _read_pyav))
+    }
+    shape = EncoderShape.named(arguments.encoder)
+    grid = shape.grid(arguments.frames, arguments.size, arguments.size)
+
+    def loader(workers: int) -> DataLoader:
+        steps = StepBatchSampler(
+            len(listed.paths), arguments.batch_size, arguments.batches + 1, seed=0
+        )
+        return DataLoader(
+            VideoDataset(listed, sampler, SALTTransform(arguments.size), seed=0),
+            batch_sampler=steps,
+            collate_fn=MaskCollator(MultiBlockMasks(), grid, seed=0),
+            num_workers=workers,
+            worker_init_fn=lambda _: torch.set_num_threads(1),
+        )
+
+    workers = {count: _loader_speed(loader(count), arguments) for count in arguments.workers}
+    step = _step_speed(shape, next(iter(loader(0))))
+    data = max(workers.values())
+    return {
+        "decoders": decoders,
+        "workers": workers,
+        "step": step,
+        "limited_by": "data" if data < step else "compute",
+    }
+
+
+def _make_videos(folder: Path) -> str:
+    """Smooth textures that drift: they compress as real video does, unlike noise."""
+    rng = np.random.default_rng(0)
+    for number in range(VIDEOS):
+        small = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8).astype(np.float32)
+        texture = np.kron(small, np.ones((16, 16, 1), np.float32))
+        options = {"g": str(FPS), "bf": "2", "flags": "+cgop", "preset": "veryfast"}
+        with av.open(str(folder / f"{number}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=FPS, options=options)
+            stream.width = stream.height = SIDE
+            stream.pix_fmt = "yuv420p"
+            for t in range(FPS * SECONDS):
+                frame = texture[t : t + SIDE, t // 2 : t // 2 + SIDE].astype(np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+    return str(folder)
+
+
+def _decoder_speed(
+    read: Any, paths: list[str], sampler: ClipSampler, arguments: argparse.Namespace
+) -> float:
+    rng = np.random.default_rng(0)
+    seconds = []
+    for number in range(arguments.batches * arguments.batch_size):
+        began = time.perf_counter()
+        frames = read(paths[number % len(paths)], sampler, rng)
+        seconds.append(time.perf_counter() - began)
+        assert len(frames) == arguments.frames
+    return 1 / statistics.mean(seconds)
+
+
+def _read_decord(path: str, sampler: ClipSampler, rng: np.random.Generator) -> Any:
+    reader = DecordReader(path)
+    return reader.frames(sampler.indices(len(reader), reader.fps, rng))
+
+
+def _read_pyav(path: str, sampler: ClipSampler, rng: np.random.Generator) -> Any:
+    """Forward from the keyframe before the clip."""
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        rate, base = stream.average_rate, stream.time_base
+        wanted = sampler.indices(stream.frames, float(rate), rng)
+        container.seek(int(wanted[0] / rate / base), stream=stream)
+        found, numbers = {}, set(wanted.tolist())
+        for frame in container.decode(stream):
+            number = round(frame.pts * base * rate)
+            if number in numbers:
+                found[number] = frame.to_ndarray(format="rgb24")
+            if number >= wanted[-1]:
+                break
+    return [found[number] for number in wanted.tolist()]
+
+
+def _loader_speed(loader: DataLoader, arguments: argparse.Namespace) -> float:
+    batches = iter(loader)
+    next(batches)  # starting the workers
+    began = time.perf_counter()
+    for _ in range(arguments.batches):
+        next(batches)
+    return arguments.batches * arguments.batch_size / (time.perf_counter() - began)
+
+
+def _step_speed(shape: EncoderShape, batch: Any) -> float:
+    method = SALT(
+        VideoEncoder(shape),
+        Predictor(shape.embed_dim, shape.embed_dim, PredictorShape()),
+        FrozenTeacher(VideoEncoder(shape), torch.bfloat16),
+        LatentLoss(),
+        Recipe(total_steps=10**6),
+    )
+    optimizer = method.recipe.optimizer([method.encoder, method.head])
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = method.step_loss(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - began)
+    return len(batch.clips) / statistics.median(seconds[1:])
+
+
+if __name__ == "__main__":
+    main()
