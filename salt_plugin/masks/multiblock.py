@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from salt_plugin.errors import ConfigError
-from salt_plugin.masks.types import MaskGenerator, MaskSet, split_tubes
+from salt_plugin.masks.types import MaskGenerator, MaskSet, split_by_mask
 from salt_plugin.shapes import Grid
 
 MAX_REDRAWS = 1000
@@ -77,7 +77,7 @@ class MultiBlockMasks(MaskGenerator):
                 f"context on a grid of {height}x{width}; lower scale or num_blocks, or use larger "
                 "clips"
             )
-        return split_tubes(spatial, frames)
+        return split_by_mask(spatial, frames)
 
     def _block_size(
         self, spec: BlockSpec, height: int, width: int, generator: torch.Generator

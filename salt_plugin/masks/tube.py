@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from salt_plugin.errors import ConfigError
-from salt_plugin.masks.types import MaskGenerator, MaskSet, split_tubes
+from salt_plugin.masks.types import MaskGenerator, MaskSet, split_by_mask
 from salt_plugin.shapes import Grid
 
 
@@ -46,5 +46,5 @@ class TubeMasks(MaskGenerator):
         sets = []
         for _ in range(self.num_sets):
             ranks = torch.rand(batch_size, places, generator=generator).argsort(1).argsort(1)
-            sets.append(split_tubes((ranks < masked).numpy(), frames))
+            sets.append(split_by_mask(ranks < masked, frames))
         return sets

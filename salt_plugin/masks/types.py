@@ -38,17 +38,18 @@ class MaskGenerator(ABC):
         """
 
 
-def split_tubes(target_bs: np.ndarray, frames: int) -> MaskSet:
-    """Turns maps of targets that are the same in all frames into index lists.
+def split_by_mask(target_bs: Tensor | np.ndarray, frames: int = 1) -> MaskSet:
+    """Turns a boolean map of targets into index lists cut to the shortest of the batch.
 
-    Lists are cut to the shortest of the batch, from their end, as in V-JEPA's collator, so the
-    last frames lose most.
+    Lists are cut from their end, as in V-JEPA's collator, so the last frames lose most.
 
     Args:
-        target_bs: bool [B, H * W], true where a token is to be predicted.
-        frames: Token frames T of a clip.
+        target_bs: bool [B, N], true where a token is to be predicted; or [B, H * W] where that is
+            the same in all frames.
+        frames: Token frames that the map repeats in.
     """
-    return MaskSet(_tokens(~target_bs, frames), _tokens(target_bs, frames))
+    target = np.asarray(target_bs)
+    return MaskSet(_tokens(~target, frames), _tokens(target, frames))
 
 
 def _tokens(chosen_bs: np.ndarray, frames: int) -> Tensor:
