@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from salt_plugin.shapes import Grid
@@ -38,4 +39,8 @@ def unpatchify(patches_bnp: Tensor, grid: Grid, tubelet_size: int, patch_size: i
 
 def gather_tokens(tokens_bnd: Tensor, indices_bk: Tensor) -> Tensor:
     """Picks tokens by index: [B, N, D] and int64 [B, K] to [B, K, D]."""
-    return tokens_bnd.gather(1, indices_bk.unsqueeze(-1).expand(-1, -1, tokens_bnd.shape[-1]))
+    B, N, _ = tokens_bnd.shape
+    first_b1 = torch.arange(0, B * N, N, device=indices_bk.device).unsqueeze(1)
+    # Whole rows at a time, which is several times faster than `gather` on CPUs.
+    rows_kd = tokens_bnd.flatten(0, 1).index_select(0, (indices_bk + first_b1).flatten())
+    return rows_kd.unflatten(0, indices_bk.shape)
