@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import os
+import statistics
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -21,8 +23,12 @@ OPERATIONAL = {
     "method.data.cache",
     "method.model.activation_checkpointing",
     "method.model.compile",
+    "method.encoders_every_n_steps",
     "trainer.enable_model_summary",
 }
+
+# Steps whose mean is called the loss at a step: one batch alone says little.
+LOSS_WINDOW = 100
 
 
 class StageDirectory:
@@ -35,6 +41,20 @@ class StageDirectory:
         self.encoder = root / "encoder.safetensors"
         self.predictor = root / "predictor.safetensors"
         self.last_checkpoint = root / "checkpoints" / "last.ckpt"
+        self.encoders = root / "encoders"
+
+    def encoder_at(self, step: int) -> Path:
+        """Returns where the encoder of a step is kept, by `method.encoders_every_n_steps`."""
+        return self.encoders / f"step-{step}.safetensors"
+
+    def kept_encoders(self) -> dict[int, Path]:
+        """Returns the encoders that were kept, by step, in order."""
+        steps = [
+            int(step)
+            for path in self.encoders.glob("step-*.safetensors")
+            if (step := path.stem.removeprefix("step-")).isdecimal()
+        ]
+        return {step: self.encoder_at(step) for step in sorted(steps)}
 
     @property
     def finished(self) -> bool:
@@ -118,6 +138,19 @@ class RunDirectory:
 
 def _unwritable(folder: Path, error: OSError) -> ConfigError:
     return ConfigError(f"hydra.run.dir: {folder} cannot be written to ({error.strerror})")
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Returns the rows of a `metrics.csv`; a torn last line is left out."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    integers = {"step", "context_tokens", "target_tokens", "clips", "flops"}
+    return [{k: int(v) if k in integers else float(v) for k, v in row.items()} for row in rows]
+
+
+def recent_loss(path: Path) -> float:
+    """Returns the mean loss of the last 100 rows of a `metrics.csv`, or of all if fewer."""
+    return statistics.fmean(row["loss"] for row in read_metrics(path)[-LOSS_WINDOW:])
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from salt_plugin import load_encoder
-from salt_plugin.callbacks.metrics import read_metrics
 from salt_plugin.callbacks.skipped import read_skipped
 from salt_plugin.checkpoints import read_card
 from salt_plugin.config import compose
 from salt_plugin.errors import CheckpointError, ConfigError, DataError, SaltError
 from salt_plugin.methods import SALT, PixelTeacher
+from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
 
 SMALL = [

@@ -1,10 +1,19 @@
-"""What happens beside the steps of a stage: accounts, metrics, progress, checkpoints."""
+"""What happens beside the steps of a stage: accounts, metrics, progress, encoders, checkpoints."""
 
 from salt_plugin.callbacks.accounts import Accounts
 from salt_plugin.callbacks.checkpoints import Checkpoints
+from salt_plugin.callbacks.encoders import KeptEncoders
 from salt_plugin.callbacks.metrics import Metrics
 from salt_plugin.callbacks.progress import Progress
 from salt_plugin.callbacks.randomness import StepRandomness
 from salt_plugin.callbacks.skipped import SkippedFiles
 
-__all__ = ["Accounts", "Checkpoints", "Metrics", "Progress", "SkippedFiles", "StepRandomness"]
+__all__ = [
+    "Accounts",
+    "Checkpoints",
+    "KeptEncoders",
+    "Metrics",
+    "Progress",
+    "SkippedFiles",
+    "StepRandomness",
+]

@@ -49,20 +49,34 @@ class Checkpoints(Callback):
             self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        norm = cast(Tensor, pl_module.grad_norm)
-        # A gradient scaler overflows now and then by design, and skips that step.
-        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        if not self._loss.isfinite() or not (scaled or norm.isfinite()):
-            raise SaltError(
-                f"the loss is {float(self._loss)} and the gradient norm "
-                f"{float(norm)} at step {trainer.global_step}: training has "
-                f"diverged. Lower optimizer.lr or set method.optim.clip_grad; {self.path} is kept "
-                "as it was before"
-            )
+        require_finite(trainer, pl_module, self._loss, self.path)
         unfinished = self.path.with_suffix(".tmp")
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
             os.replace(unfinished, self.path)
+
+
+def require_finite(trainer: Trainer, pl_module: LightningModule, loss: Tensor, kept: Path) -> None:
+    """Checks a step before something of it is saved.
+
+    Args:
+        trainer: The trainer, after the step.
+        pl_module: The method, with the gradient norm of the step.
+        loss: The loss of the step, a scalar.
+        kept: The checkpoint that stays as it is.
+
+    Raises:
+        SaltError: The loss or the gradient norm is not finite.
+    """
+    norm = cast(Tensor, pl_module.grad_norm)
+    # A gradient scaler overflows now and then by design, and skips that step.
+    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    if not loss.isfinite() or not (scaled or norm.isfinite()):
+        raise SaltError(
+            f"the loss is {float(loss)} and the gradient norm {float(norm)} at step "
+            f"{trainer.global_step}: training has diverged. Lower optimizer.lr or set "
+            f"method.optim.clip_grad; {kept} is kept as it was before"
+        )
 
 
 def steps_done(path: Path) -> int:

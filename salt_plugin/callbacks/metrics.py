@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from salt_plugin.callbacks.accounts import Accounts
 from salt_plugin.masks import Batch
-from salt_plugin.run_directory import write_text
+from salt_plugin.run_directory import read_metrics, recent_loss, write_text
 
 COLUMNS = (
     "step",
@@ -116,6 +116,11 @@ class Metrics(Callback):
         if self._writer is not None:
             self._writer.close()
 
+    def recent_loss(self) -> float:
+        """Returns `run_directory.recent_loss` as of the last step; waits for the device."""
+        self._flush()
+        return recent_loss(self.path)
+
     def _flush(self) -> None:
         if self._writer is None or not self._rows:
             return
@@ -128,11 +133,3 @@ class Metrics(Callback):
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerows(self._rows)
         self._rows = []
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Returns the rows of a `metrics.csv`; a torn last line is left out."""
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
-    integers = {"step", "context_tokens", "target_tokens", "clips", "flops"}
-    return [{k: int(v) if k in integers else float(v) for k, v in row.items()} for row in rows]

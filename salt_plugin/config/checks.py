@@ -95,6 +95,11 @@ RULES: tuple[Rule, ...] = (
         lambda value: value == "auto" or isinstance(value, bool),
         ("method.model.compile",),
     ),
+    (
+        "at least 1, or null",
+        lambda value: value is None or value >= 1,
+        ("method.encoders_every_n_steps",),
+    ),
     ("null or demo", lambda value: value in (None, "demo"), ("method.probe",)),
     (
         "a folder, a CSV, a list of these, or '' for the demo",

@@ -119,6 +119,7 @@ class PixelTeacherConfig:
     data: DataConfig
     optim: OptimConfig
     checkpoint: CheckpointConfig
+    encoders_every_n_steps: int | None
     probe: str | None
     masks: dict[str, Any]
     pixel_loss: dict[str, Any]

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salt_plugin.callbacks.metrics import read_metrics
 from salt_plugin.callbacks.skipped import read_skipped
 from salt_plugin.checkpoints import load_encoder, read_card
 from salt_plugin.config import RunConfig
@@ -22,7 +21,7 @@ from salt_plugin.evaluation.demo import probe_demo
 from salt_plugin.masks import Batch, MaskCollator
 from salt_plugin.methods import PixelTeacher
 from salt_plugin.report.figures import dim_outside, draw_losses, draw_strips
-from salt_plugin.run_directory import RunDirectory, StageDirectory, write_json
+from salt_plugin.run_directory import RunDirectory, StageDirectory, read_metrics, write_json
 from salt_plugin.stages.build import new_encoder, pixel_teacher_stage, stage_seed
 from salt_plugin.stages.parts import Parts
 

@@ -6,6 +6,7 @@ import logging
 import platform
 import warnings
 from dataclasses import asdict
+from functools import partial
 from typing import Any, NoReturn
 
 import pytorch_lightning
@@ -16,6 +17,7 @@ from salt_plugin import __version__
 from salt_plugin.callbacks import (
     Accounts,
     Checkpoints,
+    KeptEncoders,
     Metrics,
     Progress,
     SkippedFiles,
@@ -24,7 +26,7 @@ from salt_plugin.callbacks import (
 from salt_plugin.callbacks.checkpoints import steps_done
 from salt_plugin.checkpoints import save_encoder, save_predictor
 from salt_plugin.compute import Ledger
-from salt_plugin.config import RunConfig
+from salt_plugin.config import RunConfig, SALTConfig
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
 from salt_plugin.errors import CheckpointError, SaltError
@@ -49,15 +51,20 @@ def fit(
     files.make()
     start_step = steps_done(files.last_checkpoint)
     accounts = Accounts(files.compute, stage.step_cost)
+    metrics = Metrics(files.root, accounts, start_step)
+    method = stage.method
+    before = method.teacher_fingerprint if isinstance(method, SALT) else None
+    card = partial(_card, stage, config, parts, accounts.ledger, before)
     trainer = _trainer(
         config,
         stage.total_steps,
         callbacks=[
             StepRandomness(stage.seed),
             accounts,
-            Metrics(files.root, accounts, start_step),
+            metrics,
             SkippedFiles(run.skipped),
             Progress(stage.name, stage.total_steps, start_step),
+            KeptEncoders(files, _keep_every(stage, config), metrics, card, start_step),
             Checkpoints(files.last_checkpoint, config.method.checkpoint.every_n_steps),
         ],
         root=files.root,
@@ -73,12 +80,10 @@ def fit(
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
-    method = stage.method
     set_up(method, config, stage.total_steps)
-    before = method.teacher_fingerprint if isinstance(method, SALT) else None
     resume_from = str(files.last_checkpoint) if start_step else None
     try:
-        trainer.fit(stage.method, loader, ckpt_path=resume_from, weights_only=True)
+        trainer.fit(method, loader, ckpt_path=resume_from, weights_only=True)
     except (RuntimeError, KeyError) as error:
         if isinstance(error, KeyError) or "loading state_dict" in str(error):
             raise CheckpointError(
@@ -93,12 +98,17 @@ def fit(
     if isinstance(method, SALT) and not method.teacher.is_intact():
         raise SaltError("the frozen teacher's weights have changed during training; please report")
     if trainer.is_global_zero:
-        card = _card(stage, config, parts, accounts.ledger, trainer.world_size, before)
         encoder = method.encoder.cpu()
         if isinstance(method, SALT):
             save_predictor(method.head.cpu(), encoder, files.predictor)
-        save_encoder(encoder, files.encoder, card)
+        save_encoder(encoder, files.encoder, card(stage.total_steps))
     trainer.strategy.barrier()  # the next stage reads the file in every process
+
+
+def _keep_every(stage: Stage, config: RunConfig) -> int | None:
+    """The teacher of a SALT run is a means: encoders are kept of what the run is for."""
+    last = "student" if isinstance(config.method, SALTConfig) else "teacher"
+    return config.method.encoders_every_n_steps if stage.name == last else None
 
 
 def _ended_early(stage: Stage, trainer: Trainer) -> NoReturn:
@@ -138,8 +148,8 @@ def _card(
     config: RunConfig,
     parts: Parts,
     ledger: Ledger,
-    world_size: int,
     teacher_fingerprint: str | None,
+    steps: int,
 ) -> dict[str, Any]:
     transform = parts.transform
     return {
@@ -147,8 +157,8 @@ def _card(
         "stage": stage.name,
         "input": {**asdict(config.method.clip), "mean": transform.mean, "std": transform.std},
         "training": {
-            "steps": stage.total_steps,
-            "batch_size": config.loader.batch_size * world_size,
+            "steps": steps,
+            "batch_size": config.loader.batch_size * devices(config),
             "seed": config.seed,
         },
         "compute": ledger.as_dict(),

@@ -1,0 +1,70 @@
+"""Encoders of a stage on its way, to follow what training does to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from salt_plugin.callbacks.checkpoints import require_finite
+from salt_plugin.callbacks.metrics import Metrics
+from salt_plugin.checkpoints import save_encoder
+from salt_plugin.masks import Batch
+from salt_plugin.run_directory import StageDirectory
+
+
+class KeptEncoders(Callback):
+    """Writes `encoders/step-N.safetensors` every so many steps, and of the last step.
+
+    It has to stand after `Metrics`, whose losses it reads, and before `Checkpoints`: what a resume
+    skips is then there. Encoders that a killed run had written beyond its last checkpoint are
+    removed, and made again.
+
+    Args:
+        files: The stage's.
+        every_n_steps: How often; None keeps none.
+        metrics: Tells the loss on the card.
+        card: What else to write on the card of a step.
+        start_step: Steps that were done before, when the stage resumes.
+    """
+
+    def __init__(
+        self,
+        files: StageDirectory,
+        every_n_steps: int | None,
+        metrics: Metrics,
+        card: Callable[[int], dict[str, Any]],
+        start_step: int,
+    ) -> None:
+        self.files = files
+        self.every_n_steps = every_n_steps
+        self.metrics = metrics
+        self.card = card
+        self.start_step = start_step
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Removes what lies beyond the step to go on from."""
+        if trainer.is_global_zero:
+            for step, path in self.files.kept_encoders().items():
+                if step > self.start_step:
+                    path.unlink()
+                    path.with_suffix(".json").unlink(missing_ok=True)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Keeps the encoder when it is time."""
+        step = trainer.global_step
+        if self.every_n_steps is None or not trainer.is_global_zero:
+            return
+        if step % self.every_n_steps and step != trainer.max_steps:
+            return
+        require_finite(trainer, pl_module, outputs["loss"], self.files.last_checkpoint)
+        card = {**self.card(step), "step": step, "loss": self.metrics.recent_loss()}
+        save_encoder(pl_module.encoder, self.files.encoder_at(step), card)  # type: ignore[arg-type]
