@@ -95,6 +95,31 @@ class RunDirectory:
         """Whether the run has written its summary, which it does last."""
         return self.summary.is_file()
 
+    @property
+    def result(self) -> StageDirectory:
+        """The stage that the run is for: the student, or the teacher of `pixel_teacher`.
+
+        Raises:
+            ConfigError: The folder holds no run.
+        """
+        name = self.stored_config()["method"]["name"]
+        return self.teacher if name == "pixel_teacher" else self.student
+
+    def stored_config(self) -> dict[str, Any]:
+        """Returns what `config.yaml` holds.
+
+        Raises:
+            ConfigError: The folder holds no run.
+        """
+        if not self.config.is_file():
+            raise ConfigError(
+                f"{self.root} is no run directory: {self.config.name} is missing; name the folder "
+                "that a training run wrote (hydra.run.dir)"
+            )
+        stored = OmegaConf.to_container(OmegaConf.load(self.config))
+        assert isinstance(stored, dict)
+        return {str(key): value for key, value in stored.items()}
+
     def check(self, config: RunConfig) -> None:
         """Checks that the folder is free, or holds a run of the same configuration.
 
@@ -166,7 +191,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _differences(stored: Any, given: Any) -> list[str]:
-    before, now = _flat(stored), _flat(given)
+    before, now = flat(stored), flat(given)
     absent = "absent"
     return [
         f"{key} was {before.get(key, absent)!r} and is now {now.get(key, absent)!r}"
@@ -175,10 +200,11 @@ def _differences(stored: Any, given: Any) -> list[str]:
     ]
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of a configuration by their dotted keys."""
     if not isinstance(tree, dict):
         return {prefix: tree}
-    flat: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves

@@ -52,11 +52,15 @@ def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
     assert version.stdout.strip() == __version__
     usage = command(SCRIPTS / "salt", cwd=tmp_path).stdout
     assert re.search(r"^  train +train a method", usage, re.MULTILINE)
+    assert re.search(r"^  track +probe the", usage, re.MULTILINE)
     assert re.search(r"^  export +write weights", usage, re.MULTILINE)
     unknown = command(SCRIPTS / "salt", "trian", cwd=tmp_path)
     assert unknown.returncode == 1
-    assert unknown.stderr.strip() == "error: unknown verb 'trian'; choose one of train, export"
-    modules = "salt_plugin.cli, salt_plugin.commands.train, salt_plugin.commands.export"
+    assert (
+        unknown.stderr.strip() == "error: unknown verb 'trian'; choose one of train, track, export"
+    )
+    verbs = [f"salt_plugin.commands.{verb}" for verb in ("train", "track", "export")]
+    modules = ", ".join(["salt_plugin.cli", *verbs])
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert command(sys.executable, "-c", code, cwd=tmp_path).returncode == 0
 

@@ -32,7 +32,7 @@ def draw_strips(path: Path, rows: Mapping[str, np.ndarray]) -> None:
         row[0].set_title(title, fontsize=8, loc="left")
     for axis in axes.flat:
         axis.set_axis_off()
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_losses(path: Path, stages: Mapping[str, list[dict[str, Any]]]) -> None:
@@ -53,7 +53,7 @@ def draw_losses(path: Path, stages: Mapping[str, list[dict[str, Any]]]) -> None:
         axis.set_title(f"{name}: loss", fontsize=9)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def dim_outside(clip: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -61,7 +61,8 @@ def dim_outside(clip: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return np.where(kept[..., None], clip, 0.5 + 0.12 * (clip - 0.5))
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Writes a figure, with its folder, and closes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)

@@ -1,0 +1,177 @@
+"""`salt track`: what the encoders of a run are worth as its loss falls; students by their loss."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import track as with_bar
+
+from salt_plugin.errors import ConfigError
+from salt_plugin.run_directory import RunDirectory, write_json, write_text
+
+if TYPE_CHECKING:
+    from salt_plugin.evaluation.fast import FastProbe
+
+DEMO_TASKS = ("direction", "digit")
+
+
+def main(arguments: list[str]) -> None:
+    """Tracks one run, or ranks several, and prints what came out.
+
+    Args:
+        arguments: The command line after the verb.
+
+    Raises:
+        SaltError: A run, its encoders or the labelled videos cannot be used.
+    """
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if (given.train is None) != (given.test is None):
+        parser.error("--train and --test go together")
+    if given.train and given.task:
+        parser.error("--task is one of the demo set; leave it out with --train and --test")
+    result = _track(given) if len(given.runs) == 1 else _rank(given)
+    if given.json:
+        print(json.dumps(result))
+
+
+def _track(given: argparse.Namespace) -> dict[str, Any]:
+    from salt_plugin.evaluation.track import agreement, kept_encoders, track
+    from salt_plugin.report.track import draw_track, sentence, track_table
+
+    (root,) = given.runs
+    run = RunDirectory(root)
+    kept = kept_encoders(run)
+    probe = _probe(given, run, kept[min(kept)])
+    task = _task(given)
+    folder, figures = (given.out, given.out) if given.out else (root / "track", run.figures)
+    _make(folder)
+
+    measured = track(kept, probe, probe.features, _device())
+    points = [point._asdict() for point in _progress(measured, "encoders", len(kept))]
+    fit = agreement([p["loss"] for p in points], [p["accuracy"] for p in points])._asdict()
+    stage = run.result.root.name
+    result = {"run": str(root), "stage": stage, "task": task, **fit, "points": points}
+    write_text(folder / "track.csv", _as_csv(points))
+    write_json(folder / "track.json", result)
+    draw_track(figures / "track.png", points, fit, task)
+    _draw_features(figures / "track_pca.png", probe, kept)
+
+    console = Console()
+    console.print(track_table(points, task))
+    console.print(f"Accuracy against loss: {sentence(fit)}", highlight=False)
+    written = [folder / "track.csv", folder / "track.json"]
+    for path in [*written, figures / "track.png", figures / "track_pca.png"]:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    return result
+
+
+def _rank(given: argparse.Namespace) -> dict[str, Any]:
+    from salt_plugin.evaluation.ranking import check_comparable, rank_students
+    from salt_plugin.evaluation.track import agreement
+    from salt_plugin.report.track import ranking_table, sentence
+
+    check_comparable(given.runs)
+    asked = bool(given.task or given.train)
+    first = RunDirectory(given.runs[0])
+    probe = _probe(given, first, first.student.encoder) if asked else None
+    students = [student._asdict() for student in rank_students(given.runs, probe, _device())]
+    console = Console()
+    console.print(ranking_table(students, _task(given)))
+    result: dict[str, Any] = {"students": students}
+    if asked:
+        losses, accuracies = ([one[name] for one in students] for name in ("loss", "accuracy"))
+        fit = agreement(losses, accuracies)._asdict()
+        console.print(f"Accuracy against loss: {sentence(fit)}", highlight=False)
+        result |= {"task": _task(given), **fit}
+    if given.out:
+        _make(given.out)
+        write_text(given.out / "ranking.csv", _as_csv(students))
+        write_json(given.out / "ranking.json", result)
+    return result
+
+
+def _probe(given: argparse.Namespace, run: RunDirectory, encoder: Path) -> FastProbe:
+    """Returns the probe on the videos asked for, seen as the encoder's card says."""
+    from salt_plugin.checkpoints import read_card
+    from salt_plugin.evaluation.fast import FastProbe, demo_videos, labelled_videos
+
+    if given.train:
+        train, test = labelled_videos(given.train, given.test)
+    else:
+        train, test = demo_videos(run.stored_config(), _task(given))
+    return FastProbe(train, test, read_card(encoder)["input"])
+
+
+def _draw_features(path: Path, probe: FastProbe, kept: Mapping[int, Path]) -> None:
+    from salt_plugin.checkpoints import load_encoder
+    from salt_plugin.evaluation.pictures import pca_of_clip
+    from salt_plugin.report.pictures import draw_pca
+
+    clip, _ = probe.test[0]
+    colours = {
+        f"features after step {step:,}": pca_of_clip(load_encoder(kept[step]), clip).numpy()
+        for step in sorted({min(kept), max(kept)})
+    }
+    draw_pca(path, probe.transform.denormalize(clip).permute(1, 2, 3, 0).numpy(), colours)
+
+
+def _task(given: argparse.Namespace) -> str:
+    return "test" if given.train else given.task or DEMO_TASKS[0]
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _progress(items: Iterable[Any], title: str, total: int) -> Iterable[Any]:
+    return with_bar(items, title, total, console=Console(stderr=True), transient=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written to ({error.strerror})") from None
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="salt track",
+        description="Probes the encoders that a run kept (method.encoders_every_n_steps) and "
+        "compares their accuracy with the loss. Given several runs, ranks students of one teacher "
+        "by their loss alone; with --task or --train and --test, beside their accuracy.",
+    )
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run directories")
+    parser.add_argument("--train", metavar="CSV", type=Path, help="labelled videos to learn from")
+    parser.add_argument("--test", metavar="CSV", type=Path, help="labelled videos to score on")
+    parser.add_argument(
+        "--task",
+        choices=DEMO_TASKS,
+        help="for runs on the demo set: what to probe (one run: direction)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="where to (one run: RUN/track and RUN/figures; several: nowhere)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, last")
+    return parser

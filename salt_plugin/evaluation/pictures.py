@@ -1,0 +1,51 @@
+"""What an encoder sees, as colours."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.shapes import Grid
+
+# Shares of the tokens whose colours may be cut off, so that one odd token does not grey the rest.
+LOWEST, HIGHEST = 0.01, 0.99
+
+
+def pca_rgb(tokens_nd: Tensor, grid: Grid) -> Tensor:
+    """Colours the tokens of a clip by their first three principal components.
+
+    Tokens of like features get like colours. Each component is stretched over [0, 1] by itself,
+    from the 1st to the 99th percentile; its sign is such that the token farthest out is bright.
+    So the picture does not change when the features are shifted, scaled or rotated. A component
+    that does not vary is 0.5.
+
+    Args:
+        tokens_nd: Tokens of one clip, float [N, D], N at least 2.
+        grid: Their grid (T, H, W), N in all.
+
+    Returns:
+        float32 [T, H, W, 3] in [0, 1], on the CPU.
+    """
+    tokens = tokens_nd.detach().double().cpu()
+    directions_nk, sizes_k, _ = torch.linalg.svd(tokens - tokens.mean(0), full_matrices=False)
+    components_nk = directions_nk * sizes_k
+    scores_nc = F.pad(components_nk, (0, 3))[:, :3]
+    farthest_c = scores_nc.gather(0, scores_nc.abs().argmax(0, keepdim=True))
+    scores_nc = scores_nc * torch.where(farthest_c < 0, -1.0, 1.0)
+    shares = torch.tensor([LOWEST, HIGHEST], dtype=torch.float64)
+    low_c, high_c = scores_nc.quantile(shares, dim=0)
+    range_c = high_c - low_c
+    varies = range_c > 1e-9 * tokens.abs().max().clamp_min(1e-30)
+    stretched = ((scores_nc - low_c) / range_c.where(varies, torch.ones_like(range_c))).clamp(0, 1)
+    rgb_nc = stretched.where(varies, torch.full_like(stretched, 0.5))
+    return rgb_nc.reshape(*grid, 3).float()
+
+
+@torch.no_grad()
+def pca_of_clip(encoder: VideoEncoder, clip_cthw: Tensor) -> Tensor:
+    """Returns `pca_rgb` of the tokens that an encoder gives for a clip, float [C, T, H, W]."""
+    device = next(encoder.parameters()).device
+    clips = clip_cthw[None].to(device)
+    return pca_rgb(encoder.eval()(clips)[0], encoder.grid(clips))
