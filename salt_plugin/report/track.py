@@ -33,6 +33,7 @@ def draw_track(
     )
     with plt.rc_context({"font.size": 12}):
         figure, (over, against, rank) = plt.subplots(1, 3, figsize=(16, 4.6), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.15)
         over.plot(steps, losses, "o-", color=LOSS)
         over.set(xlabel="step")
         over.set_ylabel("training loss", color=LOSS)

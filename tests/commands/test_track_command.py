@@ -1,0 +1,119 @@
+"""`salt track`, from the command line on, on runs of the demo."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from salt_plugin.checkpoints import read_card
+from salt_plugin.commands.track import main
+from salt_plugin.config import compose
+from salt_plugin.errors import ConfigError
+from salt_plugin.run_directory import RunDirectory
+from salt_plugin.train import run
+
+TINY = [
+    "method=salt",
+    "method.model.predictor.dim=24",
+    "method.model.predictor.depth=1",
+    "method.data.demo.train=40",
+    "method.data.demo.test=16",
+    "method.data.cache=false",
+    "method.encoders_every_n_steps=2",
+    "method.teacher.max_steps=1",
+    "method.probe=null",
+    "loader.batch_size=2",
+    "trainer.max_steps=5",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
+    root = tmp_path_factory.mktemp("runs") / "first"
+    run(compose(TINY), root)
+    return root
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
+    capsys.readouterr()
+    main([*map(str, arguments), "--json"])
+    result: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return result
+
+
+def test_a_demo_run_is_tracked_without_further_words(
+    tracked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = call(capsys, tracked)
+    assert (result["stage"], result["task"], result["n"]) == ("student", "direction", 3)
+    assert result == json.loads((tracked / "track" / "track.json").read_text())
+    student = RunDirectory(tracked).student
+    assert [point["step"] for point in result["points"]] == [2, 4, 5]
+    for point in result["points"]:
+        assert point["loss"] == read_card(student.encoder_at(point["step"]))["loss"]
+        assert 0 <= point["accuracy"] <= 1
+        assert 1 <= point["effective_rank"] <= 16
+        assert point["spread"] > 0
+    with (tracked / "track" / "track.csv").open() as file:
+        rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+    assert rows == result["points"]
+    for figure in ("track", "track_pca"):
+        assert (tracked / "figures" / f"{figure}.png").stat().st_size > 5000
+
+
+def test_labelled_videos_and_a_folder_of_one_s_own(
+    tracked: Path, tiny_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists = ["--train", tiny_videos, "--test", tiny_videos, "--out", tmp_path / "out"]
+    result = call(capsys, tracked, *lists)
+    assert result["task"] == "test"
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"track.csv", "track.json", "track.png", "track_pca.png"}
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/out cannot be written to"):
+        main([str(tracked), "--out", str(tmp_path / "file" / "out")])
+
+
+def test_students_of_one_teacher_are_ranked(
+    tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    teacher = f"method.teacher.path={tracked}"
+    run(compose([*TINY, teacher, "seed=2", "optimizer.lr=0.1"]), other)
+    alone = call(capsys, tracked, other)
+    losses = [student["loss"] for student in alone["students"]]
+    assert losses == sorted(losses)
+    assert {student["accuracy"] for student in alone["students"]} == {None}
+    asked = call(capsys, tracked, other, "--task", "digit", "--out", tmp_path / "out")
+    assert [one["run"] for one in asked["students"]] == [one["run"] for one in alone["students"]]
+    assert all(0 <= student["accuracy"] <= 1 for student in asked["students"])
+    assert (asked["n"], asked["r2"]) == (2, None)
+    assert json.loads((tmp_path / "out" / "ranking.json").read_text()) == asked
+
+
+def test_a_student_of_another_teacher_is_not_ranked_with_it(tracked: Path, tmp_path: Path) -> None:
+    run(compose([*TINY, "seed=2"]), tmp_path)
+    with pytest.raises(ConfigError, match="these students have different teachers"):
+        main([str(tracked), str(tmp_path)])
+
+
+@pytest.mark.parametrize("wrong", [["--train", "a.csv"], ["--task", "speed"], []])
+def test_wrong_use_is_told_from_what_is_not_there(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", *wrong] if wrong else [])
+    assert ended.value.code == 2
+    assert "usage: salt track" in capsys.readouterr().err
