@@ -117,7 +117,8 @@ class RunDirectory:
                 "that a training run wrote (hydra.run.dir)"
             )
         stored = OmegaConf.to_container(OmegaConf.load(self.config))
-        assert isinstance(stored, dict)
+        if not isinstance(stored, dict) or not isinstance(stored.get("method"), dict):
+            raise ConfigError(f"{self.config} is no configuration of ours: it has no method")
         return {str(key): value for key, value in stored.items()}
 
     def check(self, config: RunConfig) -> None:

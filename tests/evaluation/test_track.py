@@ -112,6 +112,9 @@ def test_a_run_that_kept_none_names_the_key(tmp_path: Path) -> None:
         kept_encoders(run)
     with pytest.raises(ConfigError, match=r"is no run directory: config\.yaml is missing"):
         kept_encoders(RunDirectory(tmp_path))
+    (tmp_path / "config.yaml").write_text("trainer: 3")
+    with pytest.raises(ConfigError, match=r"config\.yaml is no configuration of ours"):
+        kept_encoders(RunDirectory(tmp_path))
 
 
 def test_students_of_one_teacher_are_ranked_by_their_loss(tmp_path: Path) -> None:
