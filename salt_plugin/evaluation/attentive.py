@@ -23,12 +23,12 @@ def heads_that_divide(dim: int, most: int) -> int:
 class AttentiveProbe(nn.Module):
     """V-JEPA 2's attentive classifier: self-attention, one learned query, a linear classifier.
 
-    Printed in SALT's section 6: four blocks, the last of which is a cross-attention with one query,
-    and a linear classifier. From V-JEPA 2's repository: pre-norm blocks without positions and with an
-    MLP of ratio 4; a cross-attention whose query is not normalised and whose output is not
-    projected; no norm before the classifier; LayerNorm's epsilon of 1e-5; 16 heads; the initial
-    weights; and the names of the parameters, so that its classifiers load. Ours: the rule for widths
-    that the heads do not divide.
+    Printed in SALT's section 6: four blocks, the last of which is a cross-attention with one
+    query, and a linear classifier. From V-JEPA 2's repository: pre-norm blocks without positions
+    and with an MLP of ratio 4; a cross-attention whose query is not normalised and whose output is
+    not projected; no norm before the classifier; LayerNorm's epsilon of 1e-5; 16 heads; the initial
+    weights; and the names of the parameters, so that its classifiers load. Ours: the rule for
+    widths that the heads do not divide.
 
     Args:
         dim: Width D of the tokens.
@@ -61,20 +61,21 @@ class _Pooler(nn.Module):
         super().__init__()
         self.query_tokens = nn.Parameter(torch.empty(1, 1, dim))
         self.cross_attention_block = _CrossBlock(dim, num_heads)
-        self.blocks = nn.ModuleList(_SelfBlock(dim, num_heads) for _ in range(depth - 1))
-        self._init_weights()
+        blocks = [_SelfBlock(dim, num_heads) for _ in range(depth - 1)]
+        self.blocks = nn.ModuleList(blocks)
+        self._init_weights(blocks)
 
-    def _init_weights(self) -> None:
+    def _init_weights(self, blocks: list[_SelfBlock]) -> None:
         trunc_normal_(self.query_tokens, std=INIT_STD)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=INIT_STD)
                 zeros_(module.bias)
-        for i, block in enumerate(self.blocks, start=1):
+        for i, block in enumerate(blocks, start=1):
             block.attn.proj.weight.data.div_(math.sqrt(2 * i))
             block.mlp.fc2.weight.data.div_(math.sqrt(2 * i))
         # V-JEPA 2 gives it the factor of the last block, not the next.
-        self.cross_attention_block.mlp.fc2.weight.data.div_(math.sqrt(2 * max(1, len(self.blocks))))
+        self.cross_attention_block.mlp.fc2.weight.data.div_(math.sqrt(2 * max(1, len(blocks))))
 
     def encode(self, tokens_bnd: Tensor) -> Tensor:
         for block in self.blocks:
@@ -122,7 +123,9 @@ class _CrossAttention(nn.Module):
     def forward(self, query_1qd: Tensor, x_bnd: Tensor) -> tuple[Tensor, Tensor]:
         """Returns what is mixed [B, Q, D], and the weights of the mixture [B, H, Q, N]."""
         q_1hqd = self.q(query_1qd).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        k_bhnd, v_bhnd = self.kv(x_bnd).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        k_bhnd, v_bhnd = (
+            self.kv(x_bnd).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        )
         scale = q_1hqd.shape[-1] ** -0.5
         weights_bhqn = (q_1hqd * scale @ k_bhnd.transpose(-2, -1)).softmax(-1)
         return (weights_bhqn @ v_bhnd).transpose(1, 2).flatten(2), weights_bhqn

@@ -22,16 +22,18 @@ ACTIVATION_BYTES_PER_FEATURE = 160
 class ProbeBank:
     """P probes of one shape that see the same tokens: one graph forward, one backward.
 
-    Each linear layer is one product batched over probes (the first, whose tokens all share, one wide
-    product) and each attention one call over the heads of all probes. Nothing but data is shared:
-    the gradient of a probe is that of the probe alone, even where another is no longer finite.
+    Each linear layer is one product batched over probes (the first, whose tokens all share, one
+    wide product) and each attention one call over the heads of all probes. Nothing but data is
+    shared: the gradient of a probe is that of the probe alone, even where another is no longer
+    finite.
 
     A batch is cut into parts, a few probes on a few clips, that bound memory; the gradients of
     their sum of losses add up to those of the whole.
 
     Args:
         probes: Of one shape; they keep the parameters, and their `grad`.
-        dtype: Of products and attention; norms, the residual stream and losses are float32 or wider.
+        dtype: Of products and attention; norms, the residual stream and losses are float32 or
+            wider.
         most_tokens: Tokens of all probes in a part; None takes what suits the device.
     """
 
@@ -107,7 +109,7 @@ class ProbeBank:
             x_pbnd = _self_block(block, x_pbnd, num_heads)
         cross = folded.cross
         z_pbnd = _standardised(x_pbnd).to(self.dtype)
-        scores_pbnh = torch.einsum("pbnd,pdh->pbnh", _each(z_pbnd, cross.keys), cross.keys)
+        scores_pbnh = z_pbnd @ cross.keys.unsqueeze(1)
         weights_pbhn = scores_pbnh.transpose(-2, -1).softmax(-1)
         mixed_pbhd = weights_pbhn @ z_pbnd
         values = cross.values.weight.unflatten(-1, (num_heads, -1))
@@ -136,10 +138,6 @@ def _self_block(block: SelfWeights, x_pbnd: Tensor, num_heads: int) -> Tensor:
 
 def _standardised(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:])
-
-
-def _each(z_pbnd: Tensor, keys: Tensor) -> Tensor:
-    return z_pbnd.expand(len(keys), -1, -1, -1)
 
 
 def _cross_entropy(logits_pbc: Tensor, labels_b: Tensor) -> Tensor:

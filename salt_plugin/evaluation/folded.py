@@ -3,9 +3,9 @@
 Three rewritings leave the function of a probe as it is and save work at every token:
 
 - A LayerNorm's scale and shift go into the weights after it, so that tokens are only standardised.
-- The query of the cross-attention is learned, not computed from tokens. Its product with the weights
-  of the keys is one vector [D] a head; keys are never made. Their bias shifts all scores of a head
-  alike and drops out of the softmax.
+- The query of the cross-attention is learned, not computed from tokens. Its product with the
+  weights of the keys is one vector [D] a head; keys are never made. Their bias shifts all scores
+  of a head alike and drops out of the softmax.
 - The weights of the values are applied to the mixture of standardised tokens, one vector a head,
   and not to each token.
 """
@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from salt_plugin.evaluation.attentive import AttentiveProbe
 
@@ -35,7 +37,7 @@ class Affine(NamedTuple):
         """Maps tokens [T, D] that all probes share to [T, P, E] by one wide product."""
         P, D, E = self.weight.shape
         wide = self.weight.transpose(1, 2).reshape(P * E, D)
-        mapped = torch.nn.functional.linear(x_td.to(wide.dtype), wide, self.bias.flatten())
+        mapped = F.linear(x_td.to(wide.dtype), wide, self.bias.flatten())
         return mapped.view(-1, P, E)
 
 
@@ -66,32 +68,18 @@ class FoldedProbes(NamedTuple):
     linear: Affine
 
     def tensors(self) -> list[Tensor]:
-        """Returns the tensors in a fixed order, which `map` takes them back in."""
-        found: list[Tensor] = []
-        self.map(lambda tensor: found.append(tensor) or tensor)
-        return found
+        """Returns the tensors in a fixed order."""
+        return tree_leaves(self)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> FoldedProbes:
         """Returns the same structure with each tensor changed."""
-
-        def walk(node: object) -> object:
-            if isinstance(node, Tensor):
-                return change(node)
-            assert isinstance(node, tuple)
-            parts = [walk(part) for part in node]
-            return tuple(parts) if type(node) is tuple else type(node)(*parts)
-
-        changed = walk(self)
-        assert isinstance(changed, FoldedProbes)
-        return changed
+        return tree_map(change, self)
 
 
 def fold(probes: Sequence[AttentiveProbe]) -> FoldedProbes:
     """Stacks the weights of probes of one shape and folds them; gradients flow back to each."""
     names = [name for name, _ in probes[0].named_parameters()]
-    stacked = {
-        name: torch.stack([probe.get_parameter(name) for probe in probes]) for name in names
-    }
+    stacked = {name: torch.stack([probe.get_parameter(name) for probe in probes]) for name in names}
     blocks = tuple(
         _self_weights(stacked, f"pooler.blocks.{i}.") for i in range(probes[0].depth - 1)
     )
