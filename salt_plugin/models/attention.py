@@ -12,6 +12,8 @@ from torch import Tensor
 BLOCK_BYTES = 4_000_000
 # Up to here the probabilities are kept for the backward pass; beyond, they are computed again.
 KEPT_BYTES = 64_000_000
+# Scores that cannot exceed this are exponentiated as they are; beyond, after their row's maximum.
+SAFE_SCORE = 30.0
 
 
 def attention(q_bhnd: Tensor, k_bhnd: Tensor, v_bhnd: Tensor) -> Tensor:
@@ -36,6 +38,10 @@ def attention(q_bhnd: Tensor, k_bhnd: Tensor, v_bhnd: Tensor) -> Tensor:
 def blocked_attention(q_bhnd: Tensor, k_bhnd: Tensor, v_bhnd: Tensor) -> Tensor:
     """The same by matrix products, a few heads at a time so that their scores stay in cache.
 
+    Where the norms of queries and keys bound the scores, the softmax is one exponential a score: a
+    column of ones beside the values sums the rows, and what is mixed is divided, not the scores.
+    The row's part of the softmax's gradient likewise is one more column.
+
     In bfloat16 the scores are rounded before the softmax, as wherever attention is written out
     under autocast.
     """
@@ -45,7 +51,7 @@ def blocked_attention(q_bhnd: Tensor, k_bhnd: Tensor, v_bhnd: Tensor) -> Tensor:
     if torch.is_grad_enabled() and any(x.requires_grad for x in (scaled, k, v)):
         mixed = _BlockedAttention.apply(scaled, k, v)
     else:
-        mixed = _mix(scaled, k, v, kept=None)
+        mixed, _ = _mix(scaled, k, _with_ones(v), _bounds(scaled, k), kept=None)
     return mixed.view(B, H, N, d)
 
 
@@ -54,16 +60,37 @@ def _heads_at_a_time(q_gnd: Tensor) -> int:
     return max(1, BLOCK_BYTES // scores)
 
 
-def _mix(q_gnd: Tensor, k_gnd: Tensor, v_gnd: Tensor, kept: list[Tensor] | None) -> Tensor:
+def _with_ones(v_gnd: Tensor) -> Tensor:
+    return F.pad(v_gnd, (0, 1), value=1.0)
+
+
+def _bounds(q_gnd: Tensor, k_gnd: Tensor) -> Tensor:
+    """Returns what no score of a head exceeds: [G], by Cauchy-Schwarz."""
+    longest = [torch.linalg.vector_norm(x.detach(), dim=-1).amax(1) for x in (q_gnd, k_gnd)]
+    return longest[0].float() * longest[1].float()
+
+
+def _weigh(q_gnd: Tensor, k_gnd: Tensor, bounds_g: Tensor) -> Tensor:
+    """Returns the weights [G, N, N] of a block; their rows sum to one only after division."""
+    scores = torch.bmm(q_gnd, k_gnd.transpose(1, 2))
+    # False for what is not a number, too.
+    return scores.exp_() if bool(bounds_g.amax() <= SAFE_SCORE) else scores.softmax(-1)
+
+
+def _mix(
+    q_gnd: Tensor, k_gnd: Tensor, v1_gne: Tensor, bounds_g: Tensor, kept: list[Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Returns the mixed values [G, N, d], and 1 / the sums of the weights [G, N, 1]."""
     step = _heads_at_a_time(q_gnd)
-    blocks = zip(q_gnd.split(step), k_gnd.split(step), v_gnd.split(step), strict=True)
-    mixed = []
-    for q, k, v in blocks:
-        weights = torch.bmm(q, k.transpose(1, 2)).softmax(-1)
-        mixed.append(torch.bmm(weights, v))
+    summed = torch.empty_like(v1_gne)
+    for start in range(0, len(q_gnd), step):
+        block = slice(start, start + step)
+        weights = _weigh(q_gnd[block], k_gnd[block], bounds_g[block])
+        torch.bmm(weights, v1_gne[block], out=summed[block])
         if kept is not None:
             kept.append(weights)
-    return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+    inverse = summed[..., -1:].reciprocal()
+    return summed[..., :-1] * inverse, inverse
 
 
 class _BlockedAttention(torch.autograd.Function):
@@ -75,23 +102,24 @@ class _BlockedAttention(torch.autograd.Function):
         kept: list[Tensor] | None = []
         if G * N**2 * q_gnd.element_size() > KEPT_BYTES:
             kept = None
-        mixed = _mix(q_gnd, k_gnd, v_gnd, kept)
-        ctx.save_for_backward(q_gnd, k_gnd, v_gnd, *(kept or ()))
+        v1_gne, bounds_g = _with_ones(v_gnd), _bounds(q_gnd, k_gnd)
+        mixed, inverse = _mix(q_gnd, k_gnd, v1_gne, bounds_g, kept)
+        ctx.save_for_backward(q_gnd, k_gnd, v1_gne, bounds_g, mixed, inverse, *(kept or ()))
         return mixed
 
     @staticmethod
     def backward(ctx: Any, d_mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q_gnd, k_gnd, v_gnd, *kept = ctx.saved_tensors
-        d_mixed = d_mixed.contiguous()
-        dq, dk, dv = (torch.empty_like(x) for x in (q_gnd, k_gnd, v_gnd))
+        q_gnd, k_gnd, v1_gne, bounds_g, mixed, inverse, *kept = ctx.saved_tensors
+        row = (d_mixed * mixed).sum(-1, keepdim=True)
+        d_summed = torch.cat((d_mixed, -row), -1) * inverse
+        dq, dk, dv1 = (torch.empty_like(x) for x in (q_gnd, k_gnd, v1_gne))
         step = _heads_at_a_time(q_gnd)
         for i, start in enumerate(range(0, len(q_gnd), step)):
             block = slice(start, start + step)
-            q, k, v, d_out = q_gnd[block], k_gnd[block], v_gnd[block], d_mixed[block]
-            weights = kept[i] if kept else torch.bmm(q, k.transpose(1, 2)).softmax(-1)
-            torch.bmm(weights.transpose(1, 2), d_out, out=dv[block])
-            d_weights = torch.bmm(d_out, v.transpose(1, 2))
-            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+            q, k, d_out = q_gnd[block], k_gnd[block], d_summed[block]
+            weights = kept[i] if kept else _weigh(q, k, bounds_g[block])
+            torch.bmm(weights.transpose(1, 2), d_out, out=dv1[block])
+            d_scores = torch.bmm(d_out, v1_gne[block].transpose(1, 2)).mul_(weights)
             torch.bmm(d_scores, k, out=dq[block])
             torch.bmm(d_scores.transpose(1, 2), q, out=dk[block])
-        return dq, dk, dv
+        return dq, dk, dv1[..., :-1]

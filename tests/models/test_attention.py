@@ -30,10 +30,12 @@ def _with_gradients(mixed: Tensor, inputs: list[Tensor]) -> list[Tensor]:
 # Blocks of one head, of two, of four with a rest, and of all; kept and computed again.
 @pytest.mark.parametrize("kept_bytes", [0, 10**9])
 @pytest.mark.parametrize("heads", [1, 2, 4, 100])
+@pytest.mark.parametrize("safe_score", [0.0, 100.0])
 def test_blocks_give_what_the_fused_kernel_gives(
-    heads: int, kept_bytes: int, monkeypatch: pytest.MonkeyPatch
+    heads: int, kept_bytes: int, safe_score: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = 11
+    monkeypatch.setattr(module, "SAFE_SCORE", safe_score)
     monkeypatch.setattr(module, "BLOCK_BYTES", heads * tokens**2 * 8)
     monkeypatch.setattr(module, "KEPT_BYTES", kept_bytes)
     inputs = _inputs(tokens)
@@ -43,6 +45,27 @@ def test_blocks_give_what_the_fused_kernel_gives(
         torch.testing.assert_close(mine, expected, rtol=1e-10, atol=1e-12)
     with torch.no_grad():
         torch.testing.assert_close(blocked_attention(*inputs), ours[0], rtol=1e-10, atol=1e-12)
+
+
+def test_scores_of_any_size_are_safe() -> None:
+    scale = torch.tensor([1e3, 1e-3, 1.0], dtype=torch.float64).view(1, 3, 1, 1)
+    q, k, v = _inputs(9)
+    # Scores of about 1e6, of 1e-6 and of 1.
+    inputs = [(q.detach() * scale).requires_grad_(), (k.detach() * scale).requires_grad_(), v]
+    ours = _with_gradients(blocked_attention(*inputs), inputs)
+    theirs = _with_gradients(F.scaled_dot_product_attention(*inputs), inputs)
+    for mine, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-8, atol=1e-9)
+
+
+def test_a_head_that_is_not_finite_leaves_the_others_as_they_are() -> None:
+    inputs = _inputs(9)
+    expected = blocked_attention(*inputs)
+    with torch.no_grad():
+        inputs[0][:, 1] = torch.nan
+    found = blocked_attention(*inputs)
+    assert found[:, 1].isnan().all()
+    torch.testing.assert_close(found[:, ::2], expected[:, ::2])
 
 
 def test_analytic_gradient_is_the_numerical_one() -> None:
