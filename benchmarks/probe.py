@@ -1,7 +1,7 @@
 """Times a step of the grid of attentive probes against a loop over single probes.
 
     python benchmarks/probe.py --dim 192 --batch-size 16 --clips 64
-    python benchmarks/probe.py --dim 1024 --batch-size 8 --clips 8 --json
+    python benchmarks/probe.py --dim 1024 --probes 5 --batch-size 4 --clips 4 --json
 
 The loop is V-JEPA 2's: each probe a module of its own with its own `torch.optim.AdamW`, autocast,
 `F.scaled_dot_product_attention`, forward and backward one after the other on the same tokens.
@@ -33,7 +33,7 @@ from salt_plugin.evaluation.grid import GridSettings, halving_plan
 GRID = GridSettings()
 # Side of the square product whose rate is the matrix peak.
 PEAK = 2048
-POINTS = [(rate, decay) for rate in GRID.learning_rates for decay in GRID.weight_decays]
+GRID_POINTS = [(rate, decay) for rate in GRID.learning_rates for decay in GRID.weight_decays]
 
 
 def main() -> None:
@@ -47,10 +47,10 @@ def main() -> None:
         )
         for size in _sizes(arguments.clips, arguments.batch_size)
     ]
-    banked, looped = (_probes(arguments).to_device(device) for _ in range(2))
+    banked, looped = (_probes(arguments).prepared(device) for _ in range(2))
     difference = _difference(banked, looped, batches[0], dtype, arguments.recompute)
     tokens, labels = batches[0]
-    wide = tokens.repeat(len(POINTS), 1, 1), labels.repeat(len(POINTS))
+    wide = tokens.repeat(arguments.probes, 1, 1), labels.repeat(arguments.probes)
     one = _Probes(banked.probes[:1])
     product = functools.partial(torch.matmul, *torch.randn(2, PEAK, PEAK).to(device, dtype))
     least: dict[str, float] = {}
@@ -66,7 +66,7 @@ def main() -> None:
             name = name.split()[0]
             least[name] = min(least.get(name, took), took)
     peak = 2 * PEAK**3 / least.pop("product")
-    needed = len(POINTS) * len(labels) * _flops(banked.probes[0], arguments.tokens)
+    needed = arguments.probes * len(labels) * _flops(banked.probes[0], arguments.tokens)
     result = {
         "machine": platform.processor() or platform.machine(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
@@ -86,17 +86,19 @@ def main() -> None:
 
 
 class _Probes:
-    """Probes, and an optimiser as `train_grid` has it."""
+    """Probes, and optimisers for them as `train_grid` and the loop have them."""
 
     def __init__(self, probes: list[AttentiveProbe]) -> None:
         self.probes = probes
+        self.together: torch.optim.AdamW | None = None
+        self.alone: list[torch.optim.AdamW] = []
 
-    def to_device(self, device: torch.device) -> _Probes:
+    def prepared(self, device: torch.device) -> _Probes:
         for probe in self.probes:
             probe.to(device)
         groups = [
             {"params": list(probe.parameters()), "lr": rate, "weight_decay": decay}
-            for probe, (rate, decay) in zip(self.probes, POINTS, strict=True)
+            for probe, (rate, decay) in zip(self.probes, GRID_POINTS, strict=False)
         ]
         self.together = torch.optim.AdamW(groups, fused=True)
         self.alone = [torch.optim.AdamW([group]) for group in groups]
@@ -105,12 +107,14 @@ class _Probes:
 
 def _probes(arguments: argparse.Namespace) -> _Probes:
     torch.manual_seed(1)
-    return _Probes([AttentiveProbe(arguments.dim, arguments.classes) for _ in POINTS])
+    return _Probes(
+        [AttentiveProbe(arguments.dim, arguments.classes) for _ in range(arguments.probes)]
+    )
 
 
 def _bank(banked: _Probes, batch: tuple[Tensor, ...], dtype: torch.dtype) -> None:
     ProbeBank(banked.probes, dtype).backward(*batch)
-    if len(banked.probes) == len(POINTS):
+    if banked.together is not None:
         banked.together.step()
     for probe in banked.probes:
         probe.zero_grad()
@@ -190,11 +194,11 @@ def _seconds(device: torch.device, work: Callable[[], object]) -> float:
 
 def _halving_cost() -> dict[str, float]:
     """Returns the probe-epochs of the grid, in full and halved."""
-    cost, alive, last = 0, len(POINTS), 0
-    for epoch, kept in sorted(halving_plan(len(POINTS), GRID.epochs).items()):
+    cost, alive, last = 0, len(GRID_POINTS), 0
+    for epoch, kept in sorted(halving_plan(len(GRID_POINTS), GRID.epochs).items()):
         cost, alive, last = cost + alive * (epoch - last), kept, epoch
     cost += alive * (GRID.epochs - last)
-    return {"probe_epochs": len(POINTS) * GRID.epochs, "probe_epochs_halving": cost}
+    return {"probe_epochs": len(GRID_POINTS) * GRID.epochs, "probe_epochs_halving": cost}
 
 
 def _sizes(clips: int, batch_size: int) -> list[int]:
@@ -208,6 +212,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=392)
     parser.add_argument("--clips", type=int, default=64, help="in all; a whole number of batches")
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--probes", type=int, default=len(GRID_POINTS), help="of the grid's points")
     parser.add_argument("--classes", type=int, default=50)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--device", default="cpu")

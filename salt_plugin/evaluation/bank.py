@@ -61,19 +61,24 @@ class ProbeBank:
         probes_each, clips_each = self._part(tokens_bnd)
         for probes in _split(self.probes, probes_each):
             folded = fold(probes)
-            used = folded.map(lambda w: w.detach().to(self.dtype).requires_grad_())
-            leaves = used.tensors()
-            # float32 sums of the parts' gradients, however many parts there are.
-            totals = [torch.zeros_like(tensor) for tensor in folded.tensors()]
+            used = folded.detached(self.dtype)
+            leaves = [leaf.requires_grad_() for leaf in used.tensors()]
+            totals: list[Tensor] = []
             loss_p = torch.zeros(len(probes), device=tokens_bnd.device)
             for tokens, labels in zip(
                 tokens_bnd.split(clips_each), labels_b.split(clips_each), strict=True
             ):
                 part_p = _cross_entropy(self._logits(used, tokens), labels) / len(labels_b)
-                for total, grad in zip(
-                    totals, torch.autograd.grad(part_p.sum(), leaves), strict=True
-                ):
-                    total += grad
+                grads = torch.autograd.grad(part_p.sum(), leaves)
+                if totals:
+                    for total, grad in zip(totals, grads, strict=True):
+                        total += grad
+                else:
+                    # Copies, as one tensor may be the gradient of two; as exact as the parameters.
+                    totals = [
+                        grad.to(tensor.dtype, copy=True)
+                        for grad, tensor in zip(grads, folded.tensors(), strict=True)
+                    ]
                 loss_p += part_p.detach()
             torch.autograd.backward(folded.tensors(), totals)
             losses.append(loss_p)
@@ -85,7 +90,7 @@ class ProbeBank:
         probes_each, clips_each = self._part(tokens_bnd)
         found = []
         for probes in _split(self.probes, probes_each):
-            folded = fold(probes).map(lambda w: w.to(self.dtype))
+            folded = fold(probes).detached(self.dtype)
             parts = [self._logits(folded, tokens) for tokens in tokens_bnd.split(clips_each)]
             found.append(torch.cat(parts, 1))
         return torch.cat(found)
@@ -109,13 +114,13 @@ class ProbeBank:
             x_pbnd = _self_block(block, x_pbnd, num_heads)
         cross = folded.cross
         z_pbnd = _standardised(x_pbnd).to(self.dtype)
-        scores_pbnh = z_pbnd @ cross.keys.unsqueeze(1)
+        scores_pbnh = z_pbnd @ cross.keys.transpose(1, 2).unsqueeze(1)
         weights_pbhn = scores_pbnh.transpose(-2, -1).softmax(-1)
         mixed_pbhd = weights_pbhn @ z_pbnd
-        values = cross.values.weight.unflatten(-1, (num_heads, -1))
-        value_pbd = torch.einsum("pbhx,pxhd->pbhd", mixed_pbhd, values).flatten(2)
-        query_pbd = cross.query_p1d + value_pbd + cross.values.bias
-        query_pbd = query_pbd + cross.fc2(F.gelu(cross.fc1(_standardised(query_pbd))))
+        values = cross.values.weight.unflatten(1, (num_heads, -1))
+        value_pbd = torch.einsum("pbhx,phdx->pbhd", mixed_pbhd, values).flatten(2)
+        query_pbd = cross.query_pd.unsqueeze(1) + value_pbd + cross.values.bias.unsqueeze(1)
+        query_pbd = query_pbd + cross.fc2(F.gelu(cross.fc1(cross.norm2(query_pbd))))
         return folded.linear(query_pbd).to(tokens.dtype)
 
 
@@ -123,7 +128,8 @@ def _self_block(block: SelfWeights, x_pbnd: Tensor, num_heads: int) -> Tensor:
     """Maps tokens [P, B, N, D], or [1, B, N, D] that all probes share, to [P, B, N, D]."""
     shared, B, N, D = x_pbnd.shape
     P = len(block.qkv.weight)
-    z_ptd = _standardised(x_pbnd).flatten(1, 2)
+    x_ptd = x_pbnd.flatten(1, 2)
+    z_ptd = _standardised(x_ptd) if block.norm1 is None else block.norm1(x_ptd)
     if shared < P:
         # [T, P, 3D], with its clips and probes put in order by the copy that attention makes.
         qkv = block.qkv.of_shared(z_ptd[0]).unflatten(0, (B, N)).permute(2, 0, 1, 3)
@@ -131,8 +137,8 @@ def _self_block(block: SelfWeights, x_pbnd: Tensor, num_heads: int) -> Tensor:
         qkv = block.qkv(z_ptd).unflatten(1, (B, N))
     q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(3, 0, 1, 4, 2, 5).flatten(1, 2)
     mixed_ptd = attention(q, k, v).transpose(1, 2).reshape(P, B * N, D)
-    x_ptd = x_pbnd.flatten(1, 2) + block.proj(mixed_ptd)
-    x_ptd = x_ptd + block.fc2(F.gelu(block.fc1(_standardised(x_ptd))))
+    x_ptd = x_ptd + block.proj(mixed_ptd)
+    x_ptd = x_ptd + block.fc2(F.gelu(block.fc1(block.norm2(x_ptd))))
     return x_ptd.unflatten(1, (B, N))
 
 
