@@ -9,6 +9,7 @@ from salt_plugin.checkpoints.load import (
     find_predictor,
     load_encoder,
     load_predictor,
+    read_input,
 )
 from salt_plugin.checkpoints.predictor_file import (
     PREDICTOR_FILE,
@@ -28,6 +29,7 @@ __all__ = [
     "load_encoder",
     "load_predictor",
     "read_card",
+    "read_input",
     "read_predictor_card",
     "save_encoder",
     "save_predictor",

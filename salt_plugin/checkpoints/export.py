@@ -12,7 +12,12 @@ from typing import Any
 from salt_plugin.checkpoints import huggingface, vjepa2
 from salt_plugin.checkpoints.card_file import write_text, write_weights
 from salt_plugin.checkpoints.encoder_file import read_card
-from salt_plugin.checkpoints.hf_config import CONFIG_FILE, DEFAULTS, make_config, read_config
+from salt_plugin.checkpoints.hf_config import (
+    CONFIG_FILE,
+    DEFAULTS,
+    PROCESSOR_FILE,
+    make_config,
+)
 from salt_plugin.checkpoints.hf_names import to_hf
 from salt_plugin.checkpoints.load import (
     STUDENT_FIRST,
@@ -21,14 +26,13 @@ from salt_plugin.checkpoints.load import (
     is_vjepa2,
     load_encoder,
     load_predictor,
+    read_input,
 )
 from salt_plugin.checkpoints.predictor_file import PREDICTOR_FILE, read_predictor_card
 from salt_plugin.errors import CheckpointError
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.shapes import PredictorShape
-
-PROCESSOR_FILE = "video_preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def export_hf(
         )
     encoder = load_encoder(file)
     predictor, reason = _predictor(file, encoder)
-    clip = _clip(file)
+    clip = read_input(file)
     size = clip.get("size", DEFAULTS["crop_size"])
     shape = PredictorShape() if predictor is None else predictor.shape
     config = make_config(
@@ -128,17 +132,6 @@ def _predictor(file: Path, encoder: VideoEncoder) -> tuple[Predictor | None, str
             f"the encoder's own, {width}"
         )
     return predictor, None
-
-
-def _clip(file: Path) -> dict[str, Any]:
-    """Returns frames, size, mean and std of clips, as far as they are known."""
-    if is_vjepa2(file):
-        return {}
-    if is_huggingface(file):
-        config = read_config(file)
-        return {"frames": config["frames_per_clip"], "size": config["crop_size"]}
-    clip: dict[str, Any] = read_card(file).get("input", {})
-    return clip
 
 
 def _processor(size: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:

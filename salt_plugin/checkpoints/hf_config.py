@@ -12,6 +12,7 @@ from salt_plugin.models.block import NORM_EPS
 from salt_plugin.shapes import EncoderShape, PredictorShape
 
 CONFIG_FILE = "config.json"
+PROCESSOR_FILE = "video_preprocessor_config.json"
 
 # What `VJEPA2Config` takes where a file says nothing.
 DEFAULTS: dict[str, Any] = {

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from salt_plugin.checkpoints import encoder_file, huggingface, predictor_file, vjepa2
-from salt_plugin.checkpoints.encoder_file import ENCODER_FILE
-from salt_plugin.checkpoints.hf_config import CONFIG_FILE
+from salt_plugin.checkpoints.encoder_file import ENCODER_FILE, read_card
+from salt_plugin.checkpoints.hf_config import CONFIG_FILE, PROCESSOR_FILE, read_config
 from salt_plugin.checkpoints.predictor_file import PREDICTOR_FILE
 from salt_plugin.errors import CheckpointError
 from salt_plugin.models.encoder import VideoEncoder
@@ -105,6 +107,40 @@ def load_predictor(
     else:
         predictor = predictor_file.read_predictor(file)
     return predictor.to(device).eval()
+
+
+def read_input(file: Path) -> dict[str, Any]:
+    """Returns what is known of the clips that an encoder file was trained on.
+
+    Args:
+        file: As `find_encoder` gives it.
+
+    Returns:
+        `frames`, `size`, `mean` and `std`, as far as the file or those beside it tell them.
+
+    Raises:
+        CheckpointError: The file beside it is damaged.
+    """
+    if is_vjepa2(file):
+        return {}
+    if is_huggingface(file):
+        config = read_config(file)
+        clip = {"frames": config["frames_per_clip"], "size": config["crop_size"]}
+        return clip | _processor(file.with_name(PROCESSOR_FILE))
+    return dict(read_card(file).get("input", {}))
+
+
+def _processor(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        processor = json.loads(file.read_text())
+        return {"mean": list(processor["image_mean"]), "std": list(processor["image_std"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{file} tells no image_mean and image_std ({type(error).__name__}: {error}); copy it "
+            "again, or remove it to normalise as for ImageNet"
+        ) from None
 
 
 def is_vjepa2(file: Path) -> bool:

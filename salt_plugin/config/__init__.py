@@ -2,6 +2,17 @@
 
 from salt_plugin.config.load import compose, load_config
 from salt_plugin.config.nodes import build
+from salt_plugin.config.probe import ProbeConfig, probe_config, require_lists
 from salt_plugin.config.schema import PixelTeacherConfig, RunConfig, SALTConfig
 
-__all__ = ["PixelTeacherConfig", "RunConfig", "SALTConfig", "build", "compose", "load_config"]
+__all__ = [
+    "PixelTeacherConfig",
+    "ProbeConfig",
+    "RunConfig",
+    "SALTConfig",
+    "build",
+    "compose",
+    "load_config",
+    "probe_config",
+    "require_lists",
+]

@@ -122,10 +122,7 @@ def check_values(config: RunConfig) -> None:
     Raises:
         ConfigError: The first value that cannot work.
     """
-    for expected, holds, keys in RULES:
-        for key in keys:
-            found = reduce(getattr, key.split("."), config)
-            _require(holds(found), key, found, expected)
+    check_rules(config, RULES)
     trainer, method = config.trainer, config.method
     _require(
         trainer.max_steps != -1 or trainer.max_epochs != -1,
@@ -139,6 +136,18 @@ def check_values(config: RunConfig) -> None:
         steps = method.teacher.max_steps
         trains = method.teacher.path is None
         _require(steps >= 1 or not trains, "method.teacher.max_steps", steps, "at least 1")
+
+
+def check_rules(config: Any, rules: tuple[Rule, ...], prefix: str = "") -> None:
+    """Checks each rule on each of its keys, dotted attributes of the configuration.
+
+    Raises:
+        ConfigError: The first value that cannot work.
+    """
+    for expected, holds, keys in rules:
+        for key in keys:
+            found = reduce(getattr, key.split("."), config)
+            _require(holds(found), f"{prefix}{key}", found, expected)
 
 
 def _require(good: bool, key: str, found: Any, expected: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import lru_cache
 from importlib import resources
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose
@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from salt_plugin.config.checks import check_values
 from salt_plugin.config.schema import METHOD_CONFIGS, RunConfig
 from salt_plugin.config.suggest import suggestion
+from salt_plugin.config.typed import first_line, typed
 from salt_plugin.errors import ConfigError
 
 
@@ -42,7 +43,7 @@ def load_config(cfg: DictConfig) -> RunConfig:
     try:
         raw: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'config'}: {_first_line(error)}") from None
+        raise ConfigError(f"{error.full_key or 'config'}: {first_line(error)}") from None
     name = (raw.get("method") or {}).get("name")
     if not isinstance(name, str) or name not in METHOD_CONFIGS:
         raise ConfigError(
@@ -52,44 +53,10 @@ def load_config(cfg: DictConfig) -> RunConfig:
     for key in raw.keys() - ours - _host_defaults().keys():
         raise ConfigError(f"{key}: unknown key; {suggestion(key, ours | _host_defaults().keys())}")
     _warn_of_unused(raw, ours)
-    config: RunConfig = _typed(RunConfig, {key: raw[key] for key in ours if key in raw}, "")
-    config.method = _typed(METHOD_CONFIGS[name], raw["method"], "method.")
+    config: RunConfig = typed(RunConfig, {key: raw[key] for key in ours if key in raw}, "")
+    config.method = typed(METHOD_CONFIGS[name], raw["method"], "method.")
     check_values(config)
     return config
-
-
-def _typed(schema: type, values: dict[str, Any], prefix: str) -> Any:
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
-    except OmegaConfBaseException as error:
-        full_key = error.full_key or ""
-        known = _known_keys(schema, full_key)
-        leaf = full_key.rpartition(".")[2].partition("[")[0]
-        if leaf not in known:
-            found = f"unknown key; {suggestion(leaf, known)}"
-        else:
-            found = _first_line(error)
-        raise ConfigError(f"{prefix}{full_key}: {found}") from None
-    missing = sorted(OmegaConf.missing_keys(merged))
-    if missing:
-        raise ConfigError(
-            f"{prefix}{missing[0]}: missing; select one of our methods, e.g. method=salt"
-        )
-    return OmegaConf.to_object(merged)
-
-
-def _first_line(error: OmegaConfBaseException) -> str:
-    return (error.msg or str(error)).splitlines()[0]
-
-
-def _known_keys(schema: type, full_key: str) -> list[str]:
-    """Names of the fields beside the one that a dotted key ends in."""
-    for part in full_key.split(".")[:-1]:
-        inner = get_type_hints(schema).get(part)
-        if not is_dataclass(inner):
-            break
-        schema = inner  # type: ignore[assignment]
-    return [field.name for field in fields(schema)]
 
 
 def _warn_of_unused(raw: dict[str, Any], ours: set[str]) -> None:

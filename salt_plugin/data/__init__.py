@@ -3,6 +3,7 @@
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.dataset import ClipItem, EvalDataset, VideoDataset
 from salt_plugin.data.demo import DemoSpec, make_demo
+from salt_plugin.data.images import open_reader
 from salt_plugin.data.reader import DecordReader, VideoReadError
 from salt_plugin.data.sampler import SampleKey, StepBatchSampler
 from salt_plugin.data.sources import VideoList, read_inputs, require_readable
@@ -19,6 +20,7 @@ __all__ = [
     "VideoList",
     "VideoReadError",
     "make_demo",
+    "open_reader",
     "read_inputs",
     "require_readable",
 ]

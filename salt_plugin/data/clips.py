@@ -55,10 +55,35 @@ class ClipSampler:
         Raises:
             DataError: If the clip is sampled by fps and the video states no frame rate.
         """
-        offsets = np.floor(np.arange(self.frames) * self._step_in(video_fps) + 0.5).astype(np.int64)
-        last_start = max(num_frames - 1 - int(offsets[-1]), 0)
+        offsets, last_start = self._span(num_frames, video_fps)
         start = last_start // 2 if rng is None else int(rng.integers(last_start + 1))
         return np.minimum(start + offsets, num_frames - 1)
+
+    def segments(self, num_frames: int, video_fps: float, count: int) -> np.ndarray:
+        """Returns clips that are spread evenly over a video.
+
+        The starts from which a clip fits are cut into `count` equal parts, and a clip starts in the
+        middle of each; one segment is the centred clip. Clips overlap where the video is short.
+
+        Args:
+            num_frames: Frames of the video.
+            video_fps: Frame rate of the video, in frames per second; only used with fps.
+            count: Number of clips.
+
+        Returns:
+            Frame numbers, int64 [count, frames].
+
+        Raises:
+            DataError: As `indices`.
+        """
+        offsets, last_start = self._span(num_frames, video_fps)
+        starts = last_start * (2 * np.arange(count) + 1) // (2 * count)
+        return np.minimum(starts[:, None] + offsets, num_frames - 1)
+
+    def _span(self, num_frames: int, video_fps: float) -> tuple[np.ndarray, int]:
+        """Returns a clip's frames from its start, and the last start from which it fits."""
+        offsets = np.floor(np.arange(self.frames) * self._step_in(video_fps) + 0.5).astype(np.int64)
+        return offsets, max(num_frames - 1 - int(offsets[-1]), 0)
 
     def _step_in(self, video_fps: float) -> float:
         if self.step is not None:

@@ -12,6 +12,7 @@ import numpy as np
 from salt_plugin.data.reader import DecordReader, VideoReadError
 from salt_plugin.errors import DataError
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
 _SHOWN = 5
 _LINE = "`path label` (a space, then a whole number of -1 or more)"
@@ -34,7 +35,11 @@ class VideoList:
     source: list[int]
 
 
-def read_inputs(inputs: str | os.PathLike[str] | Sequence[str]) -> VideoList:
+def read_inputs(
+    inputs: str | os.PathLike[str] | Sequence[str],
+    key: str = "input_dir",
+    suffixes: tuple[str, ...] = VIDEO_SUFFIXES,
+) -> VideoList:
     """Lists the videos of an input, or of several.
 
     A folder is searched recursively, in sorted order, links followed, hidden names left out. If
@@ -49,6 +54,8 @@ def read_inputs(inputs: str | os.PathLike[str] | Sequence[str]) -> VideoList:
 
     Args:
         inputs: A folder, a CSV, or a list of these.
+        key: Where the input is given, for messages.
+        suffixes: Which files of a folder are listed.
 
     Returns:
         The videos; whether they can be read is not checked here.
@@ -58,11 +65,11 @@ def read_inputs(inputs: str | os.PathLike[str] | Sequence[str]) -> VideoList:
     """
     several = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     if not several:
-        raise DataError("input_dir is an empty list: expected at least one folder or CSV file.")
+        raise DataError(f"{key} is an empty list: expected at least one folder or CSV file.")
     rows: list[tuple[str, int | str | None]] = []
     source: list[int] = []
     for number, one in enumerate(several):
-        found = _read_input(Path(one))
+        found = _read_input(Path(one), key, suffixes)
         rows += found
         source += [number] * len(found)
     names = sorted({label for _, label in rows if isinstance(label, str)})
@@ -97,23 +104,25 @@ def require_readable(videos: VideoList) -> None:
     )
 
 
-def _read_input(path: Path) -> list[tuple[str, int | str | None]]:
+def _read_input(
+    path: Path, key: str, suffixes: tuple[str, ...]
+) -> list[tuple[str, int | str | None]]:
     if path.is_dir():
-        return list(_read_folder(path))
+        return list(_read_folder(path, key, suffixes))
     if not path.exists():
         raise DataError(
-            f"input_dir={path} does not exist: expected a folder of videos or a CSV file; "
+            f"{key}={path} does not exist: expected a folder of videos or a CSV file; "
             "check the path."
         )
     if path.suffix.lower() != ".csv":
         raise DataError(
-            f"input_dir={path} is neither a folder nor a .csv file: put videos in a folder, or "
+            f"{key}={path} is neither a folder nor a .csv file: put videos in a folder, or "
             f"list them in a CSV, one line {_LINE} each."
         )
     return list(_read_csv(path))
 
 
-def _read_folder(folder: Path) -> list[tuple[str, str | None]]:
+def _read_folder(folder: Path, key: str, suffixes: tuple[str, ...]) -> list[tuple[str, str | None]]:
     rows: list[tuple[str, str | None]] = []
     root = os.path.abspath(folder)
     seen: set[str] = set()
@@ -129,12 +138,13 @@ def _read_folder(folder: Path) -> list[tuple[str, str | None]]:
         rows += [
             (os.path.join(place, name), label)
             for name in sorted(files)
-            if name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(suffixes) and not name.startswith(".")
         ]
     if not rows:
+        what = "images" if suffixes == IMAGE_SUFFIXES else "videos"
         raise DataError(
-            f"input_dir={folder} holds no videos: expected files ending in "
-            f"{', '.join(VIDEO_SUFFIXES)}, in it or in its sub-folders."
+            f"{key}={folder} holds no {what}: expected files ending in "
+            f"{', '.join(suffixes)}, in it or in its sub-folders."
         )
     return rows
 

@@ -112,17 +112,31 @@ class SALTEvalTransform:
     ) -> None:
         self.size = _pair(size)
         self.mean, self.std = list(mean), list(std)
-        self.transform = v2.Compose(
-            [v2.CenterCrop(list(self.size)), *_to_float(self.mean, self.std)]
-        )
+        self.transform = v2.Compose(_to_float(self.mean, self.std))
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Applies the transforms to a clip (uint8 [T, C, H, W] -> float32 [C, T, H, W])."""
+        return self.crops(frames, 1)[0]
+
+    def crops(self, frames: Tensor, count: int) -> Tensor:
+        """Returns several crops of a clip, spread evenly along its longer side.
+
+        Args:
+            frames: uint8 [T, C, H, W].
+            count: Number of crops: 1 is the centre, 3 are both ends and the centre.
+
+        Returns:
+            float32 [count, C, T, height, width]; all alike where the frame has the crop's shape.
+        """
         height, width = frames.shape[-2:]
         factor = max(self.size[0] / height, self.size[1] / width)
         covering = [round(height * factor), round(width * factor)]
         resized = v2.functional.resize(frames, covering, antialias=True)
-        return _channels_first(self.transform(resized))
+        slack = [covering[0] - self.size[0], covering[1] - self.size[1]]
+        shares = [0.5] if count == 1 else [i / (count - 1) for i in range(count)]
+        places = [[round(share * side) for side in slack] for share in shares]
+        cropped = [v2.functional.crop(resized, *place, *self.size) for place in places]
+        return torch.stack([_channels_first(self.transform(crop)) for crop in cropped])
 
     def denormalize(self, clip: Tensor) -> Tensor:
         """Undoes the normalization ([..., C, T, H, W], any float -> values in [0, 1])."""

@@ -1,0 +1,156 @@
+"""The configuration of a frozen evaluation: a named set or a file of yours, and changes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from salt_plugin.config.checks import Rule, check_rules
+from salt_plugin.config.suggest import suggestion
+from salt_plugin.config.typed import typed
+from salt_plugin.errors import ConfigError
+
+PROTOCOLS = ("attentive", "linear", "knn")
+CONTROLS = ("shuffled", "frozen", "permuted", "metadata")
+GRIDS = ("full", "fast", "halving")
+PROBE_PRECISIONS = ("auto", "bf16", "32")
+
+
+@dataclass
+class ProbeConfig:
+    """A frozen evaluation; `conf/probe/` holds the defaults and says what each key means."""
+
+    annotations: str
+    train: str | None
+    val: str | None
+    test: str | None
+    groups: str | None
+    classes: int | None
+    images: bool
+    frames: int
+    size: int
+    step: int
+    fps: float | None
+    segments: int
+    crops: int
+    protocols: list[str]
+    controls: list[str]
+    grid: str
+    epochs: int
+    batch_size: int
+    feature_batch_size: int
+    precision: str
+    seed: int
+    workers: int
+    cache: str | None
+
+
+RULES: tuple[Rule, ...] = (
+    (
+        "at least 1",
+        lambda value: value >= 1,
+        (
+            "frames",
+            "size",
+            "step",
+            "segments",
+            "crops",
+            "epochs",
+            "batch_size",
+            "feature_batch_size",
+        ),
+    ),
+    ("at least 2, or null", lambda value: value is None or value >= 2, ("classes",)),
+    ("more than 0, or null", lambda value: value is None or value > 0, ("fps",)),
+    ("0 to 2^32 - 1", lambda value: 0 <= value < 2**32, ("seed",)),
+    ("-1 or more", lambda value: value >= -1, ("workers",)),
+    (f"one of {', '.join(GRIDS)}", lambda value: value in GRIDS, ("grid",)),
+    (
+        f"one of {', '.join(PROBE_PRECISIONS)}",
+        lambda value: value in PROBE_PRECISIONS,
+        ("precision",),
+    ),
+    (
+        f"some of {', '.join(PROTOCOLS)}",
+        lambda value: len(value) > 0 and set(value) <= set(PROTOCOLS),
+        ("protocols",),
+    ),
+    (
+        f"some of {', '.join(CONTROLS)}, or none",
+        lambda value: set(value) <= set(CONTROLS),
+        ("controls",),
+    ),
+)
+
+
+def probe_sets() -> list[str]:
+    """Returns the names of the sets in `conf/probe/`."""
+    with initialize_config_module("lightly.cli.config", version_base=None):
+        return sorted(GlobalHydra.instance().config_loader().get_group_options("probe"))
+
+
+def probe_config(data: str = "folder", **changes: Any) -> ProbeConfig:
+    """Returns the configuration of an evaluation.
+
+    Args:
+        data: A set of `conf/probe/`, or a YAML file of keys that differ from `folder`'s; its
+            relative paths count from the file.
+        **changes: Further keys, e.g. ``train="train.csv"``.
+
+    Raises:
+        ConfigError: There is no such set, or a key or value cannot work.
+    """
+    file = Path(data) if data.endswith((".yaml", ".yml")) else None
+    name = data if file is None else "folder"
+    names = probe_sets()
+    if name not in names:
+        raise ConfigError(
+            f"{name!r} is no data set to probe on; {suggestion(name, names)}, or a .yaml file"
+        )
+    with initialize_config_module("lightly.cli.config", version_base=None):
+        node = OmegaConf.to_container(hydra_compose(f"probe/{name}").probe)
+    assert isinstance(node, dict)
+    found: dict[str, Any] = {str(key): value for key, value in node.items()}
+    if file is not None:
+        found |= _read_file(file)
+    config: ProbeConfig = typed(ProbeConfig, found | changes, "probe.")
+    check_rules(config, RULES, "probe.")
+    return config
+
+
+def require_lists(config: ProbeConfig) -> None:
+    """Checks that there is something to learn from and something to score on.
+
+    Raises:
+        ConfigError: A list is missing.
+    """
+    for key in ("train", "test"):
+        if not getattr(config, key):
+            raise ConfigError(
+                f"probe.{key}: missing; give a folder or a CSV (`path label`), e.g. --{key} "
+                f"{key}.csv, or choose a set that has one, e.g. demo"
+            )
+
+
+def _read_file(file: Path) -> Mapping[str, Any]:
+    try:
+        node = OmegaConf.to_container(OmegaConf.load(file))
+    except (OSError, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    if not isinstance(node, dict):
+        raise ConfigError(f"{file}: expected keys and values, e.g. `train: train.csv`")
+    values = {str(key): value for key, value in node.items()}
+    for key in ("train", "val", "test", "groups"):
+        path = values.get(key)
+        if isinstance(path, str) and not path.startswith("demo:"):
+            values[key] = str(file.parent / Path(path).expanduser())
+    return values

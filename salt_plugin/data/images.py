@@ -1,0 +1,48 @@
+"""An image as a video of one frame, which clips repeat."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from salt_plugin.data.reader import DecordReader, Reader, VideoReadError
+from salt_plugin.data.sources import IMAGE_SUFFIXES
+
+
+class ImageReader:
+    """An image file, read as a `Reader` of one frame a second.
+
+    Args:
+        path: The file.
+
+    Raises:
+        VideoReadError: If it cannot be decoded.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.fps = 1.0
+        try:
+            with Image.open(path) as image:
+                pixels = np.array(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise VideoReadError(path, str(error)) from error
+        self._frame = torch.from_numpy(pixels).permute(2, 0, 1)
+
+    def __len__(self) -> int:
+        """One."""
+        return 1
+
+    def frames(self, indices: np.ndarray) -> Tensor:
+        """Repeats the image (int [T] -> uint8 [T, C, H, W])."""
+        return self._frame.expand(len(indices), -1, -1, -1)
+
+
+def open_reader(path: str) -> Reader:
+    """Opens a video, or an image by its suffix.
+
+    Raises:
+        VideoReadError: It cannot be read.
+    """
+    return ImageReader(path) if path.lower().endswith(IMAGE_SUFFIXES) else DecordReader(path)
