@@ -14,9 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from salt_plugin.data import ClipSampler, EvalDataset, read_inputs
-from salt_plugin.evaluation.features import mean_features, shuffle_frames
+from salt_plugin.data import ClipSampler, read_inputs
+from salt_plugin.evaluation.controls import ShuffledFrames, as_they_are
+from salt_plugin.evaluation.encoders import FrozenEncoder
+from salt_plugin.evaluation.features import Extraction, mean_features
 from salt_plugin.evaluation.probes import knn_accuracy, linear_accuracy
+from salt_plugin.evaluation.views import ViewDataset, Views
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.transforms import SALTEvalTransform
 
@@ -26,7 +29,7 @@ SHUFFLED = "student, shuffled"
 
 
 class _Split(NamedTuple):
-    clips: Tensor
+    features: dict[str, Tensor]
     labels: dict[str, Tensor]
 
 
@@ -46,34 +49,44 @@ def probe_demo(
         A row for each encoder: its name, and the accuracy for each task and probe, e.g.
         `direction_linear`.
     """
-    train = _read(folder, "train", sampler, size, LABELLED_CLIPS)
-    test = _read(folder, "test", sampler, size, None)
-    rows = [_row(name, encoder, train, test) for name, encoder in encoders.items()]
-    if "student" in encoders:
-        shuffled = [
-            split._replace(clips=shuffle_frames(split.clips, seed + i))
-            for i, split in enumerate((train, test))
-        ]
-        rows.append(_row(SHUFFLED, encoders["student"], *shuffled))
-    return rows
+    frozen = {name: FrozenEncoder.of(name, encoder) for name, encoder in encoders.items()}
+    train = _read(frozen, folder, "train", sampler, size, LABELLED_CLIPS, seed)
+    test = _read(frozen, folder, "test", sampler, size, None, seed + 1)
+    return [_row(name, train, test) for name in train.features]
 
 
-def _read(folder: Path, split: str, sampler: ClipSampler, size: int, most: int | None) -> _Split:
+def _read(
+    encoders: Mapping[str, FrozenEncoder],
+    folder: Path,
+    split: str,
+    sampler: ClipSampler,
+    size: int,
+    most: int | None,
+    seed: int,
+) -> _Split:
     labels = {
         task: torch.tensor(read_inputs(folder / f"{split}_{task}.csv").labels[:most])
         for task in TASKS
     }
-    videos = read_inputs(folder / f"{split}_direction.csv")
-    dataset = EvalDataset(videos, sampler, SALTEvalTransform(size))
-    clips = torch.stack([dataset[i][0] for i in range(len(labels["direction"]))])
-    return _Split(clips, labels)
+    paths = read_inputs(folder / f"{split}_direction.csv").paths[:most]
+    probed = {name: (encoder, as_they_are) for name, encoder in encoders.items()}
+    if "student" in encoders:
+        shuffle = ShuffledFrames(len(paths), sampler.frames, seed)
+        probed[SHUFFLED] = encoders["student"], shuffle
+    dataset = ViewDataset(paths, sampler, SALTEvalTransform(size), Views())
+    features = mean_features(probed, dataset, Extraction())
+    return _Split({name: means_nvd[:, 0] for name, means_nvd in features.items()}, labels)
 
 
-def _row(name: str, encoder: VideoEncoder, train: _Split, test: _Split) -> dict[str, str | float]:
-    train_nd, test_nd = (mean_features(encoder, split.clips) for split in (train, test))
+def _row(name: str, train: _Split, test: _Split) -> dict[str, str | float]:
     row: dict[str, str | float] = {"encoder": name}
     for task in TASKS:
-        labelled = (train_nd, train.labels[task], test_nd, test.labels[task])
+        labelled = (
+            train.features[name],
+            train.labels[task],
+            test.features[name],
+            test.labels[task],
+        )
         row[f"{task}_knn"] = knn_accuracy(*labelled)
         row[f"{task}_linear"] = linear_accuracy(*labelled)
     return row

@@ -1,23 +1,130 @@
-"""Features of clips, from an encoder that stays as it is."""
+"""Features of clips, from encoders that stay as they are; clips stream and are never held at once."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
-from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.data import VideoReadError
+from salt_plugin.evaluation.controls import ClipControl
+from salt_plugin.evaluation.encoders import FrozenEncoder
+from salt_plugin.evaluation.views import ViewDataset
+
+Progress = Callable[[str, int, int], None]
+"""Called with a title, what is done, and what there is to do."""
 
 
-@torch.no_grad()
-def mean_features(encoder: VideoEncoder, clips_ncthw: Tensor, batch_size: int = 64) -> Tensor:
-    """Returns the mean over all tokens: float32 [N, D] of clips [N, C, T, H, W]."""
-    encoder.eval()
-    return torch.cat([encoder(batch).mean(1) for batch in clips_ncthw.split(batch_size)])
+def quiet(title: str, done: int, total: int) -> None:
+    """Shows no progress."""
 
 
-def shuffle_frames(clips_ncthw: Tensor, seed: int) -> Tensor:
-    """Puts the frames of each clip [N, C, T, H, W] into a random order of its own."""
-    N, C, T, H, W = clips_ncthw.shape
-    generator = torch.Generator().manual_seed(seed)
-    order_nt = torch.rand(N, T, generator=generator).argsort(1)
-    return clips_ncthw.gather(2, order_nt[:, None, :, None, None].expand(N, C, T, H, W))
+class Extraction(NamedTuple):
+    """How features are computed; none of it but the precision changes them.
+
+    Attributes:
+        device: Where the encoder runs.
+        precision: `bf16` (autocast) or `32`.
+        batch_size: Clips that the encoder sees at once.
+        workers: Processes that decode videos; -1: one for each core, 0: none.
+    """
+
+    device: str = "cpu"
+    precision: str = "32"
+    batch_size: int = 64
+    workers: int = 0
+
+
+def clip_batches(
+    dataset: ViewDataset, how: Extraction, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Decodes videos in their order.
+
+    Args:
+        dataset: The videos.
+        how: Batch size and workers.
+        start: The first one.
+
+    Yields:
+        Rows, int64 [b], and their views, float32 [b, V, C, T, H, W].
+
+    Raises:
+        VideoReadError: A video cannot be read.
+    """
+    videos = max(1, how.batch_size // dataset.views.count)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    workers = cores if how.workers == -1 else how.workers
+    loader = DataLoader(
+        Subset(dataset, range(start, len(dataset))),
+        batch_size=videos,
+        num_workers=workers,
+        collate_fn=_stack,
+        worker_init_fn=_one_thread if workers else None,
+    )
+    row = start
+    for batch in loader:
+        if isinstance(batch, VideoReadError):
+            raise batch
+        yield torch.arange(row, row + len(batch)), batch
+        row += len(batch)
+
+
+def encode(encoder: FrozenEncoder, clips_bvcthw: Tensor, how: Extraction) -> Tensor:
+    """Returns the tokens of all views, float32 [b, V, N, D] on the device of the encoder."""
+    clips = clips_bvcthw.flatten(0, 1).split(how.batch_size)
+    device = torch.device(how.device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
+        tokens = torch.cat([encoder(clip.to(device, non_blocking=True)).float() for clip in clips])
+    return tokens.unflatten(0, clips_bvcthw.shape[:2])
+
+
+def mean_features(
+    encoders: Mapping[str, tuple[FrozenEncoder, ClipControl]],
+    dataset: ViewDataset,
+    how: Extraction,
+    progress: Progress = quiet,
+    title: str = "features",
+) -> dict[str, Tensor]:
+    """Returns the mean over all tokens for several encoders, which share one decoding.
+
+    Args:
+        encoders: By name: the encoder, and what is done to its clips first.
+        dataset: The videos.
+        how: Device, precision, batch size and workers.
+        progress: Told of every batch.
+        title: Of the progress.
+
+    Returns:
+        For each name, float32 [n, V, D].
+
+    Raises:
+        VideoReadError: A video cannot be read.
+    """
+    shape = (len(dataset), dataset.views.count)
+    means = {
+        name: torch.empty(*shape, encoder.embed_dim) for name, (encoder, _) in encoders.items()
+    }
+    for rows, clips in clip_batches(dataset, how):
+        for name, (encoder, control) in encoders.items():
+            means[name][rows] = encode(encoder, control(clips, rows), how).mean(2).cpu()
+        progress(title, int(rows[-1]) + 1, len(dataset))
+    return means
+
+
+def _stack(items: Sequence[Tensor | VideoReadError]) -> Tensor | VideoReadError:
+    clips = []
+    for item in items:
+        if isinstance(item, VideoReadError):
+            return item
+        clips.append(item)
+    return torch.stack(clips)
+
+
+def _one_thread(_: int) -> None:
+    # Threads of several workers beside the encoder slow all of them down.
+    torch.set_num_threads(1)
+

@@ -1,0 +1,86 @@
+"""Views of a video at test time: segments in time, crops in space."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from salt_plugin.data import ClipSampler, VideoReadError, open_reader
+from salt_plugin.errors import ConfigError, DataError
+from salt_plugin.transforms import SALTEvalTransform
+
+
+class Views(NamedTuple):
+    """How many views a video has (paper, section 6: frames x segments x crops).
+
+    Attributes:
+        segments: Clips that are spread evenly over the video.
+        crops: Crops of each clip, spread evenly along its longer side.
+    """
+
+    segments: int = 1
+    crops: int = 1
+
+    @property
+    def count(self) -> int:
+        """Views of a video, V."""
+        return self.segments * self.crops
+
+    @classmethod
+    def parse(cls, text: str) -> Views:
+        """Reads `SEGMENTSxCROPS`, e.g. `8x3`.
+
+        Raises:
+            ConfigError: It is something else.
+        """
+        found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+        if found is None:
+            raise ConfigError(f"--views {text}: expected SEGMENTSxCROPS, e.g. 8x3")
+        return cls(int(found[1]), int(found[2]))
+
+
+class ViewDataset(Dataset[Tensor | VideoReadError]):
+    """All views of each video; what cannot be read is returned as the error.
+
+    Errors of several arguments do not survive the way out of a loader worker when they are raised.
+
+    Args:
+        paths: Videos, or images, which are videos of one frame.
+        clip_sampler: Picks the frames of a clip.
+        transform: Makes the crops.
+        views: How many.
+    """
+
+    def __init__(
+        self,
+        paths: list[str],
+        clip_sampler: ClipSampler,
+        transform: SALTEvalTransform,
+        views: Views,
+    ) -> None:
+        self.paths = paths
+        self.clip_sampler = clip_sampler
+        self.transform = transform
+        self.views = views
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor | VideoReadError:
+        """Returns the views of a video, float32 [V, C, T, H, W], segments before crops."""
+        path = self.paths[index]
+        try:
+            reader = open_reader(path)
+            indices_st = self.clip_sampler.segments(len(reader), reader.fps, self.views.segments)
+            frames = reader.frames(indices_st.reshape(-1))
+        except VideoReadError as error:
+            return error
+        except DataError as error:
+            return VideoReadError(path, str(error))
+        clips = frames.chunk(self.views.segments)
+        return torch.cat([self.transform.crops(clip, self.views.crops) for clip in clips])
