@@ -15,8 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-from salt_plugin.report.summary import PROBE_COLUMNS
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -36,14 +34,13 @@ def main() -> None:
 
 def table(summaries: list[dict]) -> str:
     """Mean and standard deviation over the runs of every probe, as Markdown."""
-    lines = [
-        "| encoder | " + " | ".join(PROBE_COLUMNS.values()) + " |",
-        "|---" * (len(PROBE_COLUMNS) + 1) + "|",
-    ]
-    for rows in zip(*(summary["probe"] for summary in summaries), strict=True):
+    columns = list(summaries[0]["probe"]["chance"])
+    titles = [column.replace("_", " ").replace("knn", "k-NN") for column in columns]
+    lines = ["| encoder | " + " | ".join(titles) + " |", "|---" * (len(columns) + 1) + "|"]
+    for rows in zip(*(summary["probe"]["rows"] for summary in summaries), strict=True):
         cells = [
             f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
-            for name in PROBE_COLUMNS
+            for name in columns
             if (values := [row[name] for row in rows])
         ]
         lines.append(f"| {rows[0]['encoder']} | " + " | ".join(cells) + " |")

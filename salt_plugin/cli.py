@@ -15,6 +15,7 @@ VERBS = {
         "train",
         "train a method, as lightly-ssl-train does; method=salt unless another is named",
     ),
+    "probe": ("probe", "evaluate a frozen encoder: attentive, linear and k-NN probes"),
     "track": ("track", "probe the encoders that a run kept; rank students of a teacher by loss"),
     "export": ("export", "write weights in Hugging Face's layout of V-JEPA 2"),
 }

@@ -27,6 +27,7 @@ from salt_plugin.stages.execution import check_execution, devices
 from salt_plugin.stages.finish import leave_figures, leave_summary
 from salt_plugin.stages.fit import fit
 from salt_plugin.stages.parts import Parts, build_parts
+from salt_plugin.stages.probe import probe_settings
 
 
 def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         check_execution(config)
         parts = build_parts(config)
         videos = training_videos(config)
+        probe_settings(config)  # lists that cannot work are found before training, not after it
         try:
             TRAIN[config.method.name](config, parts, videos, directory)
             _leave_results(config, parts, videos, directory)
@@ -125,3 +127,7 @@ def _make_paths_absolute(config: RunConfig) -> None:
     teacher = getattr(config.method, "teacher", None)
     if teacher is not None and teacher.path is not None:
         teacher.path = absolute(teacher.path)
+    for key in ("probe_train", "probe_test"):
+        path = getattr(config.method, key)
+        if path is not None:
+            setattr(config.method, key, absolute(path))

@@ -57,10 +57,11 @@ def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
     unknown = command(SCRIPTS / "salt", "trian", cwd=tmp_path)
     assert unknown.returncode == 1
     assert (
-        unknown.stderr.strip() == "error: unknown verb 'trian'; choose one of train, track, export"
+        unknown.stderr.strip()
+        == "error: unknown verb 'trian'; choose one of train, probe, track, export"
     )
-    verbs = [f"salt_plugin.commands.{verb}" for verb in ("train", "track", "export")]
-    modules = ", ".join(["salt_plugin.cli", *verbs])
+    verbs = ("train", "probe", "track", "export")
+    modules = ", ".join(["salt_plugin.cli", *(f"salt_plugin.commands.{verb}" for verb in verbs)])
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert command(sys.executable, "-c", code, cwd=tmp_path).returncode == 0
 

@@ -100,7 +100,11 @@ RULES: tuple[Rule, ...] = (
         lambda value: value is None or value >= 1,
         ("method.encoders_every_n_steps",),
     ),
-    ("null or demo", lambda value: value in (None, "demo"), ("method.probe",)),
+    (
+        "one of attentive, linear, knn, all",
+        lambda value: value in ("attentive", "linear", "knn", "all"),
+        ("method.probe_protocol",),
+    ),
     (
         "a folder, a CSV, a list of these, or '' for the demo",
         lambda value: (

@@ -136,8 +136,8 @@ def require_lists(config: ProbeConfig) -> None:
     for key in ("train", "test"):
         if not getattr(config, key):
             raise ConfigError(
-                f"probe.{key}: missing; give a folder or a CSV (`path label`), e.g. --{key} "
-                f"{key}.csv, or choose a set that has one, e.g. demo"
+                f"probe.{key}: missing; give a folder or a CSV (`path label`) by --{key}, or by "
+                f"method.probe_{key} in a run, or choose a set that has one, e.g. demo"
             )
 
 

@@ -121,6 +121,9 @@ class PixelTeacherConfig:
     checkpoint: CheckpointConfig
     encoders_every_n_steps: int | None
     probe: str | None
+    probe_train: str | None
+    probe_test: str | None
+    probe_protocol: str
     masks: dict[str, Any]
     pixel_loss: dict[str, Any]
 

@@ -26,6 +26,7 @@ from salt_plugin.transforms import SALTEvalTransform
 TASKS = {"direction": 8, "digit": 10}
 LABELLED_CLIPS = 2000
 SHUFFLED = "student, shuffled"
+CHANCE = {f"{task}_{probe}": 1 / n for task, n in TASKS.items() for probe in ("knn", "linear")}
 
 
 class _Split(NamedTuple):

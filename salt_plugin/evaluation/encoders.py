@@ -1,4 +1,4 @@
-"""Encoders by specification: a run, a file, V-JEPA 2's weights, timm's images models, random ones."""
+"""Encoders by specification: runs, files, V-JEPA 2's weights, timm's image models, random ones."""
 
 from __future__ import annotations
 

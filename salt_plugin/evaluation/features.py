@@ -1,4 +1,4 @@
-"""Features of clips, from encoders that stay as they are; clips stream and are never held at once."""
+"""Features of clips, from encoders that stay as they are; clips stream and are not kept."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def clip_batches(
     Raises:
         VideoReadError: A video cannot be read.
     """
-    videos = max(1, how.batch_size // dataset.views.count)
+    videos = max(1, how.batch_size // dataset.views.total)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     workers = cores if how.workers == -1 else how.workers
     loader = DataLoader(
@@ -104,7 +104,7 @@ def mean_features(
     Raises:
         VideoReadError: A video cannot be read.
     """
-    shape = (len(dataset), dataset.views.count)
+    shape = (len(dataset), dataset.views.total)
     means = {
         name: torch.empty(*shape, encoder.embed_dim) for name, (encoder, _) in encoders.items()
     }
@@ -127,4 +127,3 @@ def _stack(items: Sequence[Tensor | VideoReadError]) -> Tensor | VideoReadError:
 def _one_thread(_: int) -> None:
     # Threads of several workers beside the encoder slow all of them down.
     torch.set_num_threads(1)
-

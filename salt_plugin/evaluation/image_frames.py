@@ -34,7 +34,9 @@ class ImageFrames(nn.Module):
     def __init__(self, name: str, size: int, file: Path | None = None) -> None:
         super().__init__()
         if not is_model(name):
-            raise ConfigError(f"timm:{name}: timm has no model of this name; see timm.list_models()")
+            raise ConfigError(
+                f"timm:{name}: timm has no model of this name; see timm.list_models()"
+            )
         if file is not None and not file.is_file():
             raise CheckpointError(f"timm:{name}:{file}: the file does not exist")
         given = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}} if file else {}

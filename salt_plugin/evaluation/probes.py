@@ -21,6 +21,17 @@ def knn_accuracy(train_nd: Tensor, train_n: Tensor, test_nd: Tensor, test_n: Ten
         test_nd: Features to classify, float [M, D].
         test_n: Their labels, int64 [M].
     """
+    return (knn_predictions(train_nd, train_n, test_nd) == test_n).float().mean().item()
+
+
+def linear_accuracy(train_nd: Tensor, train_n: Tensor, test_nd: Tensor, test_n: Tensor) -> float:
+    """Accuracy of multinomial logistic regression (L2, C = 1); arguments as `knn_accuracy`."""
+    predicted = linear_predictions(train_nd, train_n, test_nd[:, None])
+    return (predicted == test_n).double().mean().item()
+
+
+def knn_predictions(train_nd: Tensor, train_n: Tensor, test_nd: Tensor) -> Tensor:
+    """Returns the labels, int64 [M], that the vote gives; arguments as `knn_accuracy`."""
     train, test = _standardised(train_nd, test_nd)
     ranked = knn_predict(
         F.normalize(test, dim=1),
@@ -30,16 +41,18 @@ def knn_accuracy(train_nd: Tensor, train_n: Tensor, test_nd: Tensor, test_n: Ten
         knn_k=min(KNN_K, len(train_n)),
         knn_t=KNN_TEMPERATURE,
     )
-    return (ranked[:, 0] == test_n).float().mean().item()
+    return ranked[:, 0]
 
 
-def linear_accuracy(train_nd: Tensor, train_n: Tensor, test_nd: Tensor, test_n: Tensor) -> float:
-    """Accuracy of multinomial logistic regression (L2, C = 1); arguments as `knn_accuracy`."""
-    train, test = _standardised(train_nd, test_nd)
+def linear_predictions(train_nd: Tensor, train_n: Tensor, test_mvd: Tensor) -> Tensor:
+    """Returns the labels, int64 [M], of the regression's softmax averaged over views [M, V, D]."""
+    train, test = _standardised(train_nd, test_mvd)
     classifier = LogisticRegression(C=1.0, max_iter=2000).fit(train.numpy(), train_n.numpy())
-    return float(classifier.score(test.numpy(), test_n.numpy()))
+    shares = classifier.predict_proba(test.flatten(0, 1).numpy())
+    best = shares.reshape(*test_mvd.shape[:2], -1).mean(1).argmax(1)
+    return torch.from_numpy(classifier.classes_[best])
 
 
-def _standardised(train_nd: Tensor, test_nd: Tensor) -> tuple[Tensor, Tensor]:
+def _standardised(train_nd: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     mean, std = train_nd.mean(0), train_nd.std(0).clamp_min(torch.finfo(torch.float32).eps)
-    return (train_nd - mean) / std, (test_nd - mean) / std
+    return (train_nd - mean) / std, (test - mean) / std

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from salt_plugin.data import ClipSampler, VideoReadError, open_reader
-from salt_plugin.errors import ConfigError, DataError
+from salt_plugin.errors import DataError
 from salt_plugin.transforms import SALTEvalTransform
 
 
@@ -26,21 +25,9 @@ class Views(NamedTuple):
     crops: int = 1
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """Views of a video, V."""
         return self.segments * self.crops
-
-    @classmethod
-    def parse(cls, text: str) -> Views:
-        """Reads `SEGMENTSxCROPS`, e.g. `8x3`.
-
-        Raises:
-            ConfigError: It is something else.
-        """
-        found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-        if found is None:
-            raise ConfigError(f"--views {text}: expected SEGMENTSxCROPS, e.g. 8x3")
-        return cls(int(found[1]), int(found[2]))
 
 
 class ViewDataset(Dataset[Tensor | VideoReadError]):

@@ -11,14 +11,6 @@ from rich.table import Table
 
 from salt_plugin.report.units import duration, flops
 
-PROBE_COLUMNS = {
-    "direction_knn": "direction k-NN",
-    "direction_linear": "direction linear",
-    "digit_knn": "digit k-NN",
-    "digit_linear": "digit linear",
-}
-CHANCE = {"direction_knn": 1 / 8, "direction_linear": 1 / 8, "digit_knn": 0.1, "digit_linear": 0.1}
-
 
 def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
     """Prints what was trained, what it cost, where it lies and how to use it.
@@ -61,14 +53,19 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
     )
 
 
-def probe_table(rows: list[Mapping[str, Any]]) -> Table:
-    """Returns the frozen probes of the demo as a table."""
-    table = Table(title="Frozen probes on the demo's test clips, accuracy", title_justify="left")
+def probe_table(probe: Mapping[str, Any]) -> Table:
+    """Returns the frozen probes of a run as a table.
+
+    Args:
+        probe: The `set`, the `chance` of each column, and a row of accuracies for each encoder.
+    """
+    title = f"Frozen probes on {probe['set']}'s test clips, accuracy"
+    table = Table(title=title, title_justify="left")
     table.add_column("encoder", no_wrap=True)
-    for title in PROBE_COLUMNS.values():
-        table.add_column(title.replace(" ", "\n"), justify="right")
-    for row in rows:
-        table.add_row(row["encoder"], *(f"{row[name]:.3f}" for name in PROBE_COLUMNS))
+    for column in probe["chance"]:
+        table.add_column(column.replace("_", "\n").replace("knn", "k-NN"), justify="right")
+    for row in probe["rows"]:
+        table.add_row(row["encoder"], *(f"{row[column]:.3f}" for column in probe["chance"]))
     table.add_section()
-    table.add_row("chance", *(f"{CHANCE[name]:.3f}" for name in PROBE_COLUMNS))
+    table.add_row("chance", *(f"{chance:.3f}" for chance in probe["chance"].values()))
     return table

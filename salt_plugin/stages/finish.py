@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,16 @@ from torch import Tensor
 from salt_plugin.callbacks.skipped import read_skipped
 from salt_plugin.checkpoints import load_encoder, read_card
 from salt_plugin.config import RunConfig
-from salt_plugin.data.demo import make_demo
 from salt_plugin.data.sources import VideoList
-from salt_plugin.data.stream import clip_sampler, demo_spec, training_loader
-from salt_plugin.evaluation.demo import probe_demo
+from salt_plugin.data.stream import training_loader
 from salt_plugin.masks import Batch, MaskCollator
 from salt_plugin.methods import PixelTeacher
+from salt_plugin.models import VideoEncoder
 from salt_plugin.report.figures import dim_outside, draw_losses, draw_strips
 from salt_plugin.run_directory import RunDirectory, StageDirectory, read_metrics, write_json
 from salt_plugin.stages.build import new_encoder, pixel_teacher_stage, stage_seed
 from salt_plugin.stages.parts import Parts
+from salt_plugin.stages.probe import probe_run
 
 LOSS_WINDOW = 10
 
@@ -63,7 +62,7 @@ def leave_summary(config: RunConfig, parts: Parts, run: RunDirectory) -> None:
             "method": config.method.name,
             "stages": [_stage_summary(stage) for stage in stages],
             "skipped_files": len(read_skipped(run.skipped)),
-            "probe": _probe(config, run) if config.method.probe == "demo" else None,
+            "probe": probe_run(config, parts, _encoders(config, run)),
             "example": {
                 "path": str(best.relative_to(run.root)),
                 "clips": f"[B, 3, {clip.frames}, {clip.size}, {clip.size}]",
@@ -93,14 +92,12 @@ def _stage_summary(stage: StageDirectory) -> dict[str, Any]:
     }
 
 
-def _probe(config: RunConfig, run: RunDirectory) -> list[dict[str, str | float]]:
+def _encoders(config: RunConfig, run: RunDirectory) -> dict[str, VideoEncoder]:
+    """Returns the encoders of a run by name, and the start of its last one, `random`."""
     trained = {stage.root.name: load_encoder(stage.encoder) for stage in _trained(run)}
     last = list(trained)[-1]
     start = new_encoder(config, trained[last].shape, stage_seed(config, last))
-    encoders = {"random": start, **trained}
-    folder: Path = make_demo(demo_spec(config))
-    size = config.method.clip.size
-    return probe_demo(encoders, folder, clip_sampler(config), size, config.seed)
+    return {"random": start, **trained}
 
 
 def _first_batch(config: RunConfig, parts: Parts, videos: VideoList) -> Batch:
