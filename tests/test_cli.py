@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -177,3 +178,28 @@ def test_a_signal_ends_training_loudly_and_the_same_command_goes_on(
     assert errors.splitlines()[-1].startswith("error: teacher: stopped at step ")
     assert command(*arguments, cwd=tmp_path).returncode == 0
     assert (tmp_path / "run" / "teacher" / "encoder.safetensors").is_file()
+
+
+def test_probe_prints_one_line_of_json_and_its_progress_elsewhere(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    arguments = ["--train", tiny_videos, "--test", tiny_videos, "--protocol", "knn", "--json"]
+    arguments += ["--size", "32", "--frames", "4", "--step", "1", "--views", "2x1"]
+    arguments += ["--cache", tmp_path / "cache", "--control", "frozen", "--workers", "0"]
+    done = command(SCRIPTS / "salt", "probe", "random:vit_nano", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.keys() == {"knn", "controls"}
+    assert (found["knn"]["chance"], found["knn"]["n_test"]) == (0.5, 6)
+    assert 0 <= found["knn"]["accuracy"] <= 1
+    assert found["controls"]["frozen"]["knn"].keys() == found["knn"].keys()
+    assert "features, test" in done.stderr
+
+
+def test_probe_tells_wrong_use_from_what_is_not_there(tmp_path: Path) -> None:
+    wrong = command(SCRIPTS / "salt", "probe", "run", "--views", "8", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "expected SEGMENTSxCROPS, e.g. 8x3" in wrong.stderr
+    missing = command(SCRIPTS / "salt", "probe", "run", "--data", "k40", cwd=tmp_path)
+    assert missing.returncode == 1
+    assert missing.stderr.splitlines()[-1].startswith("error: 'k40' is no data set to probe on")

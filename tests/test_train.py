@@ -236,6 +236,26 @@ def test_training_starts_from_an_initial_checkpoint(
     assert all(torch.equal(start[name], end[name]) for name in start)
 
 
+def test_a_run_ends_with_a_probe_of_its_encoders_on_a_set(
+    tiny_videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    lists = [f"method.probe_train={tiny_videos}", f"method.probe_test={tiny_videos}"]
+    summary = train(
+        tiny_videos, tmp_path / "run", "method.probe=folder", "method.probe_protocol=knn", *lists
+    )
+    found = summary["probe"]
+    assert found["set"] == "folder"
+    assert found["chance"] == {"knn": 0.5}
+    assert [row["encoder"] for row in found["rows"]] == ["random", "teacher", "student"]
+    for row in found["rows"]:
+        assert found["reports"][row["encoder"]]["knn"]["accuracy"] == row["knn"]
+    assert "Frozen probes on folder's test clips" in capsys.readouterr().out
+
+
 def test_epochs_limit_the_steps(tiny_videos: Path, tmp_path: Path) -> None:
     # 6 videos in batches of 4: one whole batch an epoch.
     summary = train(tiny_videos, tmp_path, "trainer.max_epochs=3", method="pixel_teacher")
@@ -283,6 +303,9 @@ def test_bad_files_are_replaced_and_listed(tiny_videos: Path, tmp_path: Path) ->
             ConfigError,
             r"leave no context on a grid of 4x4",
         ),
+        (["method.probe=k40"], ConfigError, r"'k40' is no data set to probe on.*'k400'"),
+        (["method.probe=k400"], ConfigError, r"probe\.train: missing.*method\.probe_train"),
+        (["method.probe_protocol=svm"], ConfigError, r"method\.probe_protocol=svm: expected one"),
         (["method.masks.long_range.scale=1.5"], ConfigError, r"method\.masks\.long_range"),
     ],
 )

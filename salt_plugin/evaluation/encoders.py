@@ -143,9 +143,8 @@ def open_encoder(
         name, _, file = spec.removeprefix(TIMM).partition(":")
         torch.manual_seed(seed)
         images = ImageFrames(name, size, Path(file).expanduser() if file else None)
-        return FrozenEncoder(
-            spec, images, images.embed_dim, TUBELET, mean=images.mean, std=images.std
-        )
+        sizes = (images.embed_dim, TUBELET, images.patch_size)
+        return FrozenEncoder(spec, images, *sizes, mean=images.mean, std=images.std)
     if spec.startswith(RANDOM):
         shape, clip = _shape_of(spec.removeprefix(RANDOM), order)
         torch.manual_seed(seed)
