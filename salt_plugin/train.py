@@ -127,7 +127,7 @@ def _make_paths_absolute(config: RunConfig) -> None:
     teacher = getattr(config.method, "teacher", None)
     if teacher is not None and teacher.path is not None:
         teacher.path = absolute(teacher.path)
-    for key in ("probe_train", "probe_test"):
+    for key in ("probe", "probe_train", "probe_test"):
         path = getattr(config.method, key)
-        if path is not None:
+        if path is not None and (key != "probe" or path.endswith((".yaml", ".yml"))):
             setattr(config.method, key, absolute(path))

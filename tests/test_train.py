@@ -253,7 +253,7 @@ def test_a_run_ends_with_a_probe_of_its_encoders_on_a_set(
     assert [row["encoder"] for row in found["rows"]] == ["random", "teacher", "student"]
     for row in found["rows"]:
         assert found["reports"][row["encoder"]]["knn"]["accuracy"] == row["knn"]
-    assert "Frozen probes on folder's test clips" in " ".join(capsys.readouterr().out.split())
+    assert "Frozen probes on the test clips of folder" in " ".join(capsys.readouterr().out.split())
 
 
 def test_epochs_limit_the_steps(tiny_videos: Path, tmp_path: Path) -> None:

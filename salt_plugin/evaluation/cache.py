@@ -16,13 +16,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from salt_plugin.errors import DataError
+from salt_plugin.evaluation.stored import StoredFeatures, TokenFeatures
 
 FORMAT = 1
 TOKEN_TYPE = np.float16
@@ -53,30 +54,6 @@ def files_digest(paths: list[str]) -> str:
             raise DataError(f"cannot read video {path}: {error.strerror}") from None
         digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-class TokenFeatures:
-    """Tokens on disk, read as they are asked for: `.shape` is (n, V, N, D)."""
-
-    def __init__(self, stored: np.ndarray) -> None:
-        self._stored = stored
-        self.shape = stored.shape
-
-    def __getitem__(self, indices: Tensor) -> Tensor:
-        """Returns float32 [b, V, N, D] of the videos with these indices, int64 [b]."""
-        return torch.from_numpy(self._stored[indices.numpy()].astype(np.float32))
-
-
-class StoredFeatures(NamedTuple):
-    """Features of a list of videos.
-
-    Attributes:
-        means: Mean over all tokens, float32 [n, V, D].
-        tokens: The tokens; None where only means were asked for.
-    """
-
-    means: Tensor
-    tokens: TokenFeatures | None
 
 
 class FeatureStore:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from salt_plugin.config import ProbeConfig
 from salt_plugin.data import ClipSampler
-from salt_plugin.evaluation.cache import FeatureStore, StoredFeatures, files_digest
+from salt_plugin.evaluation.cache import FeatureStore, files_digest
 from salt_plugin.evaluation.controls import (
     ClipControl,
     ShuffledFrames,
@@ -16,6 +16,7 @@ from salt_plugin.evaluation.controls import (
 )
 from salt_plugin.evaluation.encoders import FrozenEncoder
 from salt_plugin.evaluation.features import Extraction, Progress, clip_batches, encode
+from salt_plugin.evaluation.stored import StoredFeatures
 from salt_plugin.evaluation.views import ViewDataset, Views
 from salt_plugin.transforms import SALTEvalTransform
 

@@ -51,7 +51,7 @@ class ImageFrames(nn.Module):
             raise CheckpointError(f"timm:{name}: {error}") from None
         self.embed_dim: int = self.model.num_features
         embed = getattr(self.model, "patch_embed", None)
-        self.patch_size: int = embed.patch_size[0] if hasattr(embed, "patch_size") else 1
+        self.patch_size: int = getattr(embed, "patch_size", (1, 1))[0]
         self.mean = list(self.model.pretrained_cfg["mean"])
         self.std = list(self.model.pretrained_cfg["std"])
 

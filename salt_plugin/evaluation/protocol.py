@@ -12,7 +12,7 @@ from torch import Tensor
 from salt_plugin.config import ProbeConfig
 from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.bootstrap import accuracy_interval
-from salt_plugin.evaluation.cache import StoredFeatures, TokenFeatures, cache_root
+from salt_plugin.evaluation.cache import cache_root
 from salt_plugin.evaluation.controls import permuted
 from salt_plugin.evaluation.encoders import FrozenEncoder, open_encoder
 from salt_plugin.evaluation.extract import Wanted, extract
@@ -22,6 +22,7 @@ from salt_plugin.evaluation.lists import Lists, read_lists
 from salt_plugin.evaluation.metadata import metadata_predictions
 from salt_plugin.evaluation.probes import knn_predictions, linear_predictions
 from salt_plugin.evaluation.results import ProbeReport, ProtocolResult
+from salt_plugin.evaluation.stored import StoredFeatures, TokenFeatures
 from salt_plugin.evaluation.views import Views
 
 _CLIPS_AT_ONCE = 16

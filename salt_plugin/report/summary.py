@@ -59,7 +59,7 @@ def probe_table(probe: Mapping[str, Any]) -> Table:
     Args:
         probe: The `set`, the `chance` of each column, and a row of accuracies for each encoder.
     """
-    title = f"Frozen probes on {probe['set']}'s test clips, accuracy"
+    title = f"Frozen probes on the test clips of {probe['set']}, accuracy"
     table = Table(title=title, title_justify="left")
     table.add_column("encoder", no_wrap=True)
     for column in probe["chance"]:

@@ -13,11 +13,12 @@ from salt_plugin.config import ProbeConfig
 from salt_plugin.data import VideoReadError
 from salt_plugin.errors import DataError
 from salt_plugin.evaluation import extract as extraction
-from salt_plugin.evaluation.cache import FeatureStore, StoredFeatures, cache_root
+from salt_plugin.evaluation.cache import FeatureStore, cache_root
 from salt_plugin.evaluation.encoders import FrozenEncoder
 from salt_plugin.evaluation.extract import Wanted, extract
 from salt_plugin.evaluation.features import Extraction, encode, quiet
 from salt_plugin.evaluation.lists import read_lists
+from salt_plugin.evaluation.stored import StoredFeatures
 from salt_plugin.evaluation.views import ViewDataset, Views
 
 HOW = Extraction(batch_size=3)
@@ -161,3 +162,11 @@ def test_values_that_float16_cannot_hold_are_an_error(tmp_path: Path) -> None:
     ):
         writer.add(torch.full((1, 1, 2, 3), 1e6))
     assert store.rows_done == 0
+
+
+def test_bfloat16_is_close_to_float32(nano: FrozenEncoder) -> None:
+    clips = torch.randn(2, 3, 3, 4, 16, 16)
+    exact, rounded = (encode(nano, clips, HOW._replace(precision=p)) for p in ("32", "bf16"))
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(exact, rounded, atol=0.05, rtol=0.05)
