@@ -16,21 +16,15 @@ from typing import Any
 from hydra.core.config_search_path import ConfigSearchPath
 from omegaconf import DictConfig, OmegaConf
 
+from salt_plugin.conf_folder import conf_folder
 from salt_plugin.job import train_job
 
 LIGHTLY_CONFIG = "pkg://lightly.cli/config"
 
 
-def config_folder() -> Path:
-    """Returns the folder of our configs, inside the wheel or beside the package in a checkout."""
-    package = Path(__file__).parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
-
-
 def config_path() -> str:
     """Returns the folder of our configs as an entry of Hydra's search path."""
-    return f"file://{config_folder()}"
+    return f"file://{conf_folder()}"
 
 
 def demo_or(demo: Any, otherwise: Any, *, _root_: DictConfig) -> Any:

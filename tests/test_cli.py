@@ -141,7 +141,7 @@ def test_the_wheel_trains_from_both_commands(tiny_videos: Path, tmp_path: Path) 
         assert done.returncode == 0, done.stderr
         assert (run_dir / "teacher" / "encoder.safetensors").is_file()
         assert (run_dir / "student" / "encoder.safetensors").is_file()
-    where = "import salt_plugin.host as h; print(h.config_folder())"
+    where = "import salt_plugin.host as h; print(h.conf_folder())"
     found = command(sys.executable, "-c", where, cwd=tmp_path, path=site).stdout.strip()
     assert Path(found) == site / "salt_plugin" / "conf"
 

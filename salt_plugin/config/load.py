@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from salt_plugin.config.checks import check_values
+from salt_plugin.config.probe import probe_config
 from salt_plugin.config.schema import METHOD_CONFIGS, RunConfig
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import first_line, typed
@@ -56,7 +57,16 @@ def load_config(cfg: DictConfig) -> RunConfig:
     config: RunConfig = typed(RunConfig, {key: raw[key] for key in ours if key in raw}, "")
     config.method = typed(METHOD_CONFIGS[name], raw["method"], "method.")
     check_values(config)
+    _check_probe(config.method.probe)
     return config
+
+
+def _check_probe(data: str | None) -> None:
+    if data is not None:
+        try:
+            probe_config(data)
+        except ConfigError as error:
+            raise ConfigError(f"method.probe={data}: expected a set: {error}") from None
 
 
 def _warn_of_unused(raw: dict[str, Any], ours: set[str]) -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose as hydra_compose
-from hydra import initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from salt_plugin.conf_folder import conf_folder
 from salt_plugin.config.checks import Rule, check_rules
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
 from salt_plugin.errors import ConfigError
 
+BASE = "base"
 PROTOCOLS = ("attentive", "linear", "knn")
 CONTROLS = ("shuffled", "frozen", "permuted", "metadata")
 GRIDS = ("full", "fast", "halving")
@@ -94,8 +92,9 @@ RULES: tuple[Rule, ...] = (
 
 def probe_sets() -> list[str]:
     """Returns the names of the sets in `conf/probe/`."""
-    with initialize_config_module("lightly.cli.config", version_base=None):
-        return sorted(GlobalHydra.instance().config_loader().get_group_options("probe"))
+    return sorted(
+        file.stem for file in (conf_folder() / "probe").glob("*.yaml") if file.stem != BASE
+    )
 
 
 def probe_config(data: str = "folder", **changes: Any) -> ProbeConfig:
@@ -116,12 +115,11 @@ def probe_config(data: str = "folder", **changes: Any) -> ProbeConfig:
         raise ConfigError(
             f"{name!r} is no data set to probe on; {suggestion(name, names)}, or a .yaml file"
         )
-    with initialize_config_module("lightly.cli.config", version_base=None):
-        node = OmegaConf.to_container(hydra_compose(f"probe/{name}").probe)
-    assert isinstance(node, dict)
-    found: dict[str, Any] = {str(key): value for key, value in node.items()}
+    found: dict[str, Any] = {}
+    for part in (BASE, name):
+        found |= _read_file(conf_folder() / "probe" / f"{part}.yaml")
     if file is not None:
-        found |= _read_file(file)
+        found |= _with_absolute_paths(_read_file(file), file)
     config: ProbeConfig = typed(ProbeConfig, found | changes, "probe.")
     check_rules(config, RULES, "probe.")
     return config
@@ -141,14 +139,17 @@ def require_lists(config: ProbeConfig) -> None:
             )
 
 
-def _read_file(file: Path) -> Mapping[str, Any]:
+def _read_file(file: Path) -> dict[str, Any]:
     try:
         node = OmegaConf.to_container(OmegaConf.load(file))
     except (OSError, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from None
     if not isinstance(node, dict):
         raise ConfigError(f"{file}: expected keys and values, e.g. `train: train.csv`")
-    values = {str(key): value for key, value in node.items()}
+    return {str(key): value for key, value in node.items()}
+
+
+def _with_absolute_paths(values: dict[str, Any], file: Path) -> dict[str, Any]:
     for key in ("train", "val", "test", "groups"):
         path = values.get(key)
         if isinstance(path, str) and not path.startswith("demo:"):

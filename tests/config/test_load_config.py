@@ -135,7 +135,7 @@ def test_teacher_key_is_unknown_to_the_pixel_teacher(pixel_teacher: DictConfig) 
         ("method.optim.clip_grad", -1.0, "0 (off) or more"),
         ("method.clip.fps", 0.0, "more than 0, or null"),
         ("method.encoders_every_n_steps", 0, "at least 1, or null"),
-        ("method.probe", "everything", "null or demo"),
+        ("method.probe", "everything", "no data set to probe on"),
     ],
 )
 def test_value_that_cannot_work(salt: DictConfig, key: str, value: object, expected: str) -> None:
