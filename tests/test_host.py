@@ -220,9 +220,9 @@ def foreign_app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_foreign_app_starts_and_gains_our_method_group_only(foreign_app: Path) -> None:
+def test_foreign_app_starts_and_gains_our_groups_only(foreign_app: Path) -> None:
     printed = _run([sys.executable, "app.py", "hydra.run.dir=plain"], foreign_app).splitlines()
-    assert printed[0] == "groups: ['hydra', 'method']"
+    assert printed[0] == "groups: ['hydra', 'method', 'probe']"
     assert printed[1] == "configs: ['config']"
     assert printed[2] == "methods: ['pixel_teacher', 'salt']"
     assert OmegaConf.create("\n".join(printed[3:])) == {"answer": 42, "input_dir": "videos"}
