@@ -8,16 +8,18 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track as with_bar
 
+from salt_plugin.config.probe import PROTOCOLS
 from salt_plugin.errors import ConfigError
 from salt_plugin.run_directory import RunDirectory, write_json, write_text
 
 if TYPE_CHECKING:
-    from salt_plugin.evaluation.fast import FastProbe
+    from salt_plugin.evaluation.score import ProbeScore
 
 DEMO_TASKS = ("direction", "digit")
 
@@ -37,32 +39,35 @@ def main(arguments: list[str]) -> None:
         parser.error("--train and --test go together")
     if given.train and given.task:
         parser.error("--task is one of the demo set; leave it out with --train and --test")
-    result = _track(given) if len(given.runs) == 1 else _rank(given)
+    with TemporaryDirectory(prefix="salt-track-") as temporary:
+        act = _track if len(given.runs) == 1 else _rank
+        result = act(given, Path(temporary))
     if given.json:
         print(json.dumps(result))
 
 
-def _track(given: argparse.Namespace) -> dict[str, Any]:
+def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     from salt_plugin.evaluation.track import agreement, kept_encoders, track
     from salt_plugin.report.track import draw_track, sentence, track_table
 
     (root,) = given.runs
     run = RunDirectory(root)
     kept = kept_encoders(run)
-    probe = _probe(given, run, kept[min(kept)])
+    score = _score(given, run, kept[min(kept)], temporary)
     task = _task(given)
     folder, figures = (given.out, given.out) if given.out else (root / "track", run.figures)
     _make(folder)
 
-    measured = track(kept, probe, probe.features, _device())
+    measured = track(kept, score, score.features, _device())
     points = [point._asdict() for point in _progress(measured, "encoders", len(kept))]
     fit = agreement([p["loss"] for p in points], [p["accuracy"] for p in points])._asdict()
     stage = run.result.root.name
-    result = {"run": str(root), "stage": stage, "task": task, **fit, "points": points}
+    about = {"run": str(root), "stage": stage, "task": task, "protocol": given.protocol}
+    result = {**about, **fit, "points": points}
     write_text(folder / "track.csv", _as_csv(points))
     write_json(folder / "track.json", result)
     draw_track(figures / "track.png", points, fit, task)
-    _draw_features(figures / "track_pca.png", probe, kept)
+    _draw_features(figures / "track_pca.png", score, kept)
 
     console = Console()
     console.print(track_table(points, task))
@@ -73,7 +78,7 @@ def _track(given: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _rank(given: argparse.Namespace) -> dict[str, Any]:
+def _rank(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     from salt_plugin.evaluation.ranking import check_comparable, rank_students
     from salt_plugin.evaluation.track import agreement
     from salt_plugin.report.track import ranking_table, sentence
@@ -81,8 +86,8 @@ def _rank(given: argparse.Namespace) -> dict[str, Any]:
     check_comparable(given.runs)
     asked = bool(given.task or given.train)
     first = RunDirectory(given.runs[0])
-    probe = _probe(given, first, first.student.encoder) if asked else None
-    students = [student._asdict() for student in rank_students(given.runs, probe, _device())]
+    score = _score(given, first, first.student.encoder, temporary) if asked else None
+    students = [student._asdict() for student in rank_students(given.runs, score, _device())]
     console = Console()
     console.print(ranking_table(students, _task(given)))
     result: dict[str, Any] = {"students": students}
@@ -90,7 +95,7 @@ def _rank(given: argparse.Namespace) -> dict[str, Any]:
         losses, accuracies = ([one[name] for one in students] for name in ("loss", "accuracy"))
         fit = agreement(losses, accuracies)._asdict()
         console.print(f"Accuracy against loss: {sentence(fit)}", highlight=False)
-        result |= {"task": _task(given), **fit}
+        result |= {"task": _task(given), "protocol": given.protocol, **fit}
     if given.out:
         _make(given.out)
         write_text(given.out / "ranking.csv", _as_csv(students))
@@ -98,29 +103,33 @@ def _rank(given: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _probe(given: argparse.Namespace, run: RunDirectory, encoder: Path) -> FastProbe:
-    """Returns the probe on the videos asked for, seen as the encoder's card says."""
+def _score(
+    given: argparse.Namespace, run: RunDirectory, encoder: Path, temporary: Path
+) -> ProbeScore:
+    """Returns the score on the videos asked for, seen as the encoder's card says."""
     from salt_plugin.checkpoints import read_card
-    from salt_plugin.evaluation.fast import FastProbe, demo_videos, labelled_videos
+    from salt_plugin.evaluation.score import ProbeScore, demo_lists
 
     if given.train:
-        train, test = labelled_videos(given.train, given.test)
+        lists = given.train, given.test
     else:
-        train, test = demo_videos(run.stored_config(), _task(given))
-    return FastProbe(train, test, read_card(encoder)["input"])
+        lists = demo_lists(run.stored_config(), _task(given))
+    keep = given.cache is not None
+    cache = given.cache if keep else temporary
+    return ProbeScore(*lists, read_card(encoder)["input"], cache, given.protocol, keep)
 
 
-def _draw_features(path: Path, probe: FastProbe, kept: Mapping[int, Path]) -> None:
+def _draw_features(path: Path, score: ProbeScore, kept: Mapping[int, Path]) -> None:
     from salt_plugin.checkpoints import load_encoder
     from salt_plugin.evaluation.pictures import pca_of_clip
     from salt_plugin.report.pictures import draw_pca
 
-    clip, _ = probe.test[0]
+    clip, frames = score.first_clip()
     colours = {
         f"features after step {step:,}": pca_of_clip(load_encoder(kept[step]), clip).numpy()
         for step in sorted({min(kept), max(kept)})
     }
-    draw_pca(path, probe.transform.denormalize(clip).permute(1, 2, 3, 0).numpy(), colours)
+    draw_pca(path, frames.permute(1, 2, 3, 0).numpy(), colours)
 
 
 def _task(given: argparse.Namespace) -> str:
@@ -166,6 +175,15 @@ def _parser() -> argparse.ArgumentParser:
         "--task",
         choices=DEMO_TASKS,
         help="for runs on the demo set: what to probe (one run: direction)",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default=PROTOCOLS[0],
+        help="attentive (the default): the paper's fast protocol; linear or knn: quicker",
+    )
+    parser.add_argument(
+        "--cache", metavar="DIR", type=Path, help="folder of features; else they are not kept"
     )
     parser.add_argument(
         "--out",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,8 +63,8 @@ def extract(
     Raises:
         DataError: A video cannot be read, or the store holds other features or has no space.
     """
-    sampler = ClipSampler(config.frames, None if config.fps else config.step, config.fps)
-    transform = SALTEvalTransform(config.size, encoder.mean, encoder.std)
+    dataset = view_dataset(wanted.paths, wanted.views, config, encoder.mean, encoder.std)
+    sampler = dataset.clip_sampler
     shape = (
         len(wanted.paths),
         wanted.views.total,
@@ -87,13 +88,32 @@ def extract(
         if with_tokens.rows_done == shape[0]:
             return with_tokens.read()._replace(tokens=None)
     if store.rows_done < shape[0]:
-        dataset = ViewDataset(wanted.paths, sampler, transform, wanted.views)
         control = _control(wanted, config.frames)
         with store.writing() as writer:
             for rows, clips in clip_batches(dataset, how, writer.rows):
                 writer.add(encode(encoder, control(clips, rows), how))
                 progress(title, writer.rows, shape[0])
     return store.read()
+
+
+def view_dataset(
+    paths: list[str],
+    views: Views,
+    config: ProbeConfig,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> ViewDataset:
+    """Returns the clips of videos as an evaluation sees them.
+
+    Args:
+        paths: The videos.
+        views: Of each of them.
+        config: Frames, step or rate, and size of a clip.
+        mean: Of each channel, for values in [0, 1].
+        std: Likewise.
+    """
+    sampler = ClipSampler(config.frames, None if config.fps else config.step, config.fps)
+    return ViewDataset(paths, sampler, SALTEvalTransform(config.size, mean, std), views)
 
 
 def _control(wanted: Wanted, frames: int) -> ClipControl:

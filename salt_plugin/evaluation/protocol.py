@@ -50,6 +50,39 @@ def probe(
     Raises:
         SaltError: A list, a file, a key or a video that cannot work.
     """
+    evaluation = _evaluation(encoder, config, device, progress)
+    lists = evaluation.lists
+    results, best = evaluation.run(lists.train.labels_n, control=None)
+    controls = {name: evaluation.under(name) for name in config.controls}
+    name = evaluation.encoder.name
+    return ProbeReport(name, lists.classes, lists.test.labels_n, results, controls, best)
+
+
+def stored_features(
+    encoder: str | FrozenEncoder,
+    config: ProbeConfig,
+    split: str,
+    device: str | None = None,
+    progress: Progress = quiet,
+) -> StoredFeatures:
+    """Returns the features that `probe` reads, computing those that are not stored.
+
+    Args:
+        encoder: As for `probe`, like the others.
+        config: Tokens come with the protocol `attentive`.
+        split: `train`, `val` or `test`.
+        device: Where to compute.
+        progress: Told how far it is.
+
+    Raises:
+        SaltError: As `probe`.
+    """
+    return _evaluation(encoder, config, device, progress).features(split)
+
+
+def _evaluation(
+    encoder: str | FrozenEncoder, config: ProbeConfig, device: str | None, progress: Progress
+) -> _Evaluation:
     lists = read_lists(config)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(encoder, str):
@@ -59,10 +92,7 @@ def probe(
     if precision == "auto":
         precision = "bf16" if torch.device(where).type == "cuda" else "32"
     how = Extraction(where, precision, config.feature_batch_size, config.workers)
-    evaluation = _Evaluation(encoder.to(where), lists, config, how, progress)
-    results, best = evaluation.run(lists.train.labels_n, control=None)
-    controls = {name: evaluation.under(name) for name in config.controls}
-    return ProbeReport(encoder.name, lists.classes, lists.test.labels_n, results, controls, best)
+    return _Evaluation(encoder.to(where), lists, config, how, progress)
 
 
 class _Evaluation(NamedTuple):
@@ -87,7 +117,7 @@ class _Evaluation(NamedTuple):
         self, labels_n: Tensor, control: str | None
     ) -> tuple[dict[str, ProtocolResult], AttentiveProbe | None]:
         """Runs the protocols on labels to learn from, and features as they are or controlled."""
-        learn, test = self._features("train", control), self._features("test", control)
+        learn, test = self.features("train", control), self.features("test", control)
         results: dict[str, ProtocolResult] = {}
         best = None
         pooled = {"": (learn.means, test.means)}
@@ -117,7 +147,7 @@ class _Evaluation(NamedTuple):
     ) -> GridResult:
         choose, choose_labels_n = test, self.lists.test.labels_n
         if self.lists.val is not None:
-            tokens = self._features("val", control).tokens
+            tokens = self.features("val", control).tokens
             assert tokens is not None
             choose, choose_labels_n = tokens, self.lists.val.labels_n
         return train_grid(
@@ -131,7 +161,7 @@ class _Evaluation(NamedTuple):
             self.how.device,
         )
 
-    def _features(self, split: str, control: str | None) -> StoredFeatures:
+    def features(self, split: str, control: str | None = None) -> StoredFeatures:
         """Returns the features of a split; training has one view, the others those asked for."""
         config = self.config
         views = Views() if split == "train" else Views(config.segments, config.crops)

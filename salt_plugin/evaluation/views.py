@@ -58,6 +58,20 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
         """Number of videos."""
         return len(self.paths)
 
+    def first(self) -> tuple[Tensor, Tensor]:
+        """Returns the first view of the first video, normalised and in [0, 1].
+
+        Returns:
+            Both float32 [C, T, H, W].
+
+        Raises:
+            VideoReadError: It cannot be read.
+        """
+        views = self[0]
+        if isinstance(views, VideoReadError):
+            raise views
+        return views[0], self.transform.denormalize(views[0])
+
     def __getitem__(self, index: int) -> Tensor | VideoReadError:
         """Returns the views of a video, float32 [V, C, T, H, W], segments before crops."""
         path = self.paths[index]

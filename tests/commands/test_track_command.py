@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def test_a_demo_run_is_tracked_without_further_words(
 ) -> None:
     result = call(capsys, tracked)
     assert (result["stage"], result["task"], result["n"]) == ("student", "direction", 3)
+    assert result["protocol"] == "attentive"
     assert result == json.loads((tracked / "track" / "track.json").read_text())
     student = RunDirectory(tracked).student
     assert [point["step"] for point in result["points"]] == [2, 4, 5]
@@ -77,13 +79,27 @@ def test_labelled_videos_and_a_folder_of_one_s_own(
     tracked: Path, tiny_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lists = ["--train", tiny_videos, "--test", tiny_videos, "--out", tmp_path / "out"]
-    result = call(capsys, tracked, *lists)
-    assert result["task"] == "test"
+    result = call(capsys, tracked, *lists, "--protocol", "knn")
+    assert (result["task"], result["protocol"]) == ("test", "knn")
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"track.csv", "track.json", "track.png", "track_pca.png"}
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file/out cannot be written to"):
-        main([str(tracked), "--out", str(tmp_path / "file" / "out")])
+        main([str(tracked), "--out", str(tmp_path / "file" / "out"), "--protocol", "knn"])
+
+
+def test_features_stay_where_asked_for_and_nowhere_else(
+    tracked: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    command = [tracked, "--protocol", "linear", "--out", tmp_path / "out"]
+    found = call(capsys, *command)
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert call(capsys, *command, "--cache", tmp_path / "cache") == found
+    assert len(list((tmp_path / "cache").iterdir())) == 6  # two lists of three encoders
 
 
 def test_students_of_one_teacher_are_ranked(
@@ -96,7 +112,17 @@ def test_students_of_one_teacher_are_ranked(
     losses = [student["loss"] for student in alone["students"]]
     assert losses == sorted(losses)
     assert {student["accuracy"] for student in alone["students"]} == {None}
-    asked = call(capsys, tracked, other, "--task", "digit", "--out", tmp_path / "out")
+    asked = call(
+        capsys,
+        tracked,
+        other,
+        "--task",
+        "direction",
+        "--protocol",
+        "knn",
+        "--out",
+        tmp_path / "out",
+    )
     assert [one["run"] for one in asked["students"]] == [one["run"] for one in alone["students"]]
     assert all(0 <= student["accuracy"] <= 1 for student in asked["students"])
     assert (asked["n"], asked["r2"]) == (2, None)
