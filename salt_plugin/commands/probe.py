@@ -6,10 +6,26 @@ import argparse
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from salt_plugin.commands.folder import make_folder
+
+if TYPE_CHECKING:
+    from salt_plugin.config import ProbeConfig
+    from salt_plugin.evaluation import FrozenEncoder, ProbeReport
 
 # Arguments that are no keys of the evaluation's configuration.
-OTHER = ("encoder", "data", "json", "device", "protocol", "control", "all_controls", "views")
+OTHER = (
+    "encoder",
+    "data",
+    "json",
+    "device",
+    "protocol",
+    "control",
+    "all_controls",
+    "views",
+    "figures",
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -24,17 +40,48 @@ def main(arguments: list[str]) -> None:
     given = vars(_parser().parse_args(arguments))
 
     from salt_plugin.config import probe_config
-    from salt_plugin.evaluation.protocol import probe
+    from salt_plugin.evaluation import open_encoder, probe
     from salt_plugin.report.probe import Bars, print_probe
 
     config = probe_config(given["data"], **_changes(given))
+    if given["figures"]:
+        make_folder(given["figures"])
+    encoder = open_encoder(given["encoder"], size=config.size, seed=config.seed)
     with Bars() as bars:
-        report = probe(given["encoder"], config, given["device"], bars)
+        report = probe(encoder, config, given["device"], bars)
+    if given["figures"]:
+        _draw(given["figures"], encoder, config, report, given["device"])
     found = report.as_dict()
     if given["json"]:
         print(json.dumps(found))
     else:
         print_probe(report.encoder, found)
+
+
+def _draw(
+    folder: Path,
+    encoder: FrozenEncoder,
+    config: ProbeConfig,
+    report: ProbeReport,
+    device: str | None,
+) -> None:
+    """Draws the errors of the best protocol, and what its probe sees in the first test clip."""
+    from salt_plugin.config.probe import PROTOCOLS
+    from salt_plugin.evaluation.first_clip import first_test_clip
+    from salt_plugin.evaluation.pictures import attention_of_clip, confusion, pca_rgb
+    from salt_plugin.report import pictures
+
+    protocol = next(name for name in PROTOCOLS if name in report.results)
+    counts = confusion(report, protocol).numpy()
+    pictures.draw_confusion(folder / f"confusion-{protocol}.png", counts, report.classes)
+    pictures.draw_class_accuracy(folder / f"class-accuracy-{protocol}.png", counts, report.classes)
+    if report.probe is not None:
+        clip = first_test_clip(encoder, config, device)
+        frames = clip.frames_thwc.numpy()
+        attention = attention_of_clip(report.probe, clip.tokens_nd, clip.grid).numpy()
+        pictures.draw_attention(folder / "attention.png", frames, attention)
+        colours = {"features": pca_rgb(clip.tokens_nd, clip.grid).numpy()}
+        pictures.draw_pca(folder / "pca.png", frames, colours)
 
 
 def _changes(given: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +166,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--precision", choices=["auto", "bf16", "32"], help="auto: bf16 on a GPU")
     parser.add_argument("--cache", type=_path, metavar="DIR", help="folder of features")
+    parser.add_argument(
+        "--figures", type=Path, metavar="DIR", help="draw errors, attention and features there"
+    )
     parser.add_argument("--device", help="such as cuda:1; by default a GPU where there is one")
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     return parser

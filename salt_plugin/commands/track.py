@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track as with_bar
 
+from salt_plugin.commands.folder import make_folder
 from salt_plugin.config.probe import PROTOCOLS
-from salt_plugin.errors import ConfigError
 from salt_plugin.run_directory import RunDirectory, write_json, write_text
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     score = _score(given, run, kept[min(kept)], temporary)
     task = _task(given)
     folder, figures = (given.out, given.out) if given.out else (root / "track", run.figures)
-    _make(folder)
+    make_folder(folder)
 
     measured = track(kept, score, score.features, _device())
     points = [point._asdict() for point in _progress(measured, "encoders", len(kept))]
@@ -97,7 +97,7 @@ def _rank(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
         console.print(f"Accuracy against loss: {sentence(fit)}", highlight=False)
         result |= {"task": _task(given), "protocol": given.protocol, **fit}
     if given.out:
-        _make(given.out)
+        make_folder(given.out)
         write_text(given.out / "ranking.csv", _as_csv(students))
         write_json(given.out / "ranking.json", result)
     return result
@@ -144,13 +144,6 @@ def _device() -> str:
 
 def _progress(items: Iterable[Any], title: str, total: int) -> Iterable[Any]:
     return with_bar(items, title, total, console=Console(stderr=True), transient=True)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be written to ({error.strerror})") from None
 
 
 def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

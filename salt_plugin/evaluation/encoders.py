@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from salt_plugin.errors import ConfigError
 from salt_plugin.evaluation.image_frames import TUBELET, ImageFrames
 from salt_plugin.models import EncoderShape, VideoEncoder
 from salt_plugin.models.teacher import fingerprint
-from salt_plugin.shapes import ENCODER_SIZES
+from salt_plugin.shapes import ENCODER_SIZES, Grid
 from salt_plugin.transforms.salt_transform import IMAGENET_MEAN, IMAGENET_STD
 
 TIMM = "timm:"
@@ -105,6 +106,18 @@ class FrozenEncoder(nn.Module):
         """Returns N, the tokens of a clip."""
         device = next(self.parameters()).device
         return self(torch.zeros(1, 3, frames, size, size, device=device)).shape[1]
+
+    def grid(self, frames: int, tokens: int) -> Grid:
+        """Returns the grid of the tokens of a square clip.
+
+        Args:
+            frames: Of the clip.
+            tokens: N, as `tokens` gives it. Those of an image model form the grid of its frames;
+                where that is not square, each pooled frame is one row.
+        """
+        times = frames // self.tubelet_size
+        side = math.isqrt(tokens // times)
+        return (times, side, side) if times * side**2 == tokens else (times, 1, tokens // times)
 
     @torch.no_grad()
     def forward(self, clip_bcthw: Tensor) -> Tensor:

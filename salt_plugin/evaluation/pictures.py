@@ -1,11 +1,14 @@
-"""What an encoder sees, as colours."""
+"""What an encoder sees as colours, where a probe looks, and what is taken for what."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
+from salt_plugin.evaluation.attentive import AttentiveProbe
+from salt_plugin.evaluation.results import ProbeReport
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.shapes import Grid
 
@@ -49,3 +52,27 @@ def pca_of_clip(encoder: VideoEncoder, clip_cthw: Tensor) -> Tensor:
     device = next(encoder.parameters()).device
     clips = clip_cthw[None].to(device)
     return pca_rgb(encoder.eval()(clips)[0], encoder.grid(clips))
+
+
+@torch.no_grad()
+def attention_of_clip(probe: AttentiveProbe, tokens_nd: Tensor, grid: Grid) -> Tensor:
+    """Returns how a probe's query attends to the tokens of a clip.
+
+    Args:
+        probe: An attentive probe.
+        tokens_nd: Tokens of one clip, float [N, D].
+        grid: Their grid (T, H, W), N in all.
+
+    Returns:
+        The mean over heads, float32 [T, H, W], which sums to one, on the CPU.
+    """
+    device = next(probe.parameters()).device
+    return probe.attention(tokens_nd[None].to(device))[0].mean(0).float().cpu().reshape(grid)
+
+
+def confusion(report: ProbeReport, protocol: str) -> Tensor:
+    """Returns test videos by true class (rows) and predicted class (columns), int64 [C, C]."""
+    predicted_n = report.results[protocol].predicted_n
+    known = range(len(report.classes))
+    counts = confusion_matrix(report.labels_n.numpy(), predicted_n.numpy(), labels=known)
+    return torch.from_numpy(counts)
