@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -103,8 +103,7 @@ class FeatureStore:
     @contextmanager
     def writing(self) -> Iterator[StoreWriter]:
         """Opens the store, to go on after `rows_done`; what was written stays on any exit."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK_FILE).open("w") as lock:
+        with self._lock_file() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -122,6 +121,16 @@ class FeatureStore:
                 yield writer
             finally:
                 writer.save()
+
+    def _lock_file(self) -> IO[str]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return (self.folder / LOCK_FILE).open("w")
+        except OSError as error:
+            raise DataError(
+                f"features cannot be written to {self.folder} ({error.strerror}): give "
+                "--cache DIR, a folder that can be"
+            ) from None
 
     def _make(self) -> None:
         """Lays out the files, sparse where the disk can; the key last, which makes it a store."""

@@ -154,6 +154,16 @@ def test_too_large_a_store_is_refused_before_it_is_made(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_that_cannot_be_made_is_named_with_the_mend(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = FeatureStore(tmp_path / "file", {}, (2, 1, 4, 8), tokens=True)
+    with (
+        pytest.raises(DataError, match=r"cannot be written to .*file.*: give --cache DIR"),
+        store.writing(),
+    ):
+        pass
+
+
 def test_values_that_float16_cannot_hold_are_an_error(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path, {}, (1, 1, 2, 3), tokens=True)
     with (
