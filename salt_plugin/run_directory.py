@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import json
-import os
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +13,7 @@ from omegaconf import OmegaConf
 
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import ConfigError
+from salt_plugin.files import write_text
 
 # Keys that change how fast a run goes but not what it computes.
 OPERATIONAL = {
@@ -177,18 +176,6 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 def recent_loss(path: Path) -> float:
     """Returns the mean loss of the last 100 rows of a `metrics.csv`, or of all if fewer."""
     return statistics.fmean(row["loss"] for row in read_metrics(path)[-LOSS_WINDOW:])
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file in one piece."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file in one piece: another name first, so that it is never torn."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, newline="")
-    os.replace(unfinished, path)
 
 
 def _differences(stored: Any, given: Any) -> list[str]:

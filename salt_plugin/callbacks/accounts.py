@@ -10,8 +10,8 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from salt_plugin.compute import Ledger, Tokens
+from salt_plugin.files import write_json
 from salt_plugin.masks import Batch
-from salt_plugin.run_directory import write_json
 
 StepCost = Callable[[int, Sequence[Tokens]], dict[str, int]]
 

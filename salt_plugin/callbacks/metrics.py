@@ -11,8 +11,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from salt_plugin.callbacks.accounts import Accounts
+from salt_plugin.files import write_text
 from salt_plugin.masks import Batch
-from salt_plugin.run_directory import read_metrics, recent_loss, write_text
+from salt_plugin.run_directory import read_metrics, recent_loss
 
 COLUMNS = (
     "step",

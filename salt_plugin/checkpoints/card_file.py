@@ -15,16 +15,10 @@ from torch import Tensor, nn
 
 from salt_plugin.checkpoints.strict import load_strictly
 from salt_plugin.errors import CheckpointError, ConfigError
+from salt_plugin.files import write_json
 from salt_plugin.models.teacher import fingerprint
 
 Module = TypeVar("Module", bound=nn.Module)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file in one piece: under another name first, so that it is never torn."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
 
 
 def write_weights(
@@ -42,7 +36,7 @@ def write_weights(
 def write_with_card(path: Path, state: Mapping[str, Tensor], card: dict[str, Any]) -> None:
     """Writes a card, then the weights; a crash in between leaves no half file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
+    write_json(path.with_suffix(".json"), card)
     write_weights(path, state)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salt_plugin.checkpoints import huggingface, vjepa2
-from salt_plugin.checkpoints.card_file import write_text, write_weights
+from salt_plugin.checkpoints.card_file import write_weights
 from salt_plugin.checkpoints.encoder_file import read_card
 from salt_plugin.checkpoints.hf_config import (
     CONFIG_FILE,
@@ -30,6 +29,7 @@ from salt_plugin.checkpoints.load import (
 )
 from salt_plugin.checkpoints.predictor_file import PREDICTOR_FILE, read_predictor_card
 from salt_plugin.errors import CheckpointError
+from salt_plugin.files import write_json
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.shapes import PredictorShape
@@ -91,9 +91,9 @@ def export_hf(
     written = {CONFIG_FILE: "shapes"}
     target.mkdir(parents=True, exist_ok=True)
     (target / huggingface.INDEX_FILE).unlink(missing_ok=True)
-    _write_json(target / CONFIG_FILE, config)
+    write_json(target / CONFIG_FILE, config)
     if "mean" in clip:
-        _write_json(target / PROCESSOR_FILE, _processor(size, clip["mean"], clip["std"]))
+        write_json(target / PROCESSOR_FILE, _processor(size, clip["mean"], clip["std"]))
         written[PROCESSOR_FILE] = "size and normalisation of clips"
     else:
         (target / PROCESSOR_FILE).unlink(missing_ok=True)
@@ -148,7 +148,3 @@ def _processor(size: int, mean: Sequence[float], std: Sequence[float]) -> dict[s
         "rescale_factor": 1 / 255,
         "size": {"shortest_edge": int(size * 256 / 224)},
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -16,7 +16,8 @@ from rich.progress import track as with_bar
 
 from salt_plugin.commands.folder import make_folder
 from salt_plugin.config.probe import PROTOCOLS
-from salt_plugin.run_directory import RunDirectory, write_json, write_text
+from salt_plugin.files import write_json, write_text
+from salt_plugin.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from salt_plugin.evaluation.score import ProbeScore

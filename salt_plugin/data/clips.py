@@ -38,6 +38,11 @@ class ClipSampler:
         self.step = step
         self.fps = fps
 
+    @classmethod
+    def configured(cls, frames: int, step: int, fps: float | None) -> ClipSampler:
+        """Returns the sampler of a configuration, where a rate goes before a step."""
+        return cls(frames, None if fps else step, fps)
+
     def indices(
         self, num_frames: int, video_fps: float, rng: np.random.Generator | None
     ) -> np.ndarray:

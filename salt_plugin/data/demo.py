@@ -15,6 +15,7 @@ import numpy as np
 from rich.progress import track
 
 from salt_plugin.data.digits import DIRECTIONS, SPLITS, DemoSpec, render
+from salt_plugin.files import user_cache
 
 __all__ = ["DIRECTIONS", "DemoSpec", "make_demo", "render", "write_video"]
 
@@ -36,8 +37,7 @@ def make_demo(spec: DemoSpec, cache_dir: str | os.PathLike[str] | None = None) -
     Returns:
         The folder, named after a hash of the spec.
     """
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "salt_plugin"
-    root = Path(cache_dir) if cache_dir is not None else default
+    root = Path(cache_dir) if cache_dir is not None else user_cache()
     key = json.dumps([VERSION, asdict(spec)], sort_keys=True)
     folder = root / f"demo-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if folder.is_dir():

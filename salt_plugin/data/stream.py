@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from salt_plugin.data.dataset import VideoDataset
 from salt_plugin.data.demo import DemoSpec, make_demo
 from salt_plugin.data.sampler import StepBatchSampler
 from salt_plugin.data.sources import VideoList, read_inputs, require_readable
+from salt_plugin.data.workers import loader_workers, one_thread
 from salt_plugin.errors import ConfigError
 
 Collate = Callable[[list[Any]], Any]
@@ -50,7 +50,7 @@ def demo_spec(config: RunConfig) -> DemoSpec:
 def clip_sampler(config: RunConfig) -> ClipSampler:
     """Returns the sampler of `method.clip`; `fps` goes before `step`."""
     clip = config.method.clip
-    return ClipSampler(clip.frames, None if clip.fps else clip.step, clip.fps)
+    return ClipSampler.configured(clip.frames, clip.step, clip.fps)
 
 
 def steps_of_epochs(config: RunConfig, videos: VideoList, world_size: int) -> int | None:
@@ -75,17 +75,14 @@ def training_loader(
     world_size: int,
 ) -> DataLoader:
     """Returns the batches of a stage from `start_step` on, a function of the seed alone."""
-    workers = config.loader.num_workers
-    if workers == -1:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        workers = max(1, cores // world_size)
+    workers = loader_workers(config.loader.num_workers, world_size)
     return DataLoader(
         VideoDataset(videos, clip_sampler(config), transform, seed, cache=config.method.data.cache),
         batch_sampler=_sampler(config, videos, seed, total_steps, start_step, rank, world_size),
         collate_fn=collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available() and config.trainer.gpus > 0,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=one_thread if workers else None,
     )
 
 
@@ -111,8 +108,3 @@ def _sampler(
         source=videos.source if weights else None,
         weights=weights,
     )
-
-
-def _one_thread(_: int) -> None:
-    # Threads of several workers beside the training process slow all of them down.
-    torch.set_num_threads(1)

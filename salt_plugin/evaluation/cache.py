@@ -24,6 +24,7 @@ from torch import Tensor
 
 from salt_plugin.errors import DataError
 from salt_plugin.evaluation.stored import StoredFeatures, TokenFeatures
+from salt_plugin.files import user_cache, write_text
 
 FORMAT = 1
 TOKEN_TYPE = np.float16
@@ -36,8 +37,7 @@ def cache_root(given: str | None) -> Path:
     """Returns where stores are kept: `given`, or `salt_plugin/features` in the user's cache."""
     if given:
         return Path(given).expanduser()
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return user / "salt_plugin" / "features"
+    return user_cache() / "features"
 
 
 def files_digest(paths: list[str]) -> str:
@@ -145,7 +145,7 @@ class FeatureStore:
             )
         for name, (kind, shape) in self._files.items():
             np.lib.format.open_memmap(self.folder / name, mode="w+", dtype=kind, shape=shape)
-        _write(self.folder / META_FILE, json.dumps(self.key, indent=2, sort_keys=True) + "\n")
+        write_text(self.folder / META_FILE, json.dumps(self.key, indent=2, sort_keys=True) + "\n")
 
     def _check_root(self, root: Path) -> None:
         if (root / META_FILE).is_file():
@@ -186,7 +186,7 @@ class StoreWriter:
         """Brings what was added to the disk, then the number of its rows."""
         for stored in self._maps.values():
             stored.flush()
-        _write(self._folder / ROWS_FILE, json.dumps(self.rows))
+        write_text(self._folder / ROWS_FILE, json.dumps(self.rows))
         self._saved = time.monotonic()
 
 
@@ -210,9 +210,3 @@ def check_store(folder: Path, key: dict[str, Any]) -> None:
         raise DataError(
             f"{folder} holds other features than these: {shown}. Remove it, or give another --cache"
         )
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from salt_plugin.data import VideoReadError
+from salt_plugin.data.workers import loader_workers, one_thread
 from salt_plugin.evaluation.controls import ClipControl
 from salt_plugin.evaluation.encoders import FrozenEncoder
 from salt_plugin.evaluation.views import ViewDataset
@@ -56,14 +56,13 @@ def clip_batches(
         VideoReadError: A video cannot be read.
     """
     videos = max(1, how.batch_size // dataset.views.total)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    workers = cores if how.workers == -1 else how.workers
+    workers = loader_workers(how.workers)
     loader = DataLoader(
         Subset(dataset, range(start, len(dataset))),
         batch_size=videos,
         num_workers=workers,
         collate_fn=_stack,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=one_thread if workers else None,
     )
     row = start
     for batch in loader:
@@ -122,8 +121,3 @@ def _stack(items: Sequence[Tensor | VideoReadError]) -> Tensor | VideoReadError:
             return item
         clips.append(item)
     return torch.stack(clips)
-
-
-def _one_thread(_: int) -> None:
-    # Threads of several workers beside the encoder slow all of them down.
-    torch.set_num_threads(1)

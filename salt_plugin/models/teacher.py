@@ -40,12 +40,12 @@ class FrozenTeacher(nn.Module):
     def __init__(self, encoder: VideoEncoder, matrix_dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self._hidden = (encoder.eval().requires_grad_(False),)
-        self._given = fingerprint(encoder.state_dict())
+        self._given = self._kept = fingerprint(encoder.state_dict())
         if matrix_dtype is not None:
             for module in encoder.modules():
                 if isinstance(module, nn.Linear | nn.Conv3d):
                     module.to(matrix_dtype)
-        self._kept = fingerprint(encoder.state_dict())
+            self._kept = fingerprint(encoder.state_dict())
 
     @property
     def encoder(self) -> VideoEncoder:

@@ -15,11 +15,12 @@ from salt_plugin.checkpoints import load_encoder, read_card
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
+from salt_plugin.files import write_json
 from salt_plugin.masks import Batch, MaskCollator
 from salt_plugin.methods import PixelTeacher
 from salt_plugin.models import VideoEncoder
 from salt_plugin.report.figures import dim_outside, draw_losses, draw_strips
-from salt_plugin.run_directory import RunDirectory, StageDirectory, read_metrics, write_json
+from salt_plugin.run_directory import RunDirectory, StageDirectory, read_metrics
 from salt_plugin.stages.build import new_encoder, pixel_teacher_stage, stage_seed
 from salt_plugin.stages.parts import Parts
 from salt_plugin.stages.probe import probe_run
