@@ -30,6 +30,11 @@ OPERATIONAL = {
 LOSS_WINDOW = 100
 
 
+def last_stage(method: str) -> str:
+    """Returns the stage that a run of a method is for: what is trained before it is a means."""
+    return "teacher" if method == "pixel_teacher" else "student"
+
+
 class StageDirectory:
     """The files of one stage."""
 
@@ -101,8 +106,11 @@ class RunDirectory:
         Raises:
             ConfigError: The folder holds no run.
         """
-        name = self.stored_config()["method"]["name"]
-        return self.teacher if name == "pixel_teacher" else self.student
+        return self.stage(last_stage(self.stored_config()["method"]["name"]))
+
+    def stage(self, name: str) -> StageDirectory:
+        """Returns the folder of a stage, `teacher` or `student`."""
+        return {"teacher": self.teacher, "student": self.student}[name]
 
     def stored_config(self) -> dict[str, Any]:
         """Returns what `config.yaml` holds.
@@ -166,11 +174,14 @@ def _unwritable(folder: Path, error: OSError) -> ConfigError:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Returns the rows of a `metrics.csv`; a torn last line is left out."""
+    """Returns the rows of a `metrics.csv`, without empty cells; a torn last line is left out."""
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if None not in row.values()]
     integers = {"step", "context_tokens", "target_tokens", "clips", "flops"}
-    return [{k: int(v) if k in integers else float(v) for k, v in row.items()} for row in rows]
+    return [
+        {k: int(v) if k in integers else float(v) for k, v in row.items() if v != ""}
+        for row in rows
+    ]
 
 
 def recent_loss(path: Path) -> float:

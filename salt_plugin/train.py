@@ -15,13 +15,14 @@ from salt_plugin.config import RunConfig, load_config
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import steps_of_epochs, training_videos
 from salt_plugin.report.summary import print_summary
-from salt_plugin.run_directory import RunDirectory
+from salt_plugin.run_directory import RunDirectory, last_stage
 from salt_plugin.stages.build import (
     check_teacher,
     load_named,
     new_encoder,
     pixel_teacher_stage,
     salt_stage,
+    vjepa_stage,
 )
 from salt_plugin.stages.execution import check_execution, devices
 from salt_plugin.stages.finish import leave_figures, leave_summary
@@ -65,13 +66,14 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     return summary
 
 
-def _train_pixel_teacher(
+def _train_pixels(
     config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
 ) -> None:
+    files = directory.stage(last_stage(config.method.name))
     steps = _total_steps(config, videos)
-    stage = pixel_teacher_stage(config, parts, directory.teacher, steps, config.checkpoint)
+    stage = pixel_teacher_stage(config, parts, files, steps, config.checkpoint)
     rank_zero_only(directory.claim)(config)
-    if not directory.teacher.finished:
+    if not files.finished:
         fit(stage, config, parts, videos, directory)
 
 
@@ -98,7 +100,22 @@ def _train_salt(
         fit(second, config, parts, videos, directory)
 
 
-TRAIN = {"pixel_teacher": _train_pixel_teacher, "salt": _train_salt}
+def _train_vjepa(
+    config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
+) -> None:
+    stage = vjepa_stage(config, parts, directory.student, _total_steps(config, videos))
+    rank_zero_only(directory.claim)(config)
+    if not directory.student.finished:
+        fit(stage, config, parts, videos, directory)
+
+
+TRAIN = {
+    "salt": _train_salt,
+    "pixel_teacher": _train_pixels,
+    "vjepa": _train_vjepa,
+    "vjepa2": _train_vjepa,
+    "videomae": _train_pixels,
+}
 
 
 @rank_zero_only

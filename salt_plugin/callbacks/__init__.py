@@ -1,7 +1,8 @@
-"""What happens beside the steps of a stage: accounts, metrics, progress, encoders, checkpoints."""
+"""What happens beside the steps of a stage: accounts, metrics, collapse, encoders, checkpoints."""
 
 from salt_plugin.callbacks.accounts import Accounts
 from salt_plugin.callbacks.checkpoints import Checkpoints
+from salt_plugin.callbacks.collapse import Collapse
 from salt_plugin.callbacks.encoders import KeptEncoders
 from salt_plugin.callbacks.metrics import Metrics
 from salt_plugin.callbacks.progress import Progress
@@ -11,6 +12,7 @@ from salt_plugin.callbacks.skipped import SkippedFiles
 __all__ = [
     "Accounts",
     "Checkpoints",
+    "Collapse",
     "KeptEncoders",
     "Metrics",
     "Progress",

@@ -67,4 +67,5 @@ class KeptEncoders(Callback):
             return
         require_finite(trainer, pl_module, outputs["loss"], self.files.last_checkpoint)
         card = {**self.card(step), "step": step, "loss": self.metrics.recent_loss()}
-        save_encoder(pl_module.encoder, self.files.encoder_at(step), card)  # type: ignore[arg-type]
+        encoder: Any = pl_module.kept_encoder
+        save_encoder(encoder, self.files.encoder_at(step), card)

@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from salt_plugin.callbacks.accounts import Accounts
+from salt_plugin.callbacks.collapse import Collapse
 from salt_plugin.files import write_text
 from salt_plugin.masks import Batch
 from salt_plugin.run_directory import read_metrics, recent_loss
@@ -26,7 +27,10 @@ COLUMNS = (
     "clips",
     "flops",
     "seconds",
+    "target_spread",
+    "target_rank",
 )
+SCALARS = ("loss", "lr", "weight_decay", "grad_norm", "target_spread", "target_rank")
 FLUSH_EVERY = 50
 
 
@@ -39,13 +43,17 @@ class Metrics(Callback):
     Args:
         folder: Folder of the stage.
         accounts: Whose sums are written along.
+        collapse: Whose measures are written where there are any.
         start_step: Steps that were done before, when the stage resumes.
     """
 
-    def __init__(self, folder: Path, accounts: Accounts, start_step: int) -> None:
+    def __init__(
+        self, folder: Path, accounts: Accounts, collapse: Collapse, start_step: int
+    ) -> None:
         self.path = folder / "metrics.csv"
         self.tensorboard = folder / "tensorboard"
         self.accounts = accounts
+        self.collapse = collapse
         self.start_step = start_step
         self._rows: list[dict[str, Any]] = []
         self._writer: SummaryWriter | None = None
@@ -88,6 +96,7 @@ class Metrics(Callback):
             "clips": ledger.clips,
             "flops": ledger.total_flops,
             "seconds": round(ledger.seconds, 3),
+            **self.collapse.measured,
         }
         self._rows.append(row)
         if len(self._rows) >= FLUSH_EVERY:
@@ -122,7 +131,7 @@ class Metrics(Callback):
         for row in self._rows:
             row["loss"] = float(row["loss"])
             row["grad_norm"] = float(row["grad_norm"])
-            for name in ("loss", "lr", "weight_decay", "grad_norm"):
+            for name in (name for name in SCALARS if name in row):
                 self._writer.add_scalar(name, row[name], row["step"])
         self._writer.flush()
         with self.path.open("a", newline="") as file:

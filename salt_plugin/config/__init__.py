@@ -3,13 +3,21 @@
 from salt_plugin.config.load import compose, load_config
 from salt_plugin.config.nodes import build
 from salt_plugin.config.probe import ProbeConfig, probe_config, require_lists
-from salt_plugin.config.schema import PixelTeacherConfig, RunConfig, SALTConfig
+from salt_plugin.config.schema import (
+    MethodConfig,
+    PixelTeacherConfig,
+    RunConfig,
+    SALTConfig,
+    VJEPAConfig,
+)
 
 __all__ = [
+    "MethodConfig",
     "PixelTeacherConfig",
     "ProbeConfig",
     "RunConfig",
     "SALTConfig",
+    "VJEPAConfig",
     "build",
     "compose",
     "load_config",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
-from salt_plugin.config.schema import RunConfig, SALTConfig
+from salt_plugin.config.schema import RunConfig, SALTConfig, VJEPAConfig
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import EncoderShape
 
@@ -119,6 +119,14 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
+MOMENTUM_RULES: tuple[Rule, ...] = (
+    (
+        "a share, from 0 to 1",
+        lambda value: 0 <= value <= 1,
+        ("method.momentum.start", "method.momentum.end"),
+    ),
+)
+
 
 def check_values(config: RunConfig) -> None:
     """Checks ranges and names.
@@ -140,6 +148,8 @@ def check_values(config: RunConfig) -> None:
         steps = method.teacher.max_steps
         trains = method.teacher.path is None
         _require(steps >= 1 or not trains, "method.teacher.max_steps", steps, "at least 1")
+    if isinstance(method, VJEPAConfig):
+        check_rules(config, MOMENTUM_RULES)
 
 
 def check_rules(config: Any, rules: tuple[Rule, ...], prefix: str = "") -> None:

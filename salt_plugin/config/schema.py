@@ -107,8 +107,16 @@ class TeacherConfig:
 
 
 @dataclass
-class PixelTeacherConfig:
-    """`method` of `method=pixel_teacher`; nodes with a `_target_` stay as they are."""
+class MomentumConfig:
+    """`method.momentum`: of the target's moving average, at the first step and the last."""
+
+    start: float
+    end: float
+
+
+@dataclass
+class MethodConfig:
+    """What every `method` has; nodes with a `_target_` stay as they are."""
 
     name: str
     default_steps: int
@@ -125,14 +133,29 @@ class PixelTeacherConfig:
     probe_test: str | None
     probe_protocol: str
     masks: dict[str, Any]
+
+
+@dataclass
+class PixelTeacherConfig(MethodConfig):
+    """`method` of `method=pixel_teacher` and of `method=videomae`."""
+
     pixel_loss: dict[str, Any]
 
 
 @dataclass
-class SALTConfig(PixelTeacherConfig):
+class SALTConfig(MethodConfig):
     """`method` of `method=salt`."""
 
     teacher: TeacherConfig
+    loss: dict[str, Any]
+    pixel_loss: dict[str, Any]
+
+
+@dataclass
+class VJEPAConfig(MethodConfig):
+    """`method` of `method=vjepa` and of `method=vjepa2`."""
+
+    momentum: MomentumConfig
     loss: dict[str, Any]
 
 
@@ -149,4 +172,10 @@ class RunConfig:
     optimizer: OptimizerConfig
 
 
-METHOD_CONFIGS: dict[str, type] = {"salt": SALTConfig, "pixel_teacher": PixelTeacherConfig}
+METHOD_CONFIGS: dict[str, type] = {
+    "salt": SALTConfig,
+    "pixel_teacher": PixelTeacherConfig,
+    "vjepa": VJEPAConfig,
+    "vjepa2": VJEPAConfig,
+    "videomae": PixelTeacherConfig,
+}

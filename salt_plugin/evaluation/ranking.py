@@ -25,6 +25,17 @@ MEASURE = (
 UNRELATED = ("method.data.cache",)
 SHOWN = 12  # characters of a fingerprint
 
+# Why the loss of a method without a frozen teacher ranks nothing.
+MOVING = (
+    "whose targets are a moving average of its own encoder: they differ from run to run, so losses "
+    "do not compare, and the lowest may be that of an encoder that has collapsed"
+)
+NO_TEACHER = {
+    "vjepa": MOVING,
+    "vjepa2": MOVING,
+    "videomae": "whose loss is that of a pixel teacher and does not tell how good the encoder is",
+}
+
 
 class Ranked(NamedTuple):
     """A student in its place.
@@ -51,8 +62,8 @@ def check_comparable(runs: Sequence[Path]) -> None:
         runs: Their run directories.
 
     Raises:
-        ConfigError: A folder holds no run of SALT; or teachers, masks, loss, clips, augmentation
-            or data differ.
+        ConfigError: A folder holds no run of SALT, so that there is no teacher to share; or
+            teachers, masks, loss, clips, augmentation or data differ.
         CheckpointError: A student is not finished.
     """
     teachers = {run: _card(run)["teacher_fingerprint"] for run in runs}
@@ -108,6 +119,12 @@ def _card(root: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{root} holds a pixel teacher, whose loss does not tell how good it is; name runs of "
             "method=salt"
+        )
+    method = run.stored_config()["method"]["name"]
+    if method in NO_TEACHER:
+        raise ConfigError(
+            f"{root} holds a run of method={method}, {NO_TEACHER[method]}. Name runs of "
+            "method=salt that share a teacher, or probe each encoder for its accuracy"
         )
     if not run.student.finished:
         raise CheckpointError(

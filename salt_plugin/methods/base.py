@@ -20,13 +20,15 @@ class VideoMethod(LightningModule):
     """A method that trains `encoder` and one `head` under masks.
 
     Args:
-        encoder: What is kept in the end.
-        head: What is trained with it and kept in the checkpoint only.
+        encoder: What is trained, and kept unless a method says otherwise.
+        head: What is trained with it.
         recipe: Optimiser and schedules.
 
     Attributes:
         clock: Tells how many of the recipe's steps are done; None: as many as the trainer has.
         grad_norm: Gradient norm of the last step, before clipping.
+        watched_kd: Of a method whose targets can collapse, some of those of the last step [K, D],
+            before normalisation; None of all others.
     """
 
     encoder: VideoEncoder
@@ -39,6 +41,12 @@ class VideoMethod(LightningModule):
         self.recipe = recipe
         self.clock: Callable[[], float] | None = None
         self.grad_norm = torch.zeros(())
+        self.watched_kd: Tensor | None = None
+
+    @property
+    def kept_encoder(self) -> VideoEncoder:
+        """The encoder that a run leaves."""
+        return self.encoder
 
     def block_stacks(self) -> list[BlockStack]:
         """Returns the transformer blocks of all models, to choose how they are executed."""

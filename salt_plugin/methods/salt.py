@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from salt_plugin.errors import CheckpointError
 from salt_plugin.losses import LatentLoss
-from salt_plugin.masks import Batch
-from salt_plugin.methods.base import VideoMethod
+from salt_plugin.methods.latent import LatentPrediction
 from salt_plugin.methods.recipe import Recipe
 from salt_plugin.models.block import BlockStack
 from salt_plugin.models.encoder import VideoEncoder
-from salt_plugin.models.patches import gather_tokens
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import FrozenTeacher
+from salt_plugin.shapes import Grid
 
 
-class SALT(VideoMethod):
-    """Encodes the visible tubelets and predicts what the teacher makes of the masked ones.
+class SALT(LatentPrediction):
+    """Predicts at the masked places what a frozen teacher makes of the whole clip.
 
-    For every mask set, with context x and target y of a clip,
-    loss = |predictor(student(x), y) - LayerNorm(teacher(clip)[y])|_1; sets are averaged. The
-    teacher sees the whole clip once, has no gradient and is never updated: no EMA.
+    The loss is `LatentPrediction`'s. The teacher is never updated: no EMA.
 
     Args:
         encoder: The student.
@@ -42,9 +38,8 @@ class SALT(VideoMethod):
         loss: LatentLoss,
         recipe: Recipe,
     ) -> None:
-        super().__init__(encoder, predictor, recipe)
+        super().__init__(encoder, predictor, loss, recipe)
         self.teacher = teacher
-        self.loss = loss
         self.teacher_fingerprint = teacher.fingerprint()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -68,17 +63,7 @@ class SALT(VideoMethod):
         """Returns the blocks of student, predictor and teacher."""
         return [*super().block_stacks(), self.teacher.encoder.blocks]
 
-    def step_loss(self, batch: Batch) -> Tensor:
-        """Returns the loss of a batch."""
-        patches_bnp = self.encoder.patchify(batch.clips)
-        grid = self.encoder.grid(batch.clips)
-        latents_bnd = self.teacher(patches_bnp, grid)
-        context = [mask.context for mask in batch.masks]
-        target = [mask.target for mask in batch.masks]
-        encoded = self.encoder.forward_sets(patches_bnp, grid, context)
-        predicted = self.head.forward_sets(encoded, context, target, grid)
-        losses = [
-            self.loss(predicted_bmd, gather_tokens(latents_bnd, places_bm))
-            for predicted_bmd, places_bm in zip(predicted, target, strict=True)
-        ]
-        return torch.stack(losses).mean()
+    def latents(self, patches_bnp: Tensor, grid: Grid) -> Tensor:
+        """Returns the teacher's latents [B, N, D] of whole clips."""
+        latents_bnd: Tensor = self.teacher(patches_bnp, grid)
+        return latents_bnd

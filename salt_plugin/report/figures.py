@@ -38,12 +38,20 @@ def draw_strips(path: Path, rows: Mapping[str, np.ndarray]) -> None:
 def draw_losses(path: Path, stages: Mapping[str, list[dict[str, Any]]]) -> None:
     """Draws the loss of each stage over its steps: every step, and a running mean.
 
+    Beside them, of a stage whose targets were watched for collapse, spread and effective rank.
+
     Args:
         path: Where.
         stages: By name, the rows of its `metrics.csv`.
     """
-    figure, axes = plt.subplots(1, len(stages), figsize=(5 * len(stages), 3.2), squeeze=False)
-    for axis, (name, rows) in zip(axes[0], stages.items(), strict=True):
+    watched = {
+        name: found
+        for name, rows in stages.items()
+        if (found := [row for row in rows if "target_rank" in row])
+    }
+    panels = len(stages) + len(watched)
+    figure, axes = plt.subplots(1, panels, figsize=(5 * panels, 3.2), squeeze=False)
+    for axis, (name, rows) in zip(axes[0], stages.items(), strict=False):
         steps = np.array([row["step"] for row in rows])
         losses = np.array([row["loss"] for row in rows])
         width = max(1, len(losses) // 50)
@@ -53,7 +61,22 @@ def draw_losses(path: Path, stages: Mapping[str, list[dict[str, Any]]]) -> None:
         axis.set_title(f"{name}: loss", fontsize=9)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
+    for axis, (name, rows) in zip(axes[0, len(stages) :], watched.items(), strict=True):
+        _draw_targets(axis, name, rows)
+    figure.tight_layout()
     save(figure, path)
+
+
+def _draw_targets(axis: Any, name: str, rows: list[dict[str, Any]]) -> None:
+    steps = [row["step"] for row in rows]
+    other = axis.twinx()
+    for one, column, colour in ((axis, "target_spread", "C0"), (other, "target_rank", "C1")):
+        one.plot(steps, [row[column] for row in rows], marker=".", color=colour)
+        one.set_ylabel(column, color=colour)
+        one.set_ylim(bottom=0)
+    axis.set_title(f"{name}: targets before normalisation", fontsize=9)
+    axis.set_xlabel("step")
+    axis.grid(alpha=0.3)
 
 
 def dim_outside(clip: np.ndarray, kept: np.ndarray) -> np.ndarray:

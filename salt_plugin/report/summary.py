@@ -35,6 +35,13 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
             duration(stage["seconds"]),
         )
     console.print(stages)
+    for stage in summary["stages"]:
+        if stage["target_rank"] is not None:
+            console.print(
+                f"{stage['stage']}: targets at the last look had a spread of "
+                f"{stage['target_spread']:.3f} and an effective rank of {stage['target_rank']:.1f}",
+                highlight=False,
+            )
     if summary["probe"]:
         console.print(probe_table(summary["probe"]))
     if summary["skipped_files"]:

@@ -13,10 +13,10 @@ import torch
 
 from salt_plugin.callbacks.accounts import StepCost
 from salt_plugin.checkpoints import STUDENT_FIRST, load_encoder
-from salt_plugin.compute import pixel_teacher_step, salt_step
+from salt_plugin.compute import pixel_teacher_step, salt_step, vjepa_step
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError
-from salt_plugin.methods import SALT, PixelTeacher, Recipe, VideoMethod
+from salt_plugin.methods import SALT, VJEPA, PixelTeacher, Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
 from salt_plugin.run_directory import StageDirectory
 from salt_plugin.shapes import EncoderShape
@@ -54,13 +54,15 @@ def stage_seed(config: RunConfig, stage: str) -> int:
 def pixel_teacher_stage(
     config: RunConfig, parts: Parts, files: StageDirectory, total_steps: int, checkpoint: str
 ) -> Stage:
-    """Returns stage 1, starting from an encoder file where one is named."""
-    seed = stage_seed(config, "teacher")
+    """Returns stage 1, or all of VideoMAE, starting from an encoder file where one is named."""
+    assert parts.pixel_loss is not None
+    name = files.root.name
+    seed = stage_seed(config, name)
     encoder = new_encoder(config, parts.teacher, seed, checkpoint)
     decoder = _predictor(config, parts, parts.teacher.embed_dim, parts.teacher.patch_dim)
     recipe = _recipe(config, total_steps)
     return Stage(
-        name="teacher",
+        name=name,
         method=PixelTeacher(encoder, decoder, parts.pixel_loss, recipe),
         files=files,
         total_steps=total_steps,
@@ -85,6 +87,24 @@ def salt_stage(
         files=files,
         total_steps=total_steps,
         step_cost=partial(_salt_cost, parts, teacher.shape),
+        seed=seed,
+    )
+
+
+def vjepa_stage(config: RunConfig, parts: Parts, files: StageDirectory, total_steps: int) -> Stage:
+    """Returns the one stage of V-JEPA."""
+    assert parts.latent_loss is not None
+    seed = stage_seed(config, "student")
+    encoder = new_encoder(config, parts.encoder, seed, config.checkpoint)
+    predictor = _predictor(config, parts, parts.encoder.embed_dim, parts.encoder.embed_dim)
+    recipe = _recipe(config, total_steps)
+    momentum = config.method.momentum
+    return Stage(
+        name="student",
+        method=VJEPA(encoder, predictor, parts.latent_loss, recipe, (momentum.start, momentum.end)),
+        files=files,
+        total_steps=total_steps,
+        step_cost=partial(_vjepa_cost, parts),
         seed=seed,
     )
 
@@ -173,3 +193,7 @@ def _pixel_teacher_cost(parts: Parts, clips: int, masks: Any) -> dict[str, int]:
 def _salt_cost(parts: Parts, teacher: EncoderShape, clips: int, masks: Any) -> dict[str, int]:
     tokens = math.prod(parts.grid)
     return salt_step(parts.encoder, parts.predictor, teacher, clips, tokens, masks)
+
+
+def _vjepa_cost(parts: Parts, clips: int, masks: Any) -> dict[str, int]:
+    return vjepa_step(parts.encoder, parts.predictor, clips, math.prod(parts.grid), masks)

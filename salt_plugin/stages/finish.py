@@ -29,7 +29,7 @@ LOSS_WINDOW = 10
 
 
 def leave_figures(config: RunConfig, parts: Parts, videos: VideoList, run: RunDirectory) -> None:
-    """Draws a clip under its masks, the teacher's reconstruction, and the losses."""
+    """Draws a clip under its masks, the reconstruction of its pixels, and the losses."""
     batch = _first_batch(config, parts, videos)
     clip = _frames(parts, batch.clips[0])
     seen = {
@@ -37,8 +37,9 @@ def leave_figures(config: RunConfig, parts: Parts, videos: VideoList, run: RunDi
         for i, mask in enumerate(batch.masks)
     }
     draw_strips(run.figures / "masks.png", {"clip": clip, **seen})
-    if run.teacher.last_checkpoint.is_file():
-        teacher = _trained_teacher(config, parts, run.teacher)
+    pixels = run.student if config.method.name == "videomae" else run.teacher
+    if pixels.last_checkpoint.is_file():
+        teacher = _trained_teacher(config, parts, pixels)
         rows = {"clip": clip}
         for i, mask in enumerate(batch.masks):
             visible, filled = teacher.reconstruct(batch, mask_index=i)
@@ -79,7 +80,8 @@ def _trained(run: RunDirectory) -> list[StageDirectory]:
 
 def _stage_summary(stage: StageDirectory) -> dict[str, Any]:
     ledger = json.loads(stage.compute.read_text())
-    losses = [row["loss"] for row in read_metrics(stage.metrics)]
+    rows = read_metrics(stage.metrics)
+    losses = [row["loss"] for row in rows]
     window = max(1, min(LOSS_WINDOW, len(losses) // 3))
     return {
         "stage": stage.root.name,
@@ -90,7 +92,14 @@ def _stage_summary(stage: StageDirectory) -> dict[str, Any]:
         "last_loss": float(np.mean(losses[-window:])),
         "flops": ledger["total_flops"],
         "seconds": ledger["seconds"],
+        "target_spread": _last(rows, "target_spread"),
+        "target_rank": _last(rows, "target_rank"),
     }
+
+
+def _last(rows: list[dict[str, float]], column: str) -> float | None:
+    """Returns what stands in the last row that has the column."""
+    return next((row[column] for row in reversed(rows) if column in row), None)
 
 
 def _encoders(config: RunConfig, run: RunDirectory) -> dict[str, VideoEncoder]:

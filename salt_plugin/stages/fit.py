@@ -17,6 +17,7 @@ from salt_plugin import __version__
 from salt_plugin.callbacks import (
     Accounts,
     Checkpoints,
+    Collapse,
     KeptEncoders,
     Metrics,
     Progress,
@@ -26,13 +27,13 @@ from salt_plugin.callbacks import (
 from salt_plugin.callbacks.checkpoints import steps_done
 from salt_plugin.checkpoints import save_encoder, save_predictor
 from salt_plugin.compute import Ledger
-from salt_plugin.config import RunConfig, SALTConfig
+from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
 from salt_plugin.errors import CheckpointError, SaltError
 from salt_plugin.masks import MaskCollator
-from salt_plugin.methods import SALT
-from salt_plugin.run_directory import RunDirectory
+from salt_plugin.methods import SALT, LatentPrediction
+from salt_plugin.run_directory import RunDirectory, last_stage
 from salt_plugin.stages.build import Stage
 from salt_plugin.stages.execution import devices, set_up, uses_gpu
 from salt_plugin.stages.parts import Parts
@@ -51,7 +52,8 @@ def fit(
     files.make()
     start_step = steps_done(files.last_checkpoint)
     accounts = Accounts(files.compute, stage.step_cost)
-    metrics = Metrics(files.root, accounts, start_step)
+    collapse = Collapse()
+    metrics = Metrics(files.root, accounts, collapse, start_step)
     method = stage.method
     before = method.teacher_fingerprint if isinstance(method, SALT) else None
     card = partial(_card, stage, config, parts, accounts.ledger, before)
@@ -61,6 +63,7 @@ def fit(
         callbacks=[
             StepRandomness(stage.seed),
             accounts,
+            collapse,
             metrics,
             SkippedFiles(run.skipped),
             Progress(stage.name, stage.total_steps, start_step),
@@ -98,8 +101,8 @@ def fit(
     if isinstance(method, SALT) and not method.teacher.is_intact():
         raise SaltError("the frozen teacher's weights have changed during training; please report")
     if trainer.is_global_zero:
-        encoder = method.encoder.cpu()
-        if isinstance(method, SALT):
+        encoder = method.kept_encoder.cpu()
+        if isinstance(method, LatentPrediction):
             save_predictor(method.head.cpu(), encoder, files.predictor)
         save_encoder(encoder, files.encoder, card(stage.total_steps))
     trainer.strategy.barrier()  # the next stage reads the file in every process
@@ -107,8 +110,8 @@ def fit(
 
 def _keep_every(stage: Stage, config: RunConfig) -> int | None:
     """The teacher of a SALT run is a means: encoders are kept of what the run is for."""
-    last = "student" if isinstance(config.method, SALTConfig) else "teacher"
-    return config.method.encoders_every_n_steps if stage.name == last else None
+    wanted = stage.name == last_stage(config.method.name)
+    return config.method.encoders_every_n_steps if wanted else None
 
 
 def _ended_early(stage: Stage, trainer: Trainer) -> NoReturn:
@@ -124,6 +127,7 @@ def _trainer(config: RunConfig, total_steps: int, **arguments: Any) -> Trainer:
     # The number of workers is the user's, and our sampler starts at the step to resume from.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the target
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     return Trainer(
         accelerator="gpu" if uses_gpu(config) else "cpu",

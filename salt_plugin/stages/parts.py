@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
-from salt_plugin.config import RunConfig, SALTConfig, build
+from salt_plugin.config import MethodConfig, RunConfig, SALTConfig, build
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import MaskGenerator
 from salt_plugin.shapes import EncoderShape, Grid, PredictorShape
@@ -14,6 +15,8 @@ from salt_plugin.transforms import SALTTransform
 
 # Whether masks leave any context depends on the sizes drawn: enough draws find those that do not.
 TRIAL_DRAWS = 200
+
+Loss = TypeVar("Loss", PixelLoss, LatentLoss)
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Parts:
         grid: Token grid of a clip.
         masks: Draws the mask sets.
         transform: Augments a clip.
-        pixel_loss: Of stage 1.
-        latent_loss: Of stage 2; None in `pixel_teacher`.
+        pixel_loss: None where no pixels are predicted.
+        latent_loss: None where no latents are predicted.
     """
 
     encoder: EncoderShape
@@ -37,7 +40,7 @@ class Parts:
     grid: Grid
     masks: MaskGenerator
     transform: SALTTransform
-    pixel_loss: PixelLoss
+    pixel_loss: PixelLoss | None
     latent_loss: LatentLoss | None
 
 
@@ -48,11 +51,10 @@ def build_parts(config: RunConfig) -> Parts:
         ConfigError: The first value that cannot work.
     """
     method, model = config.method, config.method.model
-    is_salt = isinstance(method, SALTConfig)
     tubelet = {"patch_size": model.patch_size, "tubelet_size": model.tubelet_size}
     encoder = EncoderShape.named(method.encoder, "method.encoder", **tubelet)
     teacher = encoder
-    if is_salt:
+    if isinstance(method, SALTConfig):
         teacher = EncoderShape.named(method.teacher.encoder, "method.teacher.encoder", **tubelet)
     grid = encoder.grid(method.clip.frames, method.clip.size, method.clip.size)
     masks: MaskGenerator = build(method.masks, "method.masks", MaskGenerator)
@@ -72,6 +74,12 @@ def build_parts(config: RunConfig) -> Parts:
         grid=grid,
         masks=masks,
         transform=build(method.transform, "method.transform", SALTTransform, size=method.clip.size),
-        pixel_loss=build(method.pixel_loss, "method.pixel_loss", PixelLoss),
-        latent_loss=build(method.loss, "method.loss", LatentLoss) if is_salt else None,
+        pixel_loss=_loss(method, "pixel_loss", PixelLoss),
+        latent_loss=_loss(method, "loss", LatentLoss),
     )
+
+
+def _loss(method: MethodConfig, key: str, expected: type[Loss]) -> Loss | None:
+    """Builds a loss of a method that has it."""
+    node = getattr(method, key, None)
+    return None if node is None else build(node, f"method.{key}", expected)

@@ -141,6 +141,22 @@ def test_students_of_different_teachers_are_not_ranked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("vjepa", "a moving average of its own encoder"),
+        ("vjepa2", "a moving average of its own encoder"),
+        ("videomae", "does not tell how good the encoder is"),
+    ],
+)
+def test_runs_without_a_frozen_teacher_are_not_ranked(
+    tmp_path: Path, method: str, why: str
+) -> None:
+    runs = [student_run(tmp_path / name, 0.1, method__name=method) for name in ("a", "b")]
+    with pytest.raises(ConfigError, match=f"a run of method={method}, .*{why}"):
+        rank_students(runs)
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("method.masks.ratio", 0.5),

@@ -1,4 +1,4 @@
-"""Ten steps of training are those of the plain restatement, losses and weights."""
+"""Ten steps of training are those of the plain restatement: losses, weights, moving averages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import Batch, MultiBlockMasks
-from salt_plugin.methods import SALT, PixelTeacher, Recipe, VideoMethod
+from salt_plugin.methods import SALT, VJEPA, PixelTeacher, Recipe, VideoMethod
 from salt_plugin.models import EncoderShape, FrozenTeacher, Predictor, PredictorShape, VideoEncoder
 
 GRID = (2, 4, 6)
@@ -22,7 +22,11 @@ PREDICTOR = PredictorShape(dim=24, depth=2, num_heads=2)
 RECIPE = Recipe(total_steps=10, warmup_steps=2, lr=3e-3, clip_grad=1.0)
 BETAS, EPS = (0.9, 0.95), 1e-8
 
+MOMENTUM = (0.8, 1.0)
+
 PlainLoss = Callable[[Batch, plain_step.State, plain_step.State], Tensor]
+# The method, its loss in plain words, and the weights that follow the encoder's, if any do.
+Case = tuple[VideoMethod, PlainLoss, plain_step.State]
 
 
 def _batch(step: int) -> Batch:
@@ -31,7 +35,26 @@ def _batch(step: int) -> Batch:
     return Batch(clips, torch.full((3,), -1), MultiBlockMasks()(3, GRID, generator), step)
 
 
-def _salt() -> tuple[VideoMethod, PlainLoss]:
+def _latent_loss(
+    batch: Batch,
+    encoder: plain_step.State,
+    head: plain_step.State,
+    teacher: plain_step.State,
+    teacher_heads: int,
+) -> Tensor:
+    everything = torch.arange(48).expand(3, -1)
+    latents = plain_step.encode(batch.clips, everything, GRID, teacher, teacher_heads)
+    latents = F.layer_norm(latents, latents.shape[-1:])
+    losses = []
+    for number, mask in enumerate(batch.masks):
+        seen = plain_step.encode(batch.clips, mask.context, GRID, encoder, 2)
+        predicted = plain_step.predict(seen, *mask, GRID, head, 2, number)
+        wanted = torch.stack([latents[b, mask.target[b]] for b in range(3)])
+        losses.append((predicted - wanted).abs().mean())
+    return sum(losses) / len(losses)
+
+
+def _salt() -> Case:
     torch.manual_seed(0)
     teacher = VideoEncoder(TEACHER, init_std=0.1)
     frozen = {name: value.clone() for name, value in teacher.state_dict().items()}
@@ -44,20 +67,25 @@ def _salt() -> tuple[VideoMethod, PlainLoss]:
     )
 
     def loss(batch: Batch, encoder: plain_step.State, head: plain_step.State) -> Tensor:
-        everything = torch.arange(48).expand(3, -1)
-        latents = F.layer_norm(plain_step.encode(batch.clips, everything, GRID, frozen, 3), (48,))
-        losses = []
-        for number, mask in enumerate(batch.masks):
-            seen = plain_step.encode(batch.clips, mask.context, GRID, encoder, 2)
-            predicted = plain_step.predict(seen, *mask, GRID, head, 2, number)
-            wanted = torch.stack([latents[b, mask.target[b]] for b in range(3)])
-            losses.append((predicted - wanted).abs().mean())
-        return sum(losses) / len(losses)
+        return _latent_loss(batch, encoder, head, frozen, teacher_heads=3)
 
-    return method, loss
+    return method, loss, {}
 
 
-def _pixel_teacher() -> tuple[VideoMethod, PlainLoss]:
+def _vjepa() -> Case:
+    torch.manual_seed(0)
+    encoder = VideoEncoder(STUDENT, init_std=0.1)
+    target = {name: value.clone() for name, value in encoder.state_dict().items()}
+    predictor = Predictor(32, 32, PREDICTOR, init_std=0.1)
+    method = VJEPA(encoder, predictor, LatentLoss(), RECIPE, MOMENTUM)
+
+    def loss(batch: Batch, encoder: plain_step.State, head: plain_step.State) -> Tensor:
+        return _latent_loss(batch, encoder, head, target, teacher_heads=2)
+
+    return method, loss, target
+
+
+def _pixel_teacher() -> Case:
     torch.manual_seed(0)
     method = PixelTeacher(
         VideoEncoder(STUDENT, init_std=0.1),
@@ -76,7 +104,7 @@ def _pixel_teacher() -> tuple[VideoMethod, PlainLoss]:
             losses.append((predicted - wanted).square().mean())
         return sum(losses) / len(losses)
 
-    return method, loss
+    return method, loss, {}
 
 
 def _fast_losses(method: VideoMethod) -> list[float]:
@@ -89,14 +117,16 @@ def _fast_losses(method: VideoMethod) -> list[float]:
         torch.nn.utils.clip_grad_norm_(method.parameters(), RECIPE.clip_grad)
         method.recipe.apply(optimizer, step)
         optimizer.step()
+        if isinstance(method, VJEPA):
+            method.move_target(step)
         losses.append(loss.item())
     return losses
 
 
 def _plain_losses(
-    method: VideoMethod, plain_loss: PlainLoss
+    method: VideoMethod, plain_loss: PlainLoss, target: plain_step.State
 ) -> tuple[list[float], dict[str, Tensor]]:
-    """AdamW after its paper, a parameter at a time."""
+    """AdamW after its paper, a parameter at a time; then the moving average."""
     states = [
         {name: value.clone().requires_grad_() for name, value in module.state_dict().items()}
         for module in (method.encoder, method.head)
@@ -127,16 +157,19 @@ def _plain_losses(
                 corrected = second / (1 - BETAS[1] ** (step + 1))
                 update = first / (1 - BETAS[0] ** (step + 1)) / (corrected.sqrt() + EPS)
                 value.sub_(lr * update)
+            momentum = MOMENTUM[0] + (MOMENTUM[1] - MOMENTUM[0]) * step / RECIPE.total_steps
+            for name, value in target.items():
+                value.mul_(momentum).add_(states[0][name], alpha=1 - momentum)
         losses.append(loss.item())
-    return losses, named
+    return losses, named | {f"target.{name}": value for name, value in target.items()}
 
 
-@pytest.mark.parametrize("build", [_salt, _pixel_teacher])
+@pytest.mark.parametrize("build", [_salt, _vjepa, _pixel_teacher])
 def test_ten_steps_are_those_of_the_plain_restatement(
-    build: Callable[[], tuple[VideoMethod, PlainLoss]],
+    build: Callable[[], Case],
 ) -> None:
-    method, plain_loss = build()
-    expected, weights = _plain_losses(method, plain_loss)
+    method, plain_loss, target = build()
+    expected, weights = _plain_losses(method, plain_loss, target)
     losses = _fast_losses(method)
     assert abs(expected[0] - expected[-1]) > 0.01  # ten steps that go somewhere
     assert losses == pytest.approx(expected, rel=1e-5)
