@@ -25,7 +25,7 @@ from PIL import Image
 from salt_plugin import host
 from salt_plugin.config import compose
 
-METHODS = ("pixel_teacher", "salt")
+METHODS = ("pixel_teacher", "salt", "videomae", "vjepa", "vjepa2")
 COMMAND = Path(sys.executable).parent / "lightly-ssl-train"
 FOREIGN_APP = """\
 import sys
@@ -224,7 +224,7 @@ def test_foreign_app_starts_and_gains_our_groups_only(foreign_app: Path) -> None
     printed = _run([sys.executable, "app.py", "hydra.run.dir=plain"], foreign_app).splitlines()
     assert printed[0] == "groups: ['hydra', 'method', 'probe']"
     assert printed[1] == "configs: ['config']"
-    assert printed[2] == "methods: ['pixel_teacher', 'salt']"
+    assert printed[2] == f"methods: {list(METHODS)}"
     assert OmegaConf.create("\n".join(printed[3:])) == {"answer": 42, "input_dir": "videos"}
 
 

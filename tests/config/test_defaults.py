@@ -45,6 +45,44 @@ def test_paper(method: str) -> None:
     assert 3072 % config.loader.batch_size == 0
 
 
+def _under(method: str) -> RunConfig:
+    return load_config(compose([f"method={method}", "input_dir=videos"]))
+
+
+def test_vjepa() -> None:
+    config = _under("vjepa")
+    assert (config.method.momentum.start, config.method.momentum.end) == (0.998, 1.0)
+    assert config.optimizer.lr == 6.25e-4
+    assert (config.optimizer.weight_decay, config.method.optim.final_weight_decay) == (0.04, 0.4)
+
+
+def test_vjepa2() -> None:
+    config = _under("vjepa2")
+    optim = config.method.optim
+    assert (config.method.momentum.start, config.method.momentum.end) == (0.99925, 0.99925)
+    assert config.optimizer.lr == 5.25e-4
+    assert optim.final_lr == 1.0
+    assert (config.optimizer.weight_decay, optim.final_weight_decay) == (0.04, 0.04)
+    assert config.trainer.max_steps == 240_000
+
+
+def test_videomae() -> None:
+    masks = build(_under("videomae").method.masks, "method.masks", MaskGenerator)
+    assert isinstance(masks, TubeMasks)
+    assert (masks.ratio, masks.num_sets) == (0.9, 1)
+
+
+@pytest.mark.parametrize("method", ["vjepa", "vjepa2", "videomae"])
+def test_baselines_differ_from_salt_in_nothing_else(method: str) -> None:
+    """Architecture, clips, augmentation and batch are SALT's, so that a comparison is of methods."""
+    config, salt = _under(method), _under("salt")
+    assert config.loader == salt.loader
+    for key in ("encoder", "clip", "model", "transform", "data"):
+        assert getattr(config.method, key) == getattr(salt.method, key)
+    steps = salt.trainer.max_steps + salt.method.teacher.max_steps
+    assert config.trainer.max_steps == steps
+
+
 def test_paper_two_stages(salt: RunConfig) -> None:
     assert salt.method.teacher.max_steps == 80_000
     assert salt.method.teacher.encoder == "vit_large"

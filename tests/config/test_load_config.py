@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from salt_plugin.config import PixelTeacherConfig, SALTConfig, compose, load_config
+from salt_plugin.config import PixelTeacherConfig, SALTConfig, VJEPAConfig, compose, load_config
 from salt_plugin.errors import ConfigError
 
 
@@ -43,6 +43,32 @@ def test_both_methods_load(salt: DictConfig, pixel_teacher: DictConfig) -> None:
     config = load_config(pixel_teacher)
     assert type(config.method) is PixelTeacherConfig
     assert config.method.name == "pixel_teacher"
+
+
+@pytest.mark.parametrize(
+    ("method", "cls"),
+    [("vjepa", VJEPAConfig), ("vjepa2", VJEPAConfig), ("videomae", PixelTeacherConfig)],
+)
+def test_baselines_load(method: str, cls: type) -> None:
+    config = load_config(compose([f"method={method}", "input_dir=videos"]))
+    assert type(config.method) is cls
+    assert config.method.name == method
+
+
+@pytest.mark.parametrize("key", ["method.momentum.start", "method.momentum.end"])
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_momentum_is_a_share(key: str, value: float) -> None:
+    message = _error(compose(["method=vjepa"]), **{key: value})
+    assert message == f"{key}={value}: expected a share, from 0 to 1"
+
+
+def test_a_baseline_has_no_key_of_a_frozen_teacher() -> None:
+    for method in ("vjepa", "videomae"):
+        cfg = compose([f"method={method}"])
+        assert "method.teacher: unknown key" in _error(cfg, **{"method.teacher": {}})
+    assert "method.momentum: unknown key" in _error(
+        compose(["method=videomae"]), **{"method.momentum": {"start": 1.0, "end": 1.0}}
+    )
 
 
 def test_overrides_arrive() -> None:

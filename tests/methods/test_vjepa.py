@@ -46,7 +46,8 @@ def test_the_target_starts_as_the_encoder_and_moves_by_its_share() -> None:
     for target, encoder in zip(
         method.target.parameters(), method.encoder.parameters(), strict=True
     ):
-        assert torch.equal(target, encoder) and target is not encoder
+        assert torch.equal(target, encoder)
+        assert target is not encoder
     before = copy.deepcopy(method.target.state_dict())
     with torch.no_grad():
         for value in method.encoder.parameters():
@@ -77,17 +78,20 @@ def test_nothing_trains_the_target() -> None:
     assert held == {id(p) for part in (method.encoder, method.head) for p in part.parameters()}
     method.step_loss(_batch()).backward()
     for value in method.target.parameters():
-        assert not value.requires_grad and value.grad is None
+        assert not value.requires_grad
+        assert value.grad is None
     assert all(value.grad is not None for value in method.encoder.parameters())
 
 
 def test_the_target_stays_in_evaluation_mode_and_sees_whole_clips() -> None:
     method = _method(drop_path=0.9).train()
-    assert method.encoder.training and not any(m.training for m in method.target.modules())
+    assert method.encoder.training
+    assert not any(module.training for module in method.target.modules())
     batch = _batch()
     patches = method.encoder.patchify(batch.clips)
     latents = method.latents(patches, GRID)
-    assert latents.shape == (3, 72, 24) and not latents.requires_grad
+    assert latents.shape == (3, 72, 24)
+    assert not latents.requires_grad
     torch.testing.assert_close(latents, method.target(batch.clips))
 
 

@@ -1,0 +1,203 @@
+"""V-JEPA, V-JEPA 2 and VideoMAE as whole runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from salt_plugin import load_encoder
+from salt_plugin.callbacks import collapse
+from salt_plugin.checkpoints import load_predictor, read_card
+from salt_plugin.checkpoints.predictor_file import read_predictor_card
+from salt_plugin.commands.track import main as track
+from salt_plugin.config import compose
+from salt_plugin.errors import ConfigError
+from salt_plugin.methods import VJEPA
+from salt_plugin.run_directory import read_metrics
+from salt_plugin.train import run
+
+METHODS = ("vjepa", "vjepa2", "videomae")
+TINY = [
+    "method.encoder=vit_nano",
+    "method.clip.size=64",
+    "method.clip.frames=8",
+    "method.clip.step=1",
+    "method.model.predictor.dim=48",
+    "method.model.predictor.depth=1",
+    "method.model.predictor.num_heads=2",
+    "loader.batch_size=4",
+    "loader.num_workers=0",
+    "trainer.precision=32",
+    "trainer.max_steps=5",
+]
+COMMAND = Path(sys.executable).parent / "lightly-ssl-train"
+
+
+def train(videos: Path, run_dir: Path, method: str, *overrides: str) -> dict[str, Any]:
+    return run(compose([f"method={method}", f"input_dir={videos}", *TINY, *overrides]), run_dir)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def finished(
+    request: pytest.FixtureRequest, tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / request.param
+    train(tiny_videos, run_dir, request.param, "method.encoders_every_n_steps=2")
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def vjepa(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collapse, "MEASURE_EVERY", 2)
+        train(tiny_videos, run_dir, "vjepa", "method.model.drop_path=0.3")
+    return run_dir
+
+
+def test_a_run_leaves_one_student(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert [stage["stage"] for stage in summary["stages"]] == ["student"]
+    assert not (finished / "teacher").exists()
+    assert load_encoder(finished)(torch.zeros(1, 3, 8, 64, 64)).shape == (1, 64, 128)
+    card = read_card(finished / "student" / "encoder.safetensors")
+    assert card["method"] == finished.name
+    assert card["teacher_fingerprint"] is None
+    kept = {path.name for path in (finished / "student" / "encoders").glob("*.safetensors")}
+    assert kept == {f"step-{step}.safetensors" for step in (2, 4, 5)}
+    last = read_card(finished / "student" / "encoders" / "step-5.safetensors")
+    assert last["fingerprint"] == card["fingerprint"]
+    assert (finished / "figures" / "losses.png").is_file()
+
+
+def test_the_ledger_has_the_parts_of_the_method(finished: Path) -> None:
+    ledger = json.loads((finished / "student" / "compute.json").read_text())
+    parts = {"encoder", "decoder"}
+    if finished.name != "videomae":
+        parts = {"teacher_forward", "encoder", "predictor", "ema"}
+        weights = load_file(finished / "student" / "encoder.safetensors").values()
+        assert ledger["flops"]["ema"] == 5 * 3 * sum(value.numel() for value in weights)
+    assert set(ledger["flops"]) == parts
+
+
+def test_collapse_is_watched_where_there_is_a_moving_target(finished: Path) -> None:
+    rows = read_metrics(finished / "student" / "metrics.csv")
+    watched = [row["step"] for row in rows if "target_rank" in row]
+    (stage,) = json.loads((finished / "summary.json").read_text())["stages"]
+    if finished.name == "videomae":
+        assert watched == []
+        assert stage["target_spread"] is stage["target_rank"] is None
+    else:
+        assert watched == [1]
+        assert stage["target_spread"] == rows[0]["target_spread"] > 0
+        assert stage["target_rank"] == rows[0]["target_rank"] > 1
+
+
+def test_videomae_shows_its_reconstruction(finished: Path) -> None:
+    drawn = (finished / "figures" / "reconstruction.png").is_file()
+    assert drawn is (finished.name == "videomae")
+
+
+def test_the_target_is_kept_and_the_encoder_stays_in_the_checkpoint(vjepa: Path) -> None:
+    state = torch.load(vjepa / "student" / "checkpoints" / "last.ckpt", weights_only=True)
+    state = state["state_dict"]
+    kept = load_file(vjepa / "student" / "encoder.safetensors")
+    for name, value in kept.items():
+        assert torch.equal(value, state[f"target.{name}"])
+    assert any(not torch.equal(value, state[f"encoder.{name}"]) for name, value in kept.items())
+    card = read_predictor_card(vjepa / "student" / "predictor.safetensors")
+    fingerprint = read_card(vjepa / "student" / "encoder.safetensors")["fingerprint"]
+    assert card["encoder_fingerprint"] == fingerprint
+    predictor = load_predictor(vjepa)
+    assert torch.equal(predictor.predictor_proj.weight, state["head.predictor_proj.weight"])
+
+
+@pytest.mark.parametrize("broken_step", [3, 4])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    vjepa: Path,
+    tiny_videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken_step: int,
+) -> None:
+    monkeypatch.setattr(collapse, "MEASURE_EVERY", 2)
+    overrides = ["method.model.drop_path=0.3", "method.checkpoint.every_n_steps=2"]
+    original = VJEPA.step_loss
+
+    def power_failure(self: VJEPA, batch: Any) -> torch.Tensor:
+        if batch.step == broken_step:
+            raise MemoryError("as if the machine had gone")
+        return original(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VJEPA, "step_loss", power_failure)
+        with pytest.raises(MemoryError):
+            train(tiny_videos, tmp_path, "vjepa", *overrides)
+    train(tiny_videos, tmp_path, "vjepa", *overrides)
+
+    states, rows = [], []
+    for root in (vjepa, tmp_path):
+        checkpoint = root / "student" / "checkpoints" / "last.ckpt"
+        states.append(torch.load(checkpoint, weights_only=True)["state_dict"])
+        rows.append(read_metrics(root / "student" / "metrics.csv"))
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+    assert [row["step"] for row in rows[0] if "target_rank" in row] == [1, 2, 4]
+    for one, other in zip(*rows, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_vjepa2_keeps_rate_and_weight_decay_after_its_warm_up(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    train(tiny_videos, tmp_path, "vjepa2", "method.optim.max_warmup_share=0.4")
+    rows = read_metrics(tmp_path / "student" / "metrics.csv")
+    start, rate = 0.19 * 5.25e-4, 5.25e-4
+    expected = [(start + rate) / 2, rate, rate, rate, rate]
+    assert [row["lr"] for row in rows] == pytest.approx(expected)
+    assert [row["weight_decay"] for row in rows] == pytest.approx([0.04] * 5)
+
+
+def test_a_run_is_tracked_but_several_are_not_ranked(
+    tiny_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_videos, tmp_path / "run", "vjepa", "method.encoders_every_n_steps=2")
+    lists = ["--train", str(tiny_videos), "--test", str(tiny_videos), "--protocol", "knn"]
+    track([str(tmp_path / "run"), *lists, "--json"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["stage"] == "student"
+    assert [point["step"] for point in result["points"]] == [2, 4, 5]
+    with pytest.raises(ConfigError, match="a moving average of its own encoder"):
+        track([str(tmp_path / "run"), str(tmp_path / "run")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_the_hosts_command_trains_on_real_video(
+    shared_videos: Path, tmp_path: Path, method: str
+) -> None:
+    videos = shared_videos / "ut_interaction"
+    if not videos.is_dir():
+        pytest.skip(f"no real videos at {videos}")
+    small = [*TINY, "loader.batch_size=2", "trainer.max_steps=3"]
+    command = [COMMAND, f"method={method}", f"input_dir={videos}", *small]
+    done = subprocess.run(
+        [*map(str, command), f"hydra.run.dir={tmp_path}"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = read_metrics(tmp_path / "student" / "metrics.csv")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert load_encoder(tmp_path)(torch.zeros(1, 3, 8, 64, 64)).shape == (1, 64, 128)
