@@ -21,7 +21,8 @@ FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | 
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 KEY_ROW = re.compile(r"^\| `(?P<key>[\w.]+)` \| (?P<videos>[^|]+) \| (?P<demo>[^|]+) \|", re.M)
 ARROW_ROW = re.compile(r"^\| `(?P<room>\w+)` \|(?P<rooms>[^|]*)\|$", re.M)
-METHODS = ("salt", "pixel_teacher")
+METHODS = ("salt", "pixel_teacher", "vjepa", "videomae")
+OVER_VJEPA = "### What `vjepa2` has instead"
 HOST_KEYS = ("input_dir", "checkpoint", "seed", "loader", "trainer", "optimizer")
 
 
@@ -63,19 +64,33 @@ def test_relative_links_resolve(page: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_method_page_lists_every_key_with_its_defaults(method: str) -> None:
     page = ROOT / "docs" / "methods" / f"{method}.md"
-    assert _checked_keys(page, method) == set(_defaults(method))
+    assert _checked_keys(page.read_text().partition(OVER_VJEPA)[0], method) == set(
+        _defaults(method)
+    )
+
+
+def test_method_page_lists_what_vjepa2_has_instead() -> None:
+    text = (ROOT / "docs" / "methods" / "vjepa.md").read_text().partition(OVER_VJEPA)[2]
+    one, two = (
+        [_defaults(method, *videos) for videos in ((), ("input_dir=VIDEOS",))]
+        for method in ("vjepa", "vjepa2")
+    )
+    differing = {
+        key for key in two[0] if any(a[key] != b[key] for a, b in zip(one, two, strict=True))
+    }
+    assert _checked_keys(text, "vjepa2") == differing
 
 
 def test_readme_lists_every_key_but_the_classes_with_its_defaults() -> None:
     left_out = {"method.name", "method.default_steps"}
     keys = {key for key in _defaults("salt") if not key.endswith("._target_")} - left_out
-    assert _checked_keys(ROOT / "README.md", "salt") == keys
+    assert _checked_keys((ROOT / "README.md").read_text(), "salt") == keys
 
 
-def _checked_keys(page: Path, method: str) -> set[str]:
+def _checked_keys(text: str, method: str) -> set[str]:
     """Returns the keys in the tables of a page, whose defaults are those in conf."""
     demo, videos = _defaults(method), _defaults(method, "input_dir=VIDEOS")
-    rows = {row["key"]: row for row in KEY_ROW.finditer(page.read_text())}
+    rows = {row["key"]: row for row in KEY_ROW.finditer(text)}
     assert set(rows) <= set(demo)
     stale = {
         key: f"page: {row['videos']} / {row['demo']}; conf: {videos[key]} / {demo[key]}"
@@ -97,10 +112,10 @@ def test_architecture_page_lists_the_imports_between_rooms() -> None:
 
 
 def _defaults(method: str, *overrides: str) -> dict[str, Any]:
-    """Returns the leaf keys of a method with their values, those of all its masks included."""
+    """Returns the leaf keys of a method with their values, those of other masks included."""
     leaves: dict[str, Any] = {}
-    for masks in ("tube", "multiblock"):
-        cfg = compose([f"method={method}", f"method/masks={masks}", *overrides])
+    for masks in (["method/masks=tube"], ["method/masks=multiblock"], []):
+        cfg = compose([f"method={method}", *masks, *overrides])
         tree = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(tree, dict)
         leaves |= _leaves({key: tree[key] for key in (*HOST_KEYS, "method")})

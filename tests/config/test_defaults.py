@@ -74,7 +74,7 @@ def test_videomae() -> None:
 
 @pytest.mark.parametrize("method", ["vjepa", "vjepa2", "videomae"])
 def test_baselines_differ_from_salt_in_nothing_else(method: str) -> None:
-    """Architecture, clips, augmentation and batch are SALT's, so that a comparison is of methods."""
+    """Architecture, clips, augmentation and batch are SALT's: a comparison is one of methods."""
     config, salt = _under(method), _under("salt")
     assert config.loader == salt.loader
     for key in ("encoder", "clip", "model", "transform", "data"):
