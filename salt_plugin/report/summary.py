@@ -36,7 +36,7 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
         )
     console.print(stages)
     for stage in summary["stages"]:
-        if stage["target_rank"] is not None:
+        if stage.get("target_rank") is not None:
             console.print(
                 f"{stage['stage']}: targets at the last look had a spread of "
                 f"{stage['target_spread']:.3f} and an effective rank of {stage['target_rank']:.1f}",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
+from salt_plugin.report.figures import draw_losses
 from salt_plugin.report.pictures import (
     draw_attention,
     draw_class_accuracy,
@@ -20,6 +21,19 @@ CLIP = np.linspace(0, 1, 8 * 16 * 16 * 3).reshape(8, 16, 16, 3)
 
 def _pixels(path: Path) -> np.ndarray:
     return plt.imread(path)[..., :3]
+
+
+def test_watched_targets_get_a_panel_of_their_own(tmp_path: Path) -> None:
+    losses = [{"step": step, "loss": 1 / step} for step in range(1, 301)]
+    watched = [
+        {**row, "target_spread": 0.5, "target_rank": 40.0} if row["step"] % 100 == 0 else row
+        for row in losses
+    ]
+    widths = []
+    for name, rows in (("frozen", losses), ("moving", watched)):
+        draw_losses(tmp_path / f"{name}.png", {"student": rows})
+        widths.append(_pixels(tmp_path / f"{name}.png").shape[1])
+    assert widths[1] > 1.8 * widths[0]
 
 
 def test_the_colours_of_features_are_shown_under_the_clip(tmp_path: Path) -> None:
