@@ -17,6 +17,7 @@ VERBS = {
     ),
     "probe": ("probe", "evaluate a frozen encoder: attentive, linear and k-NN probes"),
     "track": ("track", "probe the encoders that a run kept; rank students of a teacher by loss"),
+    "compare": ("compare", "train methods at matched FLOPs, probe them alike, tabulate and draw"),
     "export": ("export", "write weights in Hugging Face's layout of V-JEPA 2"),
 }
 
@@ -52,3 +53,7 @@ def _call(verb: str, arguments: list[str]) -> None:
         module.main(arguments)
     except SaltError as error:
         fail(str(error))
+
+
+if __name__ == "__main__":
+    main()
