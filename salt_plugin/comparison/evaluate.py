@@ -35,7 +35,15 @@ def evaluate(encoder: str, seed: int, evaluations: dict[str, ProbeConfig]) -> di
     return found
 
 
-def _main(encoder: str, seed: str, product: str, listed: str) -> None:
+def main(encoder: str, seed: str, product: str, listed: str) -> None:
+    """Evaluates, and writes what was found in one piece.
+
+    Args:
+        encoder: As for `evaluate`.
+        seed: Likewise.
+        product: The file.
+        listed: The evaluations, as JSON.
+    """
     evaluations = {name: probe_config(**keys) for name, keys in json.loads(listed).items()}
     try:
         write_json(Path(product), evaluate(encoder, int(seed), evaluations))
@@ -44,4 +52,4 @@ def _main(encoder: str, seed: str, product: str, listed: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    main(*sys.argv[1:])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -85,15 +86,18 @@ def markdown_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> str:
 
 
 def comparison_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> Table:
-    """Returns the same for the terminal."""
+    """Returns the same for the terminal, the deviations on lines of their own."""
     title = "Accuracy of frozen encoders, mean ± standard deviation over seeds"
-    table = Table(title=title, title_justify="left")
-    for number, name in enumerate(_header(columns)):
-        right = number >= len(TEXTS)
-        title = name.replace("_", "\n") if name in columns else name
-        table.add_column(title, justify="right" if right else "left", overflow="fold")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in ("budget", "seeds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in columns:
+        table.add_column(name.replace("_", "\n"), justify="right")
     for group in groups:
-        table.add_row(*_cells(group, columns))
+        cells = _cells(group, columns)[-len(columns) :]
+        accuracies = [cell.replace(" ± ", "\n± ") for cell in cells]
+        table.add_row(label(group), budget(group), str(group["n"]), *accuracies)
     return table
 
 
@@ -111,11 +115,8 @@ def budget(group: GroupRow) -> str:
     return flops(found) if found else "0"
 
 
-TEXTS = ("method", "encoder", "teacher share")
-
-
 def _header(columns: Sequence[str]) -> list[str]:
-    return [*TEXTS, "budget", "spent", "seeds", *columns]
+    return ["method", "encoder", "teacher share", "budget", "spent", "seeds", *columns]
 
 
 def _cells(group: GroupRow, columns: Sequence[str]) -> list[str]:

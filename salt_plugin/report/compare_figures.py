@@ -14,7 +14,8 @@ from salt_plugin.report.figures import save
 from salt_plugin.report.track import sentence
 
 Rows = Sequence[Mapping[str, Any]]
-PANEL = (5.2, 4.2)
+PANEL = (5.2, 4.2)  # inches
+ACROSS = 2
 
 
 def draw_accuracy(
@@ -33,8 +34,9 @@ def draw_accuracy(
         columns: The accuracies.
         frontiers: For each of them, which of `trained` no other beats.
     """
-    figure, axes = _panels(1, len(columns))
-    for axis, column in zip(axes[0], columns, strict=True):
+    figure, axes = _panels(len(columns))
+    budgets = sorted({group["budget"] for group in trained if group["budget"] is not None})
+    for axis, column in zip(axes, columns, strict=True):
         for name, line in _lines(trained).items():
             means = [group[column] for group in line]
             deviations = [group[f"{column}_sd"] or 0 for group in line]
@@ -45,13 +47,16 @@ def draw_accuracy(
             for group, on in zip(trained, frontiers[column], strict=True)
             if on
         )
-        axis.plot(*zip(*best, strict=True), ":", color="black", label="Pareto frontier", zorder=0)
+        axis.plot(*zip(*best, strict=True), ":", color="black", label="Pareto frontier", zorder=3)
         for group in random:
             name = f"{group['encoder']} before training"
             axis.axhline(group[column], linestyle="--", color="grey", label=name)
         axis.set(xscale="log", xlabel="FLOPs, teacher included", ylabel="accuracy", title=column)
+        if budgets:
+            axis.set_xticks(budgets, [f"{budget:.3g}".replace("e+", "e") for budget in budgets])
+            axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
+    axes[0].legend(fontsize=8)
     save(figure, path)
 
 
@@ -70,8 +75,9 @@ def draw_losses(
         fits: For method and accuracy, as `evaluation.track.agreement` gives it.
     """
     methods = list(dict.fromkeys(run["method"] for run in runs))
-    figure, axes = _panels(len(methods), len(columns))
-    for row, method in zip(axes, methods, strict=True):
+    figure, axes = _panels(len(methods) * len(columns), across=len(columns))
+    for number, method in enumerate(methods):
+        row = axes[number * len(columns) : (number + 1) * len(columns)]
         of = [run for run in runs if run["method"] == method]
         for axis, column in zip(row, columns, strict=True):
             for name in dict.fromkeys(budget(run) for run in of):
@@ -101,8 +107,8 @@ def draw_allocation(path: Path, trained: Rows, columns: Sequence[str]) -> None:
     """
     shared = [group for group in trained if group["teacher_share"] is not None]
     varies = len({group["teacher_share"] for group in shared}) > 1
-    figure, axes = _panels(1, 1 + len(columns) * varies)
-    bars = axes[0][0]
+    figure, axes = _panels(1 + len(columns) * varies)
+    bars = axes[0]
     names = [f"{label(group)}, {budget(group)}" for group in trained]
     left = np.zeros(len(trained))
     for part in dict.fromkeys(part for group in trained for part in group["parts"]):
@@ -113,7 +119,7 @@ def draw_allocation(path: Path, trained: Rows, columns: Sequence[str]) -> None:
     bars.invert_yaxis()
     bars.set(xlabel="share of the FLOPs", title="what the FLOPs went to")
     bars.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
-    for axis, column in zip(axes[0][1:], columns, strict=False):
+    for axis, column in zip(axes[1:], columns, strict=False):
         lines: dict[str, list[Mapping[str, Any]]] = {}
         for group in sorted(shared, key=lambda one: one["teacher_share"]):
             lines.setdefault(f"{group['encoder']}, {budget(group)}", []).append(group)
@@ -128,9 +134,14 @@ def draw_allocation(path: Path, trained: Rows, columns: Sequence[str]) -> None:
     save(figure, path)
 
 
-def _panels(rows: int, columns: int) -> tuple[Any, Any]:
-    size = PANEL[0] * columns, PANEL[1] * rows
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+def _panels(count: int, across: int = ACROSS) -> tuple[Any, list[Any]]:
+    across = min(count, across)
+    down = -(-count // across)
+    size = PANEL[0] * across, PANEL[1] * down
+    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
 
 
 def _lines(groups: Rows) -> dict[str, list[Mapping[str, Any]]]:
