@@ -90,7 +90,7 @@ def _train(
     from salt_plugin.comparison.runner import run_jobs
     from salt_plugin.report.compare import Lines
 
-    signal.signal(signal.SIGTERM, _stop)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         with Lines(len(cells) + len(random)) as lines:
             failed = run_jobs(training_jobs(cells, config, folder), at_once, lines)
@@ -102,7 +102,7 @@ def _train(
             f"stopped with {finished} of {len(cells)} runs finished; the same command goes on"
         ) from None
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _gather(

@@ -89,9 +89,10 @@ def compare_config(name: str, changes: Sequence[str] = ()) -> CompareConfig:
     """Returns the configuration of a comparison.
 
     Args:
-        name: One of `conf/compare/`, or a YAML file of keys that differ from `base.yaml`'s. Lists
-            of videos that such a file evaluates on count from the file.
-        changes: Further keys, e.g. ``["seeds=[1,2]", "budgets=[1e14]"]``.
+        name: One of `conf/compare/`, or a YAML file of keys that differ from `base.yaml`'s. Files
+            of the evaluations that it names count from the file.
+        changes: Further keys, e.g. ``["seeds=[1,2]", "budgets=[1e14]"]``; here such files count
+            from the working directory.
 
     Raises:
         ConfigError: There is no such comparison, or a key or value cannot work.
@@ -104,12 +105,10 @@ def compare_config(name: str, changes: Sequence[str] = ()) -> CompareConfig:
     folder = conf_folder() / "compare"
     found = read_yaml(folder / f"{BASE}.yaml")
     found |= read_yaml(file or folder / f"{name}.yaml")
-    if file is not None and isinstance(found["probe"], list):
-        found["probe"] = [
-            with_absolute_paths(entry, file.absolute()) if isinstance(entry, dict) else entry
-            for entry in found["probe"]
-        ]
     config: CompareConfig = typed(CompareConfig, found | _changed(changes), "compare.")
+    probe_is_changed = any(change.startswith("probe=") for change in changes)
+    base = file.absolute().parent if file and not probe_is_changed else Path.cwd()
+    config.probe = [_with_absolute_paths(entry, base) for entry in config.probe]
     check_rules(config, RULES, "compare.")
     _check_names(config)
     _check_overrides(config)
@@ -139,6 +138,14 @@ def evaluations(config: CompareConfig) -> dict[str, ProbeConfig]:
             )
         found[name] = one
     return found
+
+
+def _with_absolute_paths(entry: dict[str, Any], base: Path) -> dict[str, Any]:
+    entry = with_absolute_paths(dict(entry), base / "any")
+    data = entry.get("data")
+    if isinstance(data, str) and data.endswith((".yaml", ".yml")):
+        entry["data"] = str(base / Path(data).expanduser())
+    return entry
 
 
 def _changed(changes: Sequence[str]) -> dict[str, Any]:

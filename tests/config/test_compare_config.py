@@ -51,10 +51,15 @@ def test_a_run_for_each_method_encoder_budget_seed_and_share(empty: str) -> None
 
 def test_paths_of_evaluations_count_from_the_file_and_names_tell_them_apart(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("probe:\n- {train: a.csv, test: b.csv}\n- {train: c.csv, name: other}\n")
+    (tmp_path / "set.yaml").write_text("train: d.csv\nclasses: 2\n")
+    file.write_text("probe:\n- {train: a.csv, name: other}\n- {test: b.csv}\n- {data: set.yaml}\n")
     found = evaluations(compare_config(str(file), GOOD[:3]))
-    assert found.keys() == {"folder", "other"}
-    assert found["folder"].train == str(tmp_path / "a.csv")
+    assert found.keys() == {"other", "folder", "set"}
+    assert found["other"].train == str(tmp_path / "a.csv")
+    assert found["folder"].test == str(tmp_path / "b.csv")
+    assert (found["set"].train, found["set"].classes) == (str(tmp_path / "d.csv"), 2)
+    here = evaluations(compare_config(str(file), [*GOOD[:3], "probe=[{train: a.csv}]"]))
+    assert here["folder"].train == str(Path.cwd() / "a.csv")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +93,13 @@ def test_bad_values_are_named(empty: str, changes: list[str], message: str) -> N
 def test_an_unknown_name_is_told() -> None:
     with pytest.raises(ConfigError, match="'dmo' is no comparison; did you mean 'demo'"):
         compare_config("dmo")
+
+
+@pytest.mark.parametrize("budget", [1e13, 1.2e21])
+def test_budgets_reach_the_run_unchanged(empty: str, budget: float) -> None:
+    config = compare_config(empty, [*GOOD, f"budgets=[{budget}]"])
+    parsed = OverridesParser.create().parse_overrides(train_overrides(all_cells(config)[0], config))
+    assert {one.key_or_group: one.value() for one in parsed}["compute.budget"] == budget
 
 
 def test_a_run_folder_of_any_name_is_one_override() -> None:
