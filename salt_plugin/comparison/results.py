@@ -17,7 +17,15 @@ from salt_plugin.run_directory import recent_loss
 
 CONVENTION = "exact"
 DONE, UNFINISHED = "done", "unfinished"
-PARTS = ("teacher_training", "teacher_forward", "student", "predictor", "decoder", "ema")
+PARTS = (
+    "teacher_training",
+    "initialisation",
+    "teacher_forward",
+    "student",
+    "predictor",
+    "decoder",
+    "ema",
+)
 GROUP = ("method", "encoder", "teacher_share", "budget")
 
 Row = dict[str, Any]
