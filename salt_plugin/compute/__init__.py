@@ -1,6 +1,6 @@
 """What training costs: closed forms in the token counts, and the ledger that adds them up."""
 
-from salt_plugin.compute.cost import Tokens, pixel_teacher_step, salt_step
+from salt_plugin.compute.cost import Tokens, pixel_teacher_step, recomputed, salt_step, vjepa_step
 from salt_plugin.compute.ledger import Ledger
 
-__all__ = ["Ledger", "Tokens", "pixel_teacher_step", "salt_step"]
+__all__ = ["Ledger", "Tokens", "pixel_teacher_step", "recomputed", "salt_step", "vjepa_step"]

@@ -1,7 +1,8 @@
 """Floating-point operations of a training step, as a closed form in its token counts.
 
 Convention `exact`: matrix products and attention, one multiply-add = 2 FLOPs, backward counted as
-twice forward; normalisation, activations and the optimiser left out. No torch here.
+twice forward, and the update of an EMA teacher; normalisation, activations and the optimiser left
+out. No torch here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from salt_plugin.shapes import EncoderShape, PredictorShape
 
 FLOPS_PER_MULTIPLY_ADD = 2
 FORWARD_AND_BACKWARD = 3
+# Teacher + (1 - momentum) * (student - teacher): a subtraction and a multiply-add.
+FLOPS_PER_EMA_PARAMETER = 3
 
 
 class Tokens(NamedTuple):
@@ -40,6 +43,26 @@ def predictor_forward(shape: PredictorShape, context_dim: int, out_dim: int, tok
     blocks = _blocks(tokens.context + tokens.target, shape.dim, shape.hidden_dim, shape.depth)
     project = tokens.target * shape.dim * out_dim
     return FLOPS_PER_MULTIPLY_ADD * (embed + blocks + project)
+
+
+def _block_parameters(dim: int, hidden: int, depth: int) -> int:
+    """Parameters of `depth` blocks: two norms, four projections and the MLP, all with biases."""
+    norms, attention = 4 * dim, 4 * dim * (dim + 1)
+    return depth * (norms + attention + hidden * (dim + 1) + dim * (hidden + 1))
+
+
+def encoder_parameters(shape: EncoderShape) -> int:
+    """Parameters of an encoder."""
+    embed, norm = shape.embed_dim * (shape.patch_dim + 1), 2 * shape.embed_dim
+    return embed + _block_parameters(shape.embed_dim, shape.hidden_dim, shape.depth) + norm
+
+
+def predictor_parameters(shape: PredictorShape, context_dim: int, out_dim: int) -> int:
+    """Parameters of a predictor or pixel decoder, its mask tokens included."""
+    embed, project = shape.dim * (context_dim + 1), out_dim * (shape.dim + 1)
+    mask_tokens, norm = shape.num_mask_tokens * shape.dim, 2 * shape.dim
+    blocks = _block_parameters(shape.dim, shape.hidden_dim, shape.depth)
+    return embed + mask_tokens + blocks + norm + project
 
 
 def pixel_teacher_step(
@@ -70,3 +93,40 @@ def salt_step(
         "predictor": trained
         * sum(predictor_forward(predictor, student.embed_dim, teacher.embed_dim, m) for m in masks),
     }
+
+
+def vjepa_step(
+    student: EncoderShape,
+    predictor: PredictorShape,
+    clips: int,
+    clip_tokens: int,
+    masks: Sequence[Tokens],
+) -> dict[str, int]:
+    """FLOPs of one step of V-JEPA by part.
+
+    SALT's step with a teacher of the student's shape, which then moves towards the student: 3 FLOPs
+    for each of the encoder's parameters, whatever the number of clips or devices.
+    """
+    parts = salt_step(student, predictor, student, clips, clip_tokens, masks)
+    return parts | {"ema": FLOPS_PER_EMA_PARAMETER * encoder_parameters(student)}
+
+
+def recomputed(
+    encoder: EncoderShape, predictor: PredictorShape, clips: int, masks: Sequence[Tokens]
+) -> int:
+    """FLOPs of the blocks that activation checkpointing runs a second time in one step.
+
+    The blocks of what is trained, encoder and predictor (or decoder), not those of a teacher; of
+    each all but the MLP's second product, before which torch has what the backward pass needs.
+    These FLOPs are spent, but they are none of the model: no part of what the steps above return.
+    """
+    per_clip = sum(
+        _recomputed(m.context, encoder.embed_dim, encoder.hidden_dim, encoder.depth)
+        + _recomputed(sum(m), predictor.dim, predictor.hidden_dim, predictor.depth)
+        for m in masks
+    )
+    return FLOPS_PER_MULTIPLY_ADD * clips * per_clip
+
+
+def _recomputed(tokens: int, dim: int, hidden: int, depth: int) -> int:
+    return _blocks(tokens, dim, hidden, depth) - depth * tokens * hidden * dim

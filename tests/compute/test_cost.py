@@ -15,14 +15,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from salt_plugin.compute.cost import (
     Tokens,
     encoder_forward,
+    encoder_parameters,
     pixel_teacher_step,
     predictor_forward,
+    predictor_parameters,
+    recomputed,
     salt_step,
+    vjepa_step,
 )
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import Batch, MaskSet, MultiBlockMasks
 from salt_plugin.methods import SALT, PixelTeacher, Recipe
 from salt_plugin.models import (
+    ENCODER_SIZES,
     EncoderShape,
     FrozenTeacher,
     Predictor,
@@ -128,6 +133,51 @@ def test_a_step_of_the_pixel_teacher_costs_what_torch_counts() -> None:
     measured = _torch_flops(lambda: method.step_loss(batch).backward())
     closed = sum(parts.values()) - _embedding_backward(shape, batch.masks)
     assert measured == pytest.approx(closed, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ENCODER_SIZES)
+def test_parameters_of_every_size(name: str) -> None:
+    shape = EncoderShape.named(name)
+    with torch.device("meta"):
+        encoder, predictor = VideoEncoder(shape), Predictor(shape.embed_dim, 1024, PREDICTOR)
+    assert encoder_parameters(shape) == _parameters(encoder)
+    assert predictor_parameters(PREDICTOR, shape.embed_dim, 1024) == _parameters(predictor)
+
+
+def test_parameters_of_shapes_with_odd_numbers() -> None:
+    predictor = PredictorShape(dim=66, depth=2, num_heads=3, mlp_ratio=48 / 11, num_mask_tokens=5)
+    assert encoder_parameters(CROOKED) == _parameters(VideoEncoder(CROOKED))
+    found = predictor_parameters(predictor, 66, 130)
+    assert found == _parameters(Predictor(66, 130, predictor))
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_a_step_of_vjepa_is_that_of_salt_with_a_teacher_of_its_size_and_its_update() -> None:
+    student, masks = _small(48, 2), [Tokens(40, 100), Tokens(12, 130)]
+    parts = vjepa_step(student, PREDICTOR, 24, 144, masks)
+    assert list(parts) == ["teacher_forward", "encoder", "predictor", "ema"]
+    assert parts.pop("ema") == 3 * encoder_parameters(student)
+    assert parts == salt_step(student, PREDICTOR, student, 24, 144, masks)
+
+
+def test_recomputation_costs_what_torch_counts_more() -> None:
+    student, teacher = _small(48, 2), _small(96, 3)
+    method = SALT(
+        VideoEncoder(student),
+        Predictor(48, 96, PREDICTOR),
+        FrozenTeacher(VideoEncoder(teacher)),
+        LatentLoss(),
+        Recipe(10),
+    )
+    batch, tokens = _batch()
+    plain = _torch_flops(lambda: method.step_loss(batch).backward())
+    method.encoder.blocks.activation_checkpointing = True
+    method.head.predictor_blocks.activation_checkpointing = True
+    again = _torch_flops(lambda: method.step_loss(batch).backward())
+    assert again - plain == pytest.approx(recomputed(student, PREDICTOR, 2, tokens), rel=1e-3)
 
 
 def test_close_to_the_papers_formula_where_that_holds() -> None:
