@@ -17,6 +17,8 @@ VERBS = {
     ),
     "probe": ("probe", "evaluate a frozen encoder: attentive, linear and k-NN probes"),
     "track": ("track", "probe the encoders that a run kept; rank students of a teacher by loss"),
+    "flops": ("flops", "what training costs in FLOPs, by part; the paper's totals beside ours"),
+    "plan": ("plan", "the steps that a budget in FLOPs pays for, for each method"),
     "export": ("export", "write weights in Hugging Face's layout of V-JEPA 2"),
 }
 
