@@ -105,13 +105,18 @@ def _too_small(
     what = f"budget={budget:.4g} is too small for {workload.method} with {workload.encoder.name}"
     batch = f"at a batch of {workload.batch_size:,} clips"
     if not teacher:
-        return f"{what}: a step {batch} costs {main:.4g} FLOPs; give at least that"
+        return f"{what}: a step {batch} costs {main:.4g} FLOPs; give at least {_enough(main)}"
     needed = max(teacher / teacher_share, teacher + main, main / (1 - teacher_share))
     return (
         f"{what}: {batch} a step of the teacher {workload.teacher.name} costs {teacher:.4g} FLOPs, "
         f"one of the student {main:.4g}; with teacher_share={teacher_share:g} give at least "
-        f"{needed:.4g}"
+        f"{_enough(needed)}"
     )
+
+
+def _enough(flops: float) -> str:
+    """Returns the number rounded to four digits, but never down."""
+    return f"{flops * 1.0005:.4g}"
 
 
 def _require(good: bool, key: str, found: float | None, expected: str) -> None:
