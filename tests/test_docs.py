@@ -22,7 +22,7 @@ LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 KEY_ROW = re.compile(r"^\| `(?P<key>[\w.]+)` \| (?P<videos>[^|]+) \| (?P<demo>[^|]+) \|", re.M)
 ARROW_ROW = re.compile(r"^\| `(?P<room>\w+)` \|(?P<rooms>[^|]*)\|$", re.M)
 METHODS = ("salt", "pixel_teacher")
-HOST_KEYS = ("input_dir", "checkpoint", "seed", "loader", "trainer", "optimizer")
+HOST_KEYS = ("input_dir", "checkpoint", "seed", "loader", "trainer", "optimizer", "compute")
 
 
 @pytest.fixture(autouse=True)

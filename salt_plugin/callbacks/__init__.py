@@ -1,6 +1,7 @@
 """What happens beside the steps of a stage: accounts, metrics, progress, encoders, checkpoints."""
 
 from salt_plugin.callbacks.accounts import Accounts
+from salt_plugin.callbacks.budget import Budget
 from salt_plugin.callbacks.checkpoints import Checkpoints
 from salt_plugin.callbacks.encoders import KeptEncoders
 from salt_plugin.callbacks.metrics import Metrics
@@ -10,6 +11,7 @@ from salt_plugin.callbacks.skipped import SkippedFiles
 
 __all__ = [
     "Accounts",
+    "Budget",
     "Checkpoints",
     "KeptEncoders",
     "Metrics",

@@ -47,7 +47,6 @@ class Metrics(Callback):
         self.tensorboard = folder / "tensorboard"
         self.accounts = accounts
         self.start_step = start_step
-        self._lr = 0.0
         self._rows: list[dict[str, Any]] = []
         self._writer: SummaryWriter | None = None
 
@@ -65,12 +64,6 @@ class Metrics(Callback):
         write_text(self.path, table.getvalue())
         self._writer = SummaryWriter(str(self.tensorboard), purge_step=self.start_step + 1)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        """Notes the learning rate: after the step, it is already the next one's."""
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
-
     def on_train_batch_end(
         self,
         trainer: Trainer,
@@ -83,11 +76,12 @@ class Metrics(Callback):
         if not trainer.is_global_zero:
             return
         ledger = self.accounts.ledger
+        group = trainer.optimizers[0].param_groups[0]
         row = {
             "step": trainer.global_step,
             "loss": outputs["loss"].detach(),
-            "lr": self._lr,
-            "weight_decay": trainer.optimizers[0].param_groups[0]["weight_decay"],
+            "lr": group["lr"],
+            "weight_decay": group["weight_decay"],
             "grad_norm": pl_module.grad_norm,
             "context_tokens": sum(mask.context.shape[1] for mask in batch.masks),
             "target_tokens": sum(mask.target.shape[1] for mask in batch.masks),

@@ -137,6 +137,14 @@ class SALTConfig(PixelTeacherConfig):
 
 
 @dataclass
+class ComputeConfig:
+    """`compute`: FLOPs that a run may spend instead of a number of steps."""
+
+    budget: float | None
+    teacher_share: float
+
+
+@dataclass
 class RunConfig:
     """Everything that a run depends on."""
 
@@ -147,6 +155,7 @@ class RunConfig:
     loader: LoaderConfig
     trainer: TrainerConfig
     optimizer: OptimizerConfig
+    compute: ComputeConfig
 
 
 METHOD_CONFIGS: dict[str, type] = {"salt": SALTConfig, "pixel_teacher": PixelTeacherConfig}

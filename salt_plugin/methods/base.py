@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from pytorch_lightning import LightningModule
@@ -23,6 +23,10 @@ class VideoMethod(LightningModule):
         encoder: What is kept in the end.
         head: What is trained with it and kept in the checkpoint only.
         recipe: Optimiser and schedules.
+
+    Attributes:
+        clock: Tells how many of the recipe's steps are done; None: as many as the trainer has.
+        grad_norm: Gradient norm of the last step, before clipping.
     """
 
     encoder: VideoEncoder
@@ -33,6 +37,7 @@ class VideoMethod(LightningModule):
         self.encoder = encoder
         self.head = head
         self.recipe = recipe
+        self.clock: Callable[[], float] | None = None
         self.grad_norm = torch.zeros(())
 
     def block_stacks(self) -> list[BlockStack]:
@@ -47,15 +52,20 @@ class VideoMethod(LightningModule):
         """One step, as Lightning calls it."""
         return self.step_loss(batch)
 
-    def configure_optimizers(self) -> Any:
-        """Returns AdamW and its schedule by step."""
-        optimizer = self.recipe.optimizer([self.encoder, self.head])
-        scheduler = self.recipe.scheduler(optimizer)
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+    def configure_optimizers(self) -> Optimizer:
+        """Returns AdamW; its schedules are set before each step."""
+        return self.recipe.optimizer([self.encoder, self.head])
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Moves the weight decay along its schedule."""
-        self.recipe.set_weight_decay(optimizer, self.trainer.global_step)
+    def position(self) -> float:
+        """Returns how many of the recipe's steps are done, as the schedules count them."""
+        return self.clock() if self.clock is not None else self.trainer.global_step
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
+        """Moves the schedules; -1 ends training where the trainer has been told to stop."""
+        if self.trainer.should_stop:
+            return -1
+        self.recipe.apply(self.trainer.optimizers[0], self.position())
+        return None
 
     def configure_gradient_clipping(
         self,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from lightly.models.utils import get_weight_decay_parameters
 from lightly.utils.optim import update_param_groups
-from lightly.utils.scheduler import CosineWarmupScheduler, cosine_schedule
+from lightly.utils.scheduler import cosine_schedule, cosine_warmup_schedule
 from torch import nn
 from torch.optim import AdamW
 
@@ -50,22 +50,27 @@ class Recipe:
         ]
         return AdamW(groups, lr=self.lr, betas=self.betas, fused=self.fused)
 
-    def scheduler(self, optimizer: torch.optim.Optimizer) -> CosineWarmupScheduler:
-        """Returns the schedule of the learning rate, to be stepped once a step."""
-        return CosineWarmupScheduler(
-            optimizer,
-            warmup_epochs=self.warmup_steps,
-            max_epochs=self.total_steps,
-            warmup_start_value=self.warmup_start,
+    def lr_at(self, position: float) -> float:
+        """Returns the learning rate after `position` of `total_steps` steps, counted from 0."""
+        share = cosine_warmup_schedule(
+            step=position,
+            max_steps=self.total_steps,
             start_value=1.0,
             end_value=self.final_lr,
+            warmup_steps=self.warmup_steps,
+            warmup_start_value=self.warmup_start,
+        )
+        return float(self.lr * share)
+
+    def weight_decay_at(self, position: float) -> float:
+        """Returns the weight decay after `position` of `total_steps` steps, counted from 0."""
+        return float(
+            cosine_schedule(position, self.total_steps, self.weight_decay, self.final_weight_decay)
         )
 
-    def weight_decay_at(self, step: int) -> float:
-        """Returns the weight decay of a step, counted from 0."""
-        return cosine_schedule(step, self.total_steps, self.weight_decay, self.final_weight_decay)
-
-    def set_weight_decay(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Sets the weight decay of a step."""
-        decay = {"name": "decay", "weight_decay": self.weight_decay_at(step)}
+    def apply(self, optimizer: torch.optim.Optimizer, position: float) -> None:
+        """Sets learning rate and weight decay for the step after `position` steps."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr_at(position)
+        decay = {"name": "decay", "weight_decay": self.weight_decay_at(position)}
         update_param_groups(optimizer, updates=[decay])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from salt_plugin.commands import flops, plan
+from salt_plugin.config import compose
 from salt_plugin.errors import ConfigError
 
 SALT_GIANT = [
@@ -156,3 +157,15 @@ def test_neither_loads_torch() -> None:
         "sys.exit(sorted({'torch', 'fvcore', 'lightly'} & set(sys.modules)) or None)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)
+
+
+def test_what_is_not_given_is_as_the_configuration_has_it() -> None:
+    cfg = compose(["method=salt", "input_dir=VIDEOS"])
+    parser = plan._parser()
+    expected = {
+        "device_batch_size": cfg.loader.batch_size,
+        "resolution": cfg.method.clip.size,
+        "frames": cfg.method.clip.frames,
+        "teacher_share": cfg.compute.teacher_share,
+    }
+    assert {key: parser.get_default(key) for key in expected} == expected

@@ -81,16 +81,14 @@ def _pixel_teacher() -> tuple[VideoMethod, PlainLoss]:
 
 def _fast_losses(method: VideoMethod) -> list[float]:
     optimizer = method.recipe.optimizer([method.encoder, method.head])
-    scheduler = method.recipe.scheduler(optimizer)
     losses = []
     for step in range(RECIPE.total_steps):
         loss = method.step_loss(_batch(step))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(method.parameters(), RECIPE.clip_grad)
-        method.recipe.set_weight_decay(optimizer, step)
+        method.recipe.apply(optimizer, step)
         optimizer.step()
-        scheduler.step()
         losses.append(loss.item())
     return losses
 
@@ -108,8 +106,6 @@ def _plain_losses(
         for prefix, state in zip(("encoder", "head"), states, strict=True)
         for name, value in state.items()
     }
-    optimizer = method.recipe.optimizer([method.encoder, method.head])
-    scheduler = method.recipe.scheduler(optimizer)  # for its learning rates only
     moments = {name: (torch.zeros_like(v), torch.zeros_like(v)) for name, v in named.items()}
     losses = []
     for step in range(RECIPE.total_steps):
@@ -117,7 +113,7 @@ def _plain_losses(
         gradients = torch.autograd.grad(loss, list(named.values()))
         norm = torch.sqrt(sum(gradient.square().sum() for gradient in gradients))
         scale = min(1.0, RECIPE.clip_grad / (norm.item() + 1e-6))
-        lr = optimizer.param_groups[0]["lr"]
+        lr = method.recipe.lr_at(step)
         with torch.no_grad():
             for (name, value), gradient in zip(named.items(), gradients, strict=True):
                 gradient = gradient * scale
@@ -131,8 +127,6 @@ def _plain_losses(
                 corrected = second / (1 - BETAS[1] ** (step + 1))
                 update = first / (1 - BETAS[0] ** (step + 1)) / (corrected.sqrt() + EPS)
                 value.sub_(lr * update)
-        optimizer.step()
-        scheduler.step()
         losses.append(loss.item())
     return losses, named
 

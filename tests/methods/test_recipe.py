@@ -56,9 +56,7 @@ def test_defaults_are_the_papers_numbers() -> None:
 @pytest.mark.parametrize("step", [0, 1, 4_999, 9_999, 10_000, 45_000, 60_000, 79_999])
 def test_learning_rate_at_a_step(step: int) -> None:
     recipe = Recipe(total_steps=80_000)
-    optimizer = AdamW([nn.Parameter(torch.zeros(()))], lr=recipe.lr)
-    scheduler = recipe.scheduler(optimizer)
-    lr = recipe.lr * scheduler.lr_lambdas[0](step)
+    lr = recipe.lr_at(step)
     assert lr == pytest.approx(_lr(step, recipe), rel=1e-6)
     known = {9_999: 6.25e-4, 10_000: 6.25e-4, 79_999: 1e-6}
     if step in known:
@@ -88,7 +86,7 @@ def test_norms_and_biases_are_not_decayed() -> None:
     for name, parameter in named:
         assert decayed[id(parameter)] == ("norm" not in name and not name.endswith("bias")), name
 
-    recipe.set_weight_decay(optimizer, 9)
+    recipe.apply(optimizer, 9)
     assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.4]
 
 
