@@ -18,6 +18,8 @@ VERBS = {
     "probe": ("probe", "evaluate a frozen encoder: attentive, linear and k-NN probes"),
     "track": ("track", "probe the encoders that a run kept; rank students of a teacher by loss"),
     "compare": ("compare", "train methods at matched FLOPs, probe them alike, tabulate and draw"),
+    "flops": ("flops", "what training costs in FLOPs, by part; the paper's totals beside ours"),
+    "plan": ("plan", "the steps that a budget in FLOPs pays for, for each method"),
     "export": ("export", "write weights in Hugging Face's layout of V-JEPA 2"),
 }
 
