@@ -17,6 +17,9 @@ VERBS = {
     ),
     "probe": ("probe", "evaluate a frozen encoder: attentive, linear and k-NN probes"),
     "track": ("track", "probe the encoders that a run kept; rank students of a teacher by loss"),
+    "compare": ("compare", "train methods at matched FLOPs, probe them alike, tabulate and draw"),
+    "flops": ("flops", "what training costs in FLOPs, by part; the paper's totals beside ours"),
+    "plan": ("plan", "the steps that a budget in FLOPs pays for, for each method"),
     "export": ("export", "write weights in Hugging Face's layout of V-JEPA 2"),
 }
 
@@ -52,3 +55,7 @@ def _call(verb: str, arguments: list[str]) -> None:
         module.main(arguments)
     except SaltError as error:
         fail(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ from salt_plugin.stages.build import (
     check_teacher,
     load_named,
     new_encoder,
+    pixel_teacher_cost,
     pixel_teacher_stage,
+    salt_cost,
     salt_stage,
     vjepa_stage,
 )
 from salt_plugin.stages.execution import check_execution, devices
 from salt_plugin.stages.finish import leave_figures, leave_summary
 from salt_plugin.stages.fit import fit
+from salt_plugin.stages.length import Length, budget_left, inherited_flops, planned_steps
 from salt_plugin.stages.parts import Parts, build_parts
 from salt_plugin.stages.probe import probe_settings
 
@@ -70,8 +74,9 @@ def _train_pixels(
     config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
 ) -> None:
     files = directory.stage(last_stage(config.method.name))
-    steps = _total_steps(config, videos)
-    stage = pixel_teacher_stage(config, parts, files, steps, config.checkpoint)
+    inherited = inherited_flops(config)
+    length = Length(_total_steps(config, videos), budget_left(config, inherited))
+    stage = pixel_teacher_stage(config, parts, files, length, config.checkpoint, inherited)
     rank_zero_only(directory.claim)(config)
     if not files.finished:
         fit(stage, config, parts, videos, directory)
@@ -81,29 +86,45 @@ def _train_salt(
     config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
 ) -> None:
     settings = config.method.teacher
+    inherited = inherited_flops(config, settings.path)
+    length = Length(_total_steps(config, videos), budget_left(config, inherited))
     if settings.path is not None:
         teacher = load_named("method.teacher.path", settings.path, TEACHER_FIRST)
         check_teacher(teacher.shape, parts.encoder, settings.path)
-    # An initial checkpoint that does not fit is found before stage 1, not after it.
+    # What does not fit stage 2 is found before stage 1, not after it.
     new_encoder(config, parts.encoder, config.seed, config.checkpoint)
+    first, length = _split(config, length)
+    planned_steps(length, config, parts, partial(salt_cost, parts, parts.teacher), "student")
+    if settings.path is None:
+        planned_steps(first, config, parts, partial(pixel_teacher_cost, parts), "teacher")
     rank_zero_only(directory.claim)(config)
     if settings.path is None:
         if not directory.teacher.finished:
-            first = pixel_teacher_stage(
-                config, parts, directory.teacher, settings.max_steps, checkpoint=""
-            )
-            fit(first, config, parts, videos, directory)
+            stage = pixel_teacher_stage(config, parts, directory.teacher, first)
+            fit(stage, config, parts, videos, directory)
         teacher = load_encoder(directory.teacher.encoder)
+        inherited |= inherited_flops(config, str(directory.teacher.encoder))
+        length = length._replace(budget=budget_left(config, inherited))
     if not directory.student.finished:
-        steps = _total_steps(config, videos)
-        second = salt_stage(config, parts, directory.student, steps, teacher)
+        second = salt_stage(config, parts, directory.student, length, teacher, inherited)
         fit(second, config, parts, videos, directory)
+
+
+def _split(config: RunConfig, whole: Length) -> tuple[Length, Length]:
+    """Returns the lengths of both stages; what the first leaves over goes to the second later."""
+    settings = config.method.teacher
+    if whole.budget is None or settings.path is not None:
+        return Length(settings.max_steps), whole
+    first = round(config.compute.teacher_share * whole.budget)
+    return Length(settings.max_steps, first), whole._replace(budget=whole.budget - first)
 
 
 def _train_vjepa(
     config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
 ) -> None:
-    stage = vjepa_stage(config, parts, directory.student, _total_steps(config, videos))
+    inherited = inherited_flops(config)
+    length = Length(_total_steps(config, videos), budget_left(config, inherited))
+    stage = vjepa_stage(config, parts, directory.student, length, inherited)
     rank_zero_only(directory.claim)(config)
     if not directory.student.finished:
         fit(stage, config, parts, videos, directory)

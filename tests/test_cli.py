@@ -59,9 +59,10 @@ def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
     assert unknown.returncode == 1
     assert (
         unknown.stderr.strip()
-        == "error: unknown verb 'trian'; choose one of train, probe, track, export"
+        == "error: unknown verb 'trian'; choose one of train, probe, track, compare, flops, plan, "
+        "export"
     )
-    verbs = ("train", "probe", "track", "export")
+    verbs = ("train", "probe", "track", "compare", "flops", "plan", "export")
     modules = ", ".join(["salt_plugin.cli", *(f"salt_plugin.commands.{verb}" for verb in verbs)])
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert command(sys.executable, "-c", code, cwd=tmp_path).returncode == 0

@@ -23,7 +23,7 @@ KEY_ROW = re.compile(r"^\| `(?P<key>[\w.]+)` \| (?P<videos>[^|]+) \| (?P<demo>[^
 ARROW_ROW = re.compile(r"^\| `(?P<room>\w+)` \|(?P<rooms>[^|]*)\|$", re.M)
 METHODS = ("salt", "pixel_teacher", "vjepa", "videomae")
 OVER_VJEPA = "### What `vjepa2` has instead"
-HOST_KEYS = ("input_dir", "checkpoint", "seed", "loader", "trainer", "optimizer")
+HOST_KEYS = ("input_dir", "checkpoint", "seed", "loader", "trainer", "optimizer", "compute")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """What happens beside the steps of a stage: accounts, metrics, collapse, encoders, checkpoints."""
 
 from salt_plugin.callbacks.accounts import Accounts
+from salt_plugin.callbacks.budget import Budget
 from salt_plugin.callbacks.checkpoints import Checkpoints
 from salt_plugin.callbacks.collapse import Collapse
 from salt_plugin.callbacks.encoders import KeptEncoders
@@ -11,6 +12,7 @@ from salt_plugin.callbacks.skipped import SkippedFiles
 
 __all__ = [
     "Accounts",
+    "Budget",
     "Checkpoints",
     "Collapse",
     "KeptEncoders",

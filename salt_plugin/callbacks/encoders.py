@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from salt_plugin.callbacks.checkpoints import require_finite
@@ -42,6 +43,7 @@ class KeptEncoders(Callback):
         self.metrics = metrics
         self.card = card
         self.start_step = start_step
+        self._loss = torch.zeros(())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Removes what lies beyond the step to go on from."""
@@ -60,12 +62,20 @@ class KeptEncoders(Callback):
         batch_idx: int,
     ) -> None:
         """Keeps the encoder when it is time."""
+        self._loss = outputs["loss"].detach()
+        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+            self._keep(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the last encoder, unless it was one of those kept anyway."""
+        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps:
+            self._keep(trainer, pl_module)
+
+    def _keep(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = trainer.global_step
-        if self.every_n_steps is None or not trainer.is_global_zero:
+        if not trainer.is_global_zero or step in self.files.kept_encoders():
             return
-        if step % self.every_n_steps and step != trainer.max_steps:
-            return
-        require_finite(trainer, pl_module, outputs["loss"], self.files.last_checkpoint)
+        require_finite(trainer, pl_module, self._loss, self.files.last_checkpoint)
         card = {**self.card(step), "step": step, "loss": self.metrics.recent_loss()}
         encoder: Any = pl_module.kept_encoder
         save_encoder(encoder, self.files.encoder_at(step), card)

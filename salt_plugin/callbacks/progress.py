@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from salt_plugin.compute import Ledger
 from salt_plugin.masks import Batch
-from salt_plugin.report.units import duration
+from salt_plugin.report.units import duration, flops
 
 REFRESH_SECONDS = 0.5
 LINE_SECONDS = 30.0
@@ -22,21 +23,23 @@ class Progress(Callback):
 
     Args:
         title: Name of the stage.
-        total_steps: Its steps.
-        start_step: Steps that were done before, when the stage resumes.
+        total_steps: Its steps; under a budget, those that it is expected to pay for.
+        ledger: Tells what is spent.
     """
 
-    def __init__(self, title: str, total_steps: int, start_step: int) -> None:
+    def __init__(self, title: str, total_steps: int, ledger: Ledger) -> None:
         self.title = title
         self.total_steps = total_steps
-        self.start_step = start_step
+        self.ledger = ledger
         self.console = Console()
         self._clips = 0
+        self._start = 0.0
         self._began = self._shown = 0.0
         self._bar: Bar | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shows the bar."""
+        self._start = _position(pl_module)
         self._began = self._shown = time.perf_counter()
         if trainer.is_global_zero and self.console.is_terminal:
             self._bar = Bar(
@@ -48,7 +51,7 @@ class Progress(Callback):
             )
             self._bar.start()
             self._bar.add_task(
-                self.title, total=self.total_steps, completed=self.start_step, state=""
+                self.title, total=self.total_steps, completed=round(self._start), state=""
             )
 
     def on_train_batch_end(
@@ -62,19 +65,21 @@ class Progress(Callback):
         """Moves the bar now and then: reading the loss waits for the device."""
         self._clips += len(batch.clips) * trainer.world_size
         now = time.perf_counter()
-        step = trainer.global_step
+        done = _position(pl_module)
         wait = REFRESH_SECONDS if self._bar is not None else LINE_SECONDS
-        if not trainer.is_global_zero or (now - self._shown < wait and step < self.total_steps):
+        if not trainer.is_global_zero or (now - self._shown < wait and done < self.total_steps):
             return
         self._shown = now
-        rate = (now - self._began) / max(1, step - self.start_step)
-        left = duration(rate * (self.total_steps - step))
+        rate = (now - self._began) / max(1e-9, done - self._start)
+        left = duration(rate * max(0.0, self.total_steps - done))
         clips = self._clips / (now - self._began)
-        state = f"loss {float(outputs['loss']):.4f}  {clips:.1f} clips/s  {left} left"
+        spent = flops(self.ledger.total_flops)
+        state = f"loss {float(outputs['loss']):.4f}  {clips:.1f} clips/s  {spent}  {left} left"
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=step, state=state)
+            self._bar.update(self._bar.task_ids[0], completed=round(done), state=state)
         else:
-            self.console.print(f"{self.title}  {step}/{self.total_steps}  {state}", highlight=False)
+            line = f"{self.title}  {round(done)}/{self.total_steps}  {state}"
+            self.console.print(line, highlight=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves the full bar."""
@@ -89,3 +94,7 @@ class Progress(Callback):
     def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def _position(pl_module: LightningModule) -> float:
+    return pl_module.position()  # type: ignore[operator]

@@ -9,6 +9,7 @@ from salt_plugin.checkpoints.load import (
     find_predictor,
     load_encoder,
     load_predictor,
+    read_bill,
     read_input,
 )
 from salt_plugin.checkpoints.predictor_file import (
@@ -28,6 +29,7 @@ __all__ = [
     "find_predictor",
     "load_encoder",
     "load_predictor",
+    "read_bill",
     "read_card",
     "read_input",
     "read_predictor_card",

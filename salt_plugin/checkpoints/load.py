@@ -130,6 +130,25 @@ def read_input(file: Path) -> dict[str, Any]:
     return dict(read_card(file).get("input", {}))
 
 
+def read_bill(file: Path) -> int | None:
+    """Returns the FLOPs that an encoder has cost in all, its teacher's included.
+
+    Args:
+        file: As `find_encoder` gives it.
+
+    Returns:
+        The total of the bill on its card; None where nobody has counted it.
+
+    Raises:
+        CheckpointError: The card is damaged.
+    """
+    if is_vjepa2(file) or is_huggingface(file):
+        return None
+    compute = read_card(file).get("compute") or {}
+    total = compute.get("bill", {}).get("total")
+    return None if total is None else int(total)
+
+
 def _processor(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+CONVENTION = "exact"
+
 
 @dataclass
 class Ledger:
     """Sums over the steps of a stage, in the `exact` convention of `compute.cost`.
 
     Attributes:
-        flops: FLOPs by part.
+        flops: FLOPs of the models by part.
+        recomputed_flops: FLOPs of activations that were computed a second time to save memory:
+            spent, but none of the models'.
         steps: Optimiser steps.
         clips: Clips seen.
         tokens: Tokens encoded or predicted by what is trained.
@@ -20,6 +24,7 @@ class Ledger:
     """
 
     flops: dict[str, int] = field(default_factory=dict)
+    recomputed_flops: int = 0
     steps: int = 0
     clips: int = 0
     tokens: int = 0
@@ -27,13 +32,26 @@ class Ledger:
 
     @property
     def total_flops(self) -> int:
-        """FLOPs of all parts."""
+        """FLOPs of the models in all parts; budgets and bills count these."""
         return sum(self.flops.values())
 
-    def add_step(self, flops: Mapping[str, int], clips: int, tokens: int, seconds: float) -> None:
+    @property
+    def spent_flops(self) -> int:
+        """FLOPs of the models and of what was recomputed."""
+        return self.total_flops + self.recomputed_flops
+
+    def add_step(
+        self,
+        flops: Mapping[str, int],
+        clips: int,
+        tokens: int,
+        seconds: float,
+        recomputed: int = 0,
+    ) -> None:
         """Books one step."""
         for part, count in flops.items():
             self.flops[part] = self.flops.get(part, 0) + count
+        self.recomputed_flops += recomputed
         self.steps += 1
         self.clips += clips
         self.tokens += tokens
@@ -41,9 +59,10 @@ class Ledger:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what `compute.json` holds."""
-        return {"convention": "exact", "total_flops": self.total_flops, **asdict(self)}
+        totals = {"total_flops": self.total_flops, "spent_flops": self.spent_flops}
+        return {"convention": CONVENTION, **totals, **asdict(self)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continues from what `as_dict` returned."""
-        for name in ("flops", "steps", "clips", "tokens", "seconds"):
+        for name in ("flops", "recomputed_flops", "steps", "clips", "tokens", "seconds"):
             setattr(self, name, state[name])

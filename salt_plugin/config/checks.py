@@ -88,7 +88,12 @@ RULES: tuple[Rule, ...] = (
     (
         "more than 0, or null",
         lambda value: value is None or value > 0,
-        ("method.clip.fps",),
+        ("method.clip.fps", "compute.budget"),
+    ),
+    (
+        "a share between 0 and 1",
+        lambda value: 0 < value < 1,
+        ("compute.teacher_share",),
     ),
     (
         "auto, true or false",
@@ -142,6 +147,13 @@ def check_values(config: RunConfig) -> None:
         trainer.max_steps,
         STEPS_OR_EPOCHS,
     )
+    if config.compute.budget is not None:
+        for key, found, left_out in (
+            ("trainer.max_steps", trainer.max_steps, method.default_steps),
+            ("trainer.max_epochs", trainer.max_epochs, -1),
+        ):
+            ends = f"nothing beside compute.budget={config.compute.budget}, which ends training"
+            _require(found == left_out, key, found, ends)
     EncoderShape.named(method.encoder, "method.encoder")
     if isinstance(method, SALTConfig):
         EncoderShape.named(method.teacher.encoder, "method.teacher.encoder")

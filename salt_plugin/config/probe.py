@@ -117,9 +117,9 @@ def probe_config(data: str = "folder", **changes: Any) -> ProbeConfig:
         )
     found: dict[str, Any] = {}
     for part in (BASE, name):
-        found |= _read_file(conf_folder() / "probe" / f"{part}.yaml")
+        found |= read_yaml(conf_folder() / "probe" / f"{part}.yaml")
     if file is not None:
-        found |= _with_absolute_paths(_read_file(file), file)
+        found |= with_absolute_paths(read_yaml(file), file)
     config: ProbeConfig = typed(ProbeConfig, found | changes, "probe.")
     check_rules(config, RULES, "probe.")
     return config
@@ -139,7 +139,12 @@ def require_lists(config: ProbeConfig) -> None:
             )
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Returns the keys and values of a file.
+
+    Raises:
+        ConfigError: It cannot be read, or holds something else.
+    """
     try:
         node = OmegaConf.to_container(OmegaConf.load(file))
     except (OSError, OmegaConfBaseException, yaml.YAMLError) as error:
@@ -149,7 +154,8 @@ def _read_file(file: Path) -> dict[str, Any]:
     return {str(key): value for key, value in node.items()}
 
 
-def _with_absolute_paths(values: dict[str, Any], file: Path) -> dict[str, Any]:
+def with_absolute_paths(values: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Lets the paths of an evaluation's lists count from the file that names them."""
     for key in ("train", "val", "test", "groups"):
         path = values.get(key)
         if isinstance(path, str) and not path.startswith("demo:"):

@@ -160,6 +160,14 @@ class VJEPAConfig(MethodConfig):
 
 
 @dataclass
+class ComputeConfig:
+    """`compute`: FLOPs that a run may spend instead of a number of steps."""
+
+    budget: float | None
+    teacher_share: float
+
+
+@dataclass
 class RunConfig:
     """Everything that a run depends on."""
 
@@ -170,6 +178,7 @@ class RunConfig:
     loader: LoaderConfig
     trainer: TrainerConfig
     optimizer: OptimizerConfig
+    compute: ComputeConfig
 
 
 METHOD_CONFIGS: dict[str, type] = {

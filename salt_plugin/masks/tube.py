@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from salt_plugin.errors import ConfigError
+from salt_plugin.hidden_places import Tubes
 from salt_plugin.masks.types import MaskGenerator, MaskSet, split_by_mask
 from salt_plugin.shapes import Grid
 
 
-class TubeMasks(MaskGenerator):
+class TubeMasks(Tubes, MaskGenerator):
     """VideoMAE's random tubes, one or more sets a clip (paper, mask ablation).
 
     Args:
@@ -20,15 +20,6 @@ class TubeMasks(MaskGenerator):
         ConfigError: The ratio is not inside (0, 1), or there is no set.
     """
 
-    def __init__(self, ratio: float = 0.9, num_sets: int = 2) -> None:
-        if not 0 < ratio < 1 or num_sets < 1:
-            raise ConfigError(
-                f"method.masks: ratio={ratio}, num_sets={num_sets}; need 0 < ratio < 1 and at "
-                "least one set"
-            )
-        self.ratio = ratio
-        self.num_sets = num_sets
-
     def __call__(self, batch_size: int, grid: Grid, generator: torch.Generator) -> list[MaskSet]:
         """Draws the mask sets of a batch.
 
@@ -37,12 +28,7 @@ class TubeMasks(MaskGenerator):
         """
         frames, height, width = grid
         places = height * width
-        masked = round(self.ratio * places)
-        if not 0 < masked < places:
-            raise ConfigError(
-                f"method.masks.ratio={self.ratio} masks {masked} of {places} places; use larger "
-                "clips or another ratio"
-            )
+        masked = self.count(places)
         sets = []
         for _ in range(self.num_sets):
             ranks = torch.rand(batch_size, places, generator=generator).argsort(1).argsort(1)

@@ -42,6 +42,7 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
                 f"{stage['target_spread']:.3f} and an effective rank of {stage['target_rank']:.1f}",
                 highlight=False,
             )
+    console.print(f"Bill: {bill_line(summary['bill'])}", highlight=False)
     if summary["probe"]:
         console.print(probe_table(summary["probe"]))
     if summary["skipped_files"]:
@@ -58,6 +59,18 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def bill_line(bill: Mapping[str, Any]) -> str:
+    """Returns what an encoder has cost in all, by part, in words."""
+    parts = ", ".join(
+        f"{part.replace('_', ' ')} {_counted(count)}" for part, count in bill["parts"].items()
+    )
+    return f"{_counted(bill['total'])} ({bill['convention']}): {parts}"
+
+
+def _counted(count: int | None) -> str:
+    return "unknown" if count is None else flops(count)
 
 
 def probe_table(probe: Mapping[str, Any]) -> Table:

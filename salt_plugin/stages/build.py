@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 
 from salt_plugin.callbacks.accounts import StepCost
 from salt_plugin.checkpoints import STUDENT_FIRST, load_encoder
-from salt_plugin.compute import pixel_teacher_step, salt_step, vjepa_step
+from salt_plugin.compute import Tokens, pixel_teacher_step, salt_step, vjepa_step
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError
 from salt_plugin.methods import SALT, VJEPA, PixelTeacher, Recipe, VideoMethod
@@ -21,6 +20,7 @@ from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
 from salt_plugin.run_directory import StageDirectory
 from salt_plugin.shapes import EncoderShape
 from salt_plugin.stages.execution import autocast_dtype
+from salt_plugin.stages.length import Length, planned_steps
 from salt_plugin.stages.parts import Parts
 
 
@@ -32,9 +32,11 @@ class Stage:
         name: `teacher` or `student`.
         method: What is trained.
         files: Where it is left.
-        total_steps: Optimiser steps.
-        step_cost: FLOPs by part of a step.
+        total_steps: Optimiser steps; under a budget, those that it is expected to pay for.
+        step_cost: FLOPs by part of a step on one device.
         seed: Of models, data and masks.
+        budget: FLOPs that the stage may spend; None where its steps are counted.
+        inherited: What was spent before the stage, as `compute.stage_bill` takes it.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Stage:
     total_steps: int
     step_cost: StepCost
     seed: int
+    budget: int | None
+    inherited: dict[str, int | None]
 
 
 def stage_seed(config: RunConfig, stage: str) -> int:
@@ -52,7 +56,12 @@ def stage_seed(config: RunConfig, stage: str) -> int:
 
 
 def pixel_teacher_stage(
-    config: RunConfig, parts: Parts, files: StageDirectory, total_steps: int, checkpoint: str
+    config: RunConfig,
+    parts: Parts,
+    files: StageDirectory,
+    length: Length,
+    checkpoint: str = "",
+    inherited: Mapping[str, int | None] | None = None,
 ) -> Stage:
     """Returns stage 1, or all of VideoMAE, starting from an encoder file where one is named."""
     assert parts.pixel_loss is not None
@@ -60,19 +69,28 @@ def pixel_teacher_stage(
     seed = stage_seed(config, name)
     encoder = new_encoder(config, parts.teacher, seed, checkpoint)
     decoder = _predictor(config, parts, parts.teacher.embed_dim, parts.teacher.patch_dim)
+    step_cost = partial(pixel_teacher_cost, parts)
+    total_steps = planned_steps(length, config, parts, step_cost, name)
     recipe = _recipe(config, total_steps)
     return Stage(
         name=name,
         method=PixelTeacher(encoder, decoder, parts.pixel_loss, recipe),
         files=files,
         total_steps=total_steps,
-        step_cost=partial(_pixel_teacher_cost, parts),
+        step_cost=step_cost,
         seed=seed,
+        budget=length.budget,
+        inherited=dict(inherited or {}),
     )
 
 
 def salt_stage(
-    config: RunConfig, parts: Parts, files: StageDirectory, total_steps: int, teacher: VideoEncoder
+    config: RunConfig,
+    parts: Parts,
+    files: StageDirectory,
+    length: Length,
+    teacher: VideoEncoder,
+    inherited: Mapping[str, int | None],
 ) -> Stage:
     """Returns stage 2, against a teacher that is frozen here."""
     assert parts.latent_loss is not None
@@ -80,23 +98,35 @@ def salt_stage(
     encoder = new_encoder(config, parts.encoder, seed, config.checkpoint)
     predictor = _predictor(config, parts, parts.encoder.embed_dim, teacher.embed_dim)
     frozen = FrozenTeacher(teacher, autocast_dtype(config))
+    step_cost = partial(salt_cost, parts, teacher.shape)
+    total_steps = planned_steps(length, config, parts, step_cost, "student")
     recipe = _recipe(config, total_steps)
     return Stage(
         name="student",
         method=SALT(encoder, predictor, frozen, parts.latent_loss, recipe),
         files=files,
         total_steps=total_steps,
-        step_cost=partial(_salt_cost, parts, teacher.shape),
+        step_cost=step_cost,
         seed=seed,
+        budget=length.budget,
+        inherited=dict(inherited),
     )
 
 
-def vjepa_stage(config: RunConfig, parts: Parts, files: StageDirectory, total_steps: int) -> Stage:
+def vjepa_stage(
+    config: RunConfig,
+    parts: Parts,
+    files: StageDirectory,
+    length: Length,
+    inherited: Mapping[str, int | None],
+) -> Stage:
     """Returns the one stage of V-JEPA."""
     assert parts.latent_loss is not None
     seed = stage_seed(config, "student")
     encoder = new_encoder(config, parts.encoder, seed, config.checkpoint)
     predictor = _predictor(config, parts, parts.encoder.embed_dim, parts.encoder.embed_dim)
+    step_cost = partial(_vjepa_cost, parts)
+    total_steps = planned_steps(length, config, parts, step_cost, "student")
     recipe = _recipe(config, total_steps)
     momentum = config.method.momentum
     return Stage(
@@ -104,8 +134,10 @@ def vjepa_stage(config: RunConfig, parts: Parts, files: StageDirectory, total_st
         method=VJEPA(encoder, predictor, parts.latent_loss, recipe, (momentum.start, momentum.end)),
         files=files,
         total_steps=total_steps,
-        step_cost=partial(_vjepa_cost, parts),
+        step_cost=step_cost,
         seed=seed,
+        budget=length.budget,
+        inherited=dict(inherited),
     )
 
 
@@ -186,14 +218,18 @@ def _recipe(config: RunConfig, total_steps: int) -> Recipe:
     )
 
 
-def _pixel_teacher_cost(parts: Parts, clips: int, masks: Any) -> dict[str, int]:
+def pixel_teacher_cost(parts: Parts, clips: int, masks: Sequence[Tokens]) -> dict[str, int]:
+    """Returns the FLOPs of a step of stage 1 on one device."""
     return pixel_teacher_step(parts.teacher, parts.predictor, clips, masks)
 
 
-def _salt_cost(parts: Parts, teacher: EncoderShape, clips: int, masks: Any) -> dict[str, int]:
+def salt_cost(
+    parts: Parts, teacher: EncoderShape, clips: int, masks: Sequence[Tokens]
+) -> dict[str, int]:
+    """Returns the FLOPs of a step of stage 2 on one device."""
     tokens = math.prod(parts.grid)
     return salt_step(parts.encoder, parts.predictor, teacher, clips, tokens, masks)
 
 
-def _vjepa_cost(parts: Parts, clips: int, masks: Any) -> dict[str, int]:
+def _vjepa_cost(parts: Parts, clips: int, masks: Sequence[Tokens]) -> dict[str, int]:
     return vjepa_step(parts.encoder, parts.predictor, clips, math.prod(parts.grid), masks)

@@ -22,6 +22,7 @@ from salt_plugin.models import VideoEncoder
 from salt_plugin.report.figures import dim_outside, draw_losses, draw_strips
 from salt_plugin.run_directory import RunDirectory, StageDirectory, read_metrics
 from salt_plugin.stages.build import new_encoder, pixel_teacher_stage, stage_seed
+from salt_plugin.stages.length import Length
 from salt_plugin.stages.parts import Parts
 from salt_plugin.stages.probe import probe_run
 
@@ -63,6 +64,7 @@ def leave_summary(config: RunConfig, parts: Parts, run: RunDirectory) -> None:
         {
             "method": config.method.name,
             "stages": [_stage_summary(stage) for stage in stages],
+            "bill": read_card(best)["compute"]["bill"],
             "skipped_files": len(read_skipped(run.skipped)),
             "probe": probe_run(config, parts, _encoders(config, run)),
             "example": {
@@ -127,7 +129,7 @@ def _first_batch(config: RunConfig, parts: Parts, videos: VideoList) -> Batch:
 
 
 def _trained_teacher(config: RunConfig, parts: Parts, files: StageDirectory) -> PixelTeacher:
-    method = pixel_teacher_stage(config, parts, files, total_steps=1, checkpoint="").method
+    method = pixel_teacher_stage(config, parts, files, Length(steps=1)).method
     state = torch.load(files.last_checkpoint, map_location="cpu", weights_only=True)
     method.load_state_dict(state["state_dict"])
     assert isinstance(method, PixelTeacher)

@@ -16,6 +16,7 @@ from pytorch_lightning import Trainer
 from salt_plugin import __version__
 from salt_plugin.callbacks import (
     Accounts,
+    Budget,
     Checkpoints,
     Collapse,
     KeptEncoders,
@@ -26,16 +27,17 @@ from salt_plugin.callbacks import (
 )
 from salt_plugin.callbacks.checkpoints import steps_done
 from salt_plugin.checkpoints import save_encoder, save_predictor
-from salt_plugin.compute import Ledger
+from salt_plugin.compute import recomputed
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
-from salt_plugin.errors import CheckpointError, SaltError
+from salt_plugin.errors import CheckpointError, ConfigError, SaltError
 from salt_plugin.masks import MaskCollator
 from salt_plugin.methods import SALT, LatentPrediction
 from salt_plugin.run_directory import RunDirectory, last_stage
 from salt_plugin.stages.build import Stage
 from salt_plugin.stages.execution import devices, set_up, uses_gpu
+from salt_plugin.stages.length import most_steps
 from salt_plugin.stages.parts import Parts
 
 
@@ -51,22 +53,27 @@ def fit(
     files = stage.files
     files.make()
     start_step = steps_done(files.last_checkpoint)
-    accounts = Accounts(files.compute, stage.step_cost)
+    accounts = _accounts(stage, config, parts)
     collapse = Collapse()
     metrics = Metrics(files.root, accounts, collapse, start_step)
     method = stage.method
     before = method.teacher_fingerprint if isinstance(method, SALT) else None
-    card = partial(_card, stage, config, parts, accounts.ledger, before)
+    card = partial(_card, stage, config, parts, accounts, before)
+    budget = None
+    if stage.budget is not None:
+        budget = Budget(accounts, stage.budget, stage.total_steps)
+        method.clock = budget.position
     trainer = _trainer(
         config,
-        stage.total_steps,
+        stage.total_steps if budget is None else -1,
         callbacks=[
             StepRandomness(stage.seed),
             accounts,
+            *([budget] if budget else []),
             collapse,
             metrics,
             SkippedFiles(run.skipped),
-            Progress(stage.name, stage.total_steps, start_step),
+            Progress(stage.name, stage.total_steps, accounts.ledger),
             KeptEncoders(files, _keep_every(stage, config), metrics, card, start_step),
             Checkpoints(files.last_checkpoint, config.method.checkpoint.every_n_steps),
         ],
@@ -78,7 +85,7 @@ def fit(
         parts.transform,
         MaskCollator(parts.masks, parts.grid, stage.seed, trainer.global_rank),
         seed=stage.seed,
-        total_steps=stage.total_steps,
+        total_steps=_loaded_steps(stage, config, parts),
         start_step=start_step,
         rank=trainer.global_rank,
         world_size=trainer.world_size,
@@ -96,16 +103,40 @@ def fit(
         raise
     except SystemExit:  # what Lightning makes of SIGTERM and Ctrl-C
         _ended_early(stage, trainer)
-    if trainer.global_step < stage.total_steps:
+    done = budget.exhausted if budget else trainer.global_step >= stage.total_steps
+    if not done:
         _ended_early(stage, trainer)
+    if trainer.global_step == 0:
+        raise ConfigError(
+            f"compute.budget={config.compute.budget:g} does not cover the first step of the "
+            f"{stage.name}; give more"
+        )
     if isinstance(method, SALT) and not method.teacher.is_intact():
         raise SaltError("the frozen teacher's weights have changed during training; please report")
     if trainer.is_global_zero:
         encoder = method.kept_encoder.cpu()
         if isinstance(method, LatentPrediction):
             save_predictor(method.head.cpu(), encoder, files.predictor)
-        save_encoder(encoder, files.encoder, card(stage.total_steps))
+        save_encoder(encoder, files.encoder, card(trainer.global_step))
     trainer.strategy.barrier()  # the next stage reads the file in every process
+
+
+def _accounts(stage: Stage, config: RunConfig, parts: Parts) -> Accounts:
+    recomputes = config.method.model.activation_checkpointing
+    shape = stage.method.encoder.shape
+    return Accounts(
+        stage.files.compute,
+        stage.name,
+        stage.step_cost,
+        partial(recomputed, shape, parts.predictor) if recomputes else None,
+        stage.inherited,
+    )
+
+
+def _loaded_steps(stage: Stage, config: RunConfig, parts: Parts) -> int:
+    if stage.budget is None:
+        return stage.total_steps
+    return most_steps(stage.budget, config, parts, stage.step_cost)
 
 
 def _keep_every(stage: Stage, config: RunConfig) -> int | None:
@@ -117,7 +148,8 @@ def _keep_every(stage: Stage, config: RunConfig) -> int | None:
 def _ended_early(stage: Stage, trainer: Trainer) -> NoReturn:
     kept = steps_done(stage.files.last_checkpoint)
     raise SaltError(
-        f"{stage.name}: stopped at step {trainer.global_step} of {stage.total_steps}; the same "
+        f"{stage.name}: stopped at step {trainer.global_step} of "
+        f"{'about ' if stage.budget else ''}{stage.total_steps}; the same "
         f"command with the same hydra.run.dir goes on from the last checkpoint, step {kept}"
     ) from None
 
@@ -151,7 +183,7 @@ def _card(
     stage: Stage,
     config: RunConfig,
     parts: Parts,
-    ledger: Ledger,
+    accounts: Accounts,
     teacher_fingerprint: str | None,
     steps: int,
 ) -> dict[str, Any]:
@@ -165,7 +197,7 @@ def _card(
             "batch_size": config.loader.batch_size * devices(config),
             "seed": config.seed,
         },
-        "compute": ledger.as_dict(),
+        "compute": accounts.as_dict(),
         "teacher_fingerprint": teacher_fingerprint,
         "versions": {
             "salt_plugin": __version__,

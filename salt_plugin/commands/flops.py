@@ -1,0 +1,105 @@
+"""`salt flops`: what training costs, before it is started; the paper's totals beside ours."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from rich.console import Console
+
+from salt_plugin.commands.workloads import add_options, workload
+from salt_plugin.compute.printed import printed_table
+from salt_plugin.compute.step_costs import METHODS
+from salt_plugin.report.compute import bill_table, printed_totals
+
+
+def main(arguments: list[str]) -> None:
+    """Prints a bill, or the table of the paper's totals.
+
+    Args:
+        arguments: The command line after the verb.
+
+    Raises:
+        ConfigError: A size or number cannot work.
+    """
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    result: Any
+    if given.table:
+        _check_table(parser, given)
+        result = printed_table(
+            lambda row, pixels: workload(given, row.method, row.encoder, row.teacher, pixels)
+        )
+        title = f"x 1e21 FLOPs, batch {given.batch_size:,}, {given.device_batch_size} a device"
+        shown = printed_totals(result)
+    else:
+        _check(parser, given)
+        result = _bill(given)
+        title, shown = _title(given), bill_table(result)
+    if given.json:
+        print(json.dumps(result))
+    else:
+        console = Console()
+        console.print(title, highlight=False, soft_wrap=True)
+        console.print(shown)
+
+
+def _bill(given: argparse.Namespace) -> dict[str, Any]:
+    teacher = given.teacher_encoder or given.encoder
+    costs = workload(given, given.method, given.encoder, teacher).step_costs(given.convention)
+    parts = costs.spent(given.steps, given.teacher_steps or 0)
+    return {"total": sum(parts.values()), "parts": parts, "convention": given.convention}
+
+
+def _check_table(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    own = ("method", "encoder", "teacher_encoder", "steps", "teacher_steps")
+    for key in (*own, "batch_size", "resolution", "frames", "convention"):
+        if getattr(given, key) != parser.get_default(key):
+            parser.error(f"--{key.replace('_', '-')}: --table is of the paper's own runs")
+
+
+def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    for key in ("encoder", "steps"):
+        if getattr(given, key) is None:
+            parser.error(f"--{key} is required (or --table)")
+    if given.method == "salt" and given.teacher_steps is None:
+        parser.error("--teacher-steps is required with --method salt")
+    if given.method != "salt" and (given.teacher_steps or given.teacher_encoder):
+        parser.error(f"{given.method} trains no teacher first; that is of --method salt")
+    for key in ("steps", "teacher_steps"):
+        if (getattr(given, key) or 0) < 0:
+            parser.error(f"--{key.replace('_', '-')}: expected 0 or more")
+
+
+def _title(given: argparse.Namespace) -> str:
+    teacher = ""
+    if given.method == "salt":
+        teacher = f", {given.teacher_steps:,} of {given.teacher_encoder or given.encoder} before"
+    return (
+        f"{given.method}, {given.encoder}, {given.steps:,} steps{teacher}, batch "
+        f"{given.batch_size:,}, {given.frames} frames at {given.resolution} px, "
+        f"{given.convention} convention"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="salt flops",
+        description="Counts the FLOPs of training by part, before it is started; one multiply-add "
+        "is two. What is not given is as in the paper's runs.",
+    )
+    parser.add_argument(
+        "--method", choices=METHODS, default=METHODS[0], help=f"({METHODS[0]} by default)"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="of the only or last stage")
+    parser.add_argument(
+        "--teacher-steps", type=int, metavar="N", help="of the teacher that salt trains first"
+    )
+    add_options(parser)
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="the totals that the paper prints beside ours, in both conventions",
+    )
+    return parser

@@ -1,0 +1,58 @@
+"""What an encoder has cost in all: its own training, and that of whatever it was trained from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from salt_plugin.compute.ledger import CONVENTION, Ledger
+
+TEACHER_TRAINING = "teacher_training"
+INITIALISATION = "initialisation"
+
+
+class Bill(NamedTuple):
+    """FLOPs by part; None where nobody has counted them, which makes the total unknown too.
+
+    Parts: `teacher_training` (all that the teacher has cost), `initialisation` (all that the
+    encoder which training started from has cost), `teacher_forward`, `student`, `predictor` or
+    `decoder`, `ema`.
+    """
+
+    parts: dict[str, int | None]
+
+    @property
+    def total(self) -> int | None:
+        """FLOPs of all parts; None if one is unknown."""
+        total = 0
+        for count in self.parts.values():
+            if count is None:
+                return None
+            total += count
+        return total
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the bill with its convention and total."""
+        return {"convention": CONVENTION, "parts": self.parts, "total": self.total}
+
+    def shared(self, students: int) -> Bill:
+        """Returns the bill of one of several students that split the training of their teacher."""
+        training = self.parts.get(TEACHER_TRAINING)
+        if training is None:
+            return self
+        return Bill({**self.parts, TEACHER_TRAINING: round(training / students)})
+
+
+def stage_bill(stage: str, ledger: Ledger, inherited: Mapping[str, int | None]) -> Bill:
+    """Returns the bill of a stage as of now.
+
+    Args:
+        stage: `teacher` or `student`.
+        ledger: Of the stage.
+        inherited: What was spent before it: `teacher_training`, `initialisation`.
+    """
+    if stage == "teacher":
+        own = {TEACHER_TRAINING: ledger.total_flops}
+    else:
+        own = {"student" if part == "encoder" else part: n for part, n in ledger.flops.items()}
+    return Bill({**inherited, **own})

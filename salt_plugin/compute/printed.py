@@ -1,0 +1,109 @@
+"""The paper's printed totals beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from salt_plugin.compute.workload import Workload
+
+# What SALT was trained at; what is charged at another resolution does not compare with it.
+RESOLUTION = 224
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A total that the paper prints.
+
+    Attributes:
+        source: Where.
+        method: The method.
+        encoder: Size of the encoder.
+        teacher: Size of SALT's teacher.
+        steps: Of the main stage.
+        teacher_steps: Of the teacher before it.
+        resolution: Pixels that the total is charged at.
+        total: FLOPs.
+    """
+
+    source: str
+    method: str
+    encoder: str
+    teacher: str
+    steps: int
+    teacher_steps: int
+    resolution: int
+    total: float
+
+
+def _salt(encoder: str, total: float) -> Printed:
+    return Printed("totals", "salt", encoder, "vit_large", 160_000, 80_000, 224, total)
+
+
+def _vjepa2(
+    source: str, encoder: str, resolution: int, total: float, steps: int = 240_000
+) -> Printed:
+    return Printed(source, "vjepa2", encoder, encoder, steps, 0, resolution, total)
+
+
+# The paper's accuracy-FLOPs table charges models that were trained at 224 pixels for 256.
+ACCURACY_FLOPS = "accuracy-FLOPs"
+
+PRINTED = (
+    _salt("vit_large", 1.2e21),
+    _salt("vit_huge", 1.5e21),
+    _salt("vit_giant", 1.9e21),
+    _salt("vit_gigantic", 2.6e21),
+    _vjepa2("totals", "vit_large", 224, 1.4e21),
+    _vjepa2("totals", "vit_huge", 224, 2.6e21),
+    _vjepa2("totals", "vit_large", 256, 1.9e21),
+    _vjepa2("totals", "vit_huge", 256, 3.5e21),
+    _vjepa2("totals", "vit_giant", 256, 5.3e21),
+    _vjepa2(ACCURACY_FLOPS, "vit_large", 256, 1.9e21, 240_000),
+    _vjepa2(ACCURACY_FLOPS, "vit_large", 256, 1.26e21, 160_000),
+    _vjepa2(ACCURACY_FLOPS, "vit_large", 256, 0.95e21, 120_000),
+)
+
+
+def printed_table(workload_of: Callable[[Printed, int], Workload]) -> list[dict[str, Any]]:
+    """Returns every printed total beside ours in both conventions.
+
+    Args:
+        workload_of: The workload of a row at a resolution in pixels.
+
+    Returns:
+        Rows with the fields of `Printed` (`printed` for its total), `paper` and `exact` at the
+        resolution that it is charged at, `unequal` where that is not SALT's, and `paper_at_224`
+        and `exact_at_224`.
+    """
+    rows = []
+    for row in PRINTED:
+        charged, equal = (
+            _totals(row, workload_of(row, pixels)) for pixels in (row.resolution, RESOLUTION)
+        )
+        rows.append(
+            {
+                "source": row.source,
+                "method": row.method,
+                "encoder": row.encoder,
+                "teacher_encoder": row.teacher if row.method == "salt" else None,
+                "steps": row.steps,
+                "teacher_steps": row.teacher_steps,
+                "resolution": row.resolution,
+                "printed": row.total,
+                **charged,
+                "unequal": row.resolution != RESOLUTION,
+                **{f"{convention}_at_{RESOLUTION}": total for convention, total in equal.items()},
+            }
+        )
+    return rows
+
+
+def _totals(row: Printed, workload: Workload) -> dict[str, int]:
+    return {
+        convention: sum(
+            workload.step_costs(convention).spent(row.steps, row.teacher_steps).values()
+        )
+        for convention in ("paper", "exact")
+    }

@@ -1,0 +1,196 @@
+"""The configuration of a comparison: a named one or a file of yours, and changes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from salt_plugin.conf_folder import conf_folder
+from salt_plugin.config.checks import Rule, check_rules
+from salt_plugin.config.probe import ProbeConfig, probe_config, read_yaml, with_absolute_paths
+from salt_plugin.config.suggest import suggestion
+from salt_plugin.config.typed import first_line, typed
+from salt_plugin.errors import ConfigError
+from salt_plugin.shapes import EncoderShape
+
+BASE = "base"
+
+# What a comparison varies or sets itself; the overrides of all runs cannot.
+RESERVED = (
+    "method",
+    "method.encoder",
+    "seed",
+    "compute.budget",
+    "compute.teacher_share",
+    "method.probe",
+    "hydra.run.dir",
+)
+
+
+@dataclass
+class CompareConfig:
+    """A comparison; `conf/compare/base.yaml` says what each key means."""
+
+    methods: list[str]
+    encoders: list[str]
+    budgets: list[float | None]
+    seeds: list[int]
+    teacher_shares: list[float]
+    overrides: list[str]
+    method_overrides: dict[str, list[str]]
+    probe: list[dict[str, Any]]
+    baseline: bool
+
+
+def _some_distinct(values: Sequence[Any]) -> bool:
+    return len(values) > 0 and len(set(values)) == len(values)
+
+
+RULES: tuple[Rule, ...] = (
+    ("at least one, each once", _some_distinct, ("methods", "encoders")),
+    (
+        "FLOPs, each more than 0 (or null: as many steps as the overrides say), each once",
+        lambda values: (
+            _some_distinct([budget_name(value) for value in values])
+            and all(value is None or value > 0 for value in values)
+        ),
+        ("budgets",),
+    ),
+    (
+        "at least one, each once, 0 to 2^32 - 1",
+        lambda values: _some_distinct(values) and all(0 <= value < 2**32 for value in values),
+        ("seeds",),
+    ),
+    (
+        "at least one, each once, more than 0 and less than 1",
+        lambda values: _some_distinct(values) and all(0 < value < 1 for value in values),
+        ("teacher_shares",),
+    ),
+    ("at least one evaluation, e.g. [{data: demo}]", bool, ("probe",)),
+)
+
+
+def budget_name(budget: float | None) -> str:
+    """Returns e.g. `2e15`; `steps` where a run ends by its steps instead."""
+    return "steps" if budget is None else f"{budget:.6g}".replace("e+", "e")
+
+
+def compare_sets() -> list[str]:
+    """Returns the names of the comparisons in `conf/compare/`."""
+    return _names("compare")
+
+
+def compare_config(name: str, changes: Sequence[str] = ()) -> CompareConfig:
+    """Returns the configuration of a comparison.
+
+    Args:
+        name: One of `conf/compare/`, or a YAML file of keys that differ from `base.yaml`'s. Files
+            of the evaluations that it names count from the file.
+        changes: Further keys, e.g. ``["seeds=[1,2]", "budgets=[1e14]"]``; here such files count
+            from the working directory.
+
+    Raises:
+        ConfigError: There is no such comparison, or a key or value cannot work.
+    """
+    file = Path(name) if name.endswith((".yaml", ".yml")) else None
+    if file is None and name not in compare_sets():
+        raise ConfigError(
+            f"{name!r} is no comparison; {suggestion(name, compare_sets())}, or a .yaml file"
+        )
+    folder = conf_folder() / "compare"
+    found = read_yaml(folder / f"{BASE}.yaml")
+    found |= read_yaml(file or folder / f"{name}.yaml")
+    config: CompareConfig = typed(CompareConfig, found | _changed(changes), "compare.")
+    probe_is_changed = any(change.startswith("probe=") for change in changes)
+    base = file.absolute().parent if file and not probe_is_changed else Path.cwd()
+    config.probe = [_with_absolute_paths(entry, base) for entry in config.probe]
+    check_rules(config, RULES, "compare.")
+    _check_names(config)
+    _check_overrides(config)
+    evaluations(config)
+    return config
+
+
+def evaluations(config: CompareConfig) -> dict[str, ProbeConfig]:
+    """Returns the evaluations of a comparison by name: its `name`, or that of its data.
+
+    Raises:
+        ConfigError: A key or value cannot work, or two have one name.
+    """
+    found: dict[str, ProbeConfig] = {}
+    for number, entry in enumerate(config.probe):
+        changes = dict(entry)
+        data = str(changes.pop("data", "folder"))
+        name = str(changes.pop("name", Path(data).stem))
+        try:
+            one = probe_config(data, **changes)
+        except ConfigError as error:
+            raise ConfigError(f"compare.probe[{number}]: {error}") from None
+        if name in found:
+            raise ConfigError(
+                f"compare.probe[{number}]: a second evaluation is called {name!r}; give it another "
+                "`name`"
+            )
+        found[name] = one
+    return found
+
+
+def _with_absolute_paths(entry: dict[str, Any], base: Path) -> dict[str, Any]:
+    entry = with_absolute_paths(dict(entry), base / "any")
+    data = entry.get("data")
+    if isinstance(data, str) and data.endswith((".yaml", ".yml")):
+        entry["data"] = str(base / Path(data).expanduser())
+    return entry
+
+
+def _changed(changes: Sequence[str]) -> dict[str, Any]:
+    for change in changes:
+        if "=" not in change:
+            raise ConfigError(f"{change!r}: expected key=value, e.g. seeds=[1,2]")
+    try:
+        node = OmegaConf.to_container(OmegaConf.from_dotlist(list(changes)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{' '.join(changes)}: {first_line(error)}") from None
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def _check_names(config: CompareConfig) -> None:
+    methods = _names("method")
+    for method in config.methods:
+        if method not in methods:
+            raise ConfigError(
+                f"compare.methods: {method!r} is no method; {suggestion(method, methods)}"
+            )
+    for encoder in config.encoders:
+        EncoderShape.named(encoder, "compare.encoders")
+    for method in config.method_overrides:
+        if method not in config.methods:
+            raise ConfigError(
+                f"compare.method_overrides.{method}: not one of the methods; "
+                f"{suggestion(method, config.methods)}"
+            )
+
+
+def _check_overrides(config: CompareConfig) -> None:
+    given = {"overrides": config.overrides}
+    given |= {f"method_overrides.{name}": of for name, of in config.method_overrides.items()}
+    for key, overrides in given.items():
+        for override in overrides:
+            name, equals, _ = override.lstrip("+~").partition("=")
+            if not equals:
+                raise ConfigError(f"compare.{key}: {override!r}: expected key=value")
+            if name in RESERVED:
+                raise ConfigError(
+                    f"compare.{key}: {override!r}: a comparison sets {name} itself; leave it out"
+                )
+
+
+def _names(group: str) -> list[str]:
+    files = (conf_folder() / group).glob("*.yaml")
+    return sorted(file.stem for file in files if file.stem != BASE)

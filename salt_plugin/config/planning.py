@@ -1,0 +1,25 @@
+"""The defaults for videos that planning needs, without torch and without the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra import compose, initialize
+from omegaconf import OmegaConf
+
+# Methods that differ from SALT in what a step costs, beside their name.
+DIFFERENT = {"videomae": ["method/masks=tube", "method.masks.num_sets=1"]}
+
+
+def video_defaults(method: str) -> dict[str, Any]:
+    """Returns the node `method` with the defaults for videos, e.g. `model` and `masks`.
+
+    Args:
+        method: Name of a method.
+    """
+    overrides = ["+method=salt", "input_dir=VIDEOS", *DIFFERENT.get(method, [])]
+    with initialize(config_path=None, version_base=None):
+        cfg = compose(overrides=overrides)
+    node = OmegaConf.to_container(cfg.method, resolve=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}

@@ -1,0 +1,71 @@
+"""Stands for training and evaluation in tests: leaves the files of a run within milliseconds.
+
+Reads SALT_STUB_FAIL (a word of the arguments: fails at it) and SALT_STUB_WAIT (a file: waits for
+it after the first step of the second run).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def number(*parts: str) -> float:
+    return int(hashlib.sha256("".join(parts).encode()).hexdigest()[:8], 16) / 16**8
+
+
+def train(overrides: list[str]) -> None:
+    keys = dict(override.split("=", 1) for override in overrides)
+    root = Path(keys["hydra.run.dir"].strip("'"))
+    (root / "config.yaml").write_text(json.dumps({"method": {"name": keys["method"]}}))
+    stages = ["teacher"] + ["student"] * (keys["method"] == "salt")
+    for stage in stages:
+        (root / stage).mkdir(exist_ok=True)
+        loss = number(keys["method"], keys["seed"], stage)
+        rows = "".join(f"{step},{loss + 1 / step},0,0,0,0,0,0,0,0\n" for step in range(1, 4))
+        (root / stage / "metrics.csv").write_text(
+            "step,loss,lr,weight_decay,grad_norm,context_tokens,target_tokens,clips,flops,seconds\n"
+            + rows
+        )
+        (root / stage / "encoder.safetensors").write_text(loss.hex())
+    wait = os.environ.get("SALT_STUB_WAIT")
+    if wait and keys["method"] != "salt":
+        print("step 1 of 3", flush=True)
+        while not Path(wait).exists():
+            time.sleep(0.01)
+    total = None if os.environ.get("SALT_STUB_UNKNOWN") == keys["method"] else 300
+    bill = {
+        "convention": "exact",
+        "parts": {"teacher_training": 100, "student": 200},
+        "total": total,
+    }
+    summary = {
+        "stages": [{"stage": stage, "steps": 3, "seconds": time.monotonic()} for stage in stages],
+        "bill": bill,
+    }
+    (root / "summary.json").write_text(json.dumps(summary))
+
+
+def evaluate(encoder: str, seed: str, product: str, listed: str) -> None:
+    found = {
+        name: {
+            protocol: {"accuracy": number(Path(encoder).parent.name, seed, name, protocol)}
+            for protocol in config["protocols"]
+        }
+        for name, config in json.loads(listed).items()
+    }
+    Path(product).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    print(" ".join(sys.argv[1:]))
+    if os.environ.get("SALT_STUB_FAIL", "-") in sys.argv:
+        sys.exit("error: the sky has fallen")
+    if sys.argv[1] == "train":
+        train(sys.argv[2:])
+    else:
+        evaluate(*sys.argv[2:])

@@ -1,0 +1,199 @@
+"""`salt compare`, from the command line on; training is a stub but for the last test."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from salt_plugin.commands.compare import main
+from salt_plugin.comparison import jobs
+from salt_plugin.errors import ConfigError, SaltError
+
+STUB = str(Path(__file__).resolve().parent / "stub_trainer.py")
+SALT, PIXELS, RANDOM = "salt-vit_nano-steps-s1", "pixel_teacher-vit_nano-steps-s1", "random-"
+Tiny = Callable[..., Path]
+
+
+@pytest.fixture
+def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "TRAIN", (STUB, "train"))
+    monkeypatch.setattr(jobs, "EVALUATE", (STUB, "evaluate"))
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    """Rows without the one column that no two trainings share."""
+    with (out / "results.csv").open(newline="") as file:
+        return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+
+
+@pytest.mark.usefixtures("_stub")
+def test_a_comparison_leaves_rows_a_table_and_figures(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = [str(tiny(seeds=[1, 2, 3])), "--out", str(out), "--json", "--jobs", "2"]
+    main(command)
+    shown = capsys.readouterr()
+    found = json.loads(shown.out.splitlines()[-1])
+    rows = rows_of(out)
+    assert [(row["method"], row["seed"], row["status"]) for row in rows] == [
+        (method, seed, "done")
+        for methods in (["random"], ["salt", "pixel_teacher"])
+        for seed in "123"
+        for method in methods
+    ]
+    assert {row["flops"] for row in rows} == {"0", "300"}
+    assert {row["teacher_steps"] for row in rows if row["method"] == "salt"} == {"3"}
+    assert {row["teacher_steps"] for row in rows if row["method"] != "salt"} == {""}
+    assert all(0 <= float(row["bees_knn"]) <= 1 for row in rows)
+    assert len(found["rows"]) == 9
+    assert [group["n"] for group in found["groups"]] == [3, 3, 3]
+    assert (out / "table.md").read_text().count("\n") == 2 + 3
+    for name in ("accuracy", "loss", "allocation"):
+        assert (out / "figures" / f"{name}.png").stat().st_size > 5000
+    assert f"{SALT}: training" in shown.err
+
+    before = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*")}
+    main(command)
+    assert {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*")} == before
+
+
+@pytest.mark.usefixtures("_stub")
+def test_a_failed_run_is_named_and_the_others_stand(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setenv("SALT_STUB_FAIL", "method=salt")
+    with pytest.raises(SaltError, match=r"1 of 2 runs failed") as failed:
+        main([str(tiny()), "--out", str(out)])
+    assert f"{SALT}: training: error: the sky has fallen" in str(failed.value)
+    assert f"less {out / 'cells' / SALT}/cell.log" in str(failed.value)
+    assert [row["status"] for row in rows_of(out)] == ["done", "failed", "done"]
+    monkeypatch.delenv("SALT_STUB_FAIL")
+    main([str(tiny()), "--out", str(out)])
+    assert {row["status"] for row in rows_of(out)} == {"done"}
+
+
+@pytest.mark.usefixtures("_stub")
+def test_a_run_of_unknown_cost_is_named(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SALT_STUB_UNKNOWN", "salt")
+    with pytest.raises(SaltError, match=rf"{SALT}: its FLOPs are unknown, for its teacher"):
+        main([str(tiny()), "--out", str(tmp_path)])
+    assert [row["status"] for row in rows_of(tmp_path)] == ["done", "failed", "done"]
+
+
+def test_runs_of_different_resolution_are_refused_before_anything_is_written(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    larger = {"pixel_teacher": ["method.clip.size=64", "loader.batch_size=4"]}
+    expected = (
+        rf"runs of different resolution .*loader\.batch_size: 2 in {SALT}, 4 in {PIXELS}; "
+        rf"method\.clip\.size: 32 in {SALT}, 64 in {PIXELS}"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        main([str(tiny(method_overrides=larger)), "--out", str(out)])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"overrides": ["method.clip.sise=32"]}, rf"{SALT}: .*method\.clip\.sise"),
+        ({"overrides": ["method.encoder=a"]}, r"overrides: 'method.encoder=a': a comparison sets"),
+        ({"probe": [{"data": "folder"}]}, r"probe\.train: missing"),
+    ],
+)
+def test_what_cannot_work_is_found_before_training(
+    tiny: Tiny, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        main([str(tiny(**changes)), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_lists_the_runs(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(tiny()), "seeds=[4,5]", "--out", str(tmp_path / "out"), "--dry-run"])
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        f"{method}-vit_nano-steps-s{seed}"
+        for seed in (4, 5)
+        for method in ("salt", "pixel_teacher")
+    ]
+    assert "seed=4" in lines[0].split()
+    assert last == "4 runs; nothing was trained"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("_stub")
+def test_a_folder_takes_more_runs_but_no_other_comparison(tiny: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    main([str(tiny()), "--out", str(out)])
+    first = (out / "cells" / SALT / "summary.json").stat().st_mtime_ns
+    changed = {"salt": ["method.teacher.max_steps=9"]}
+    expected = r"another comparison: method_overrides\.salt was \[.*=2'\] and is now \[.*=9'\]\."
+    with pytest.raises(ConfigError, match=expected):
+        main([str(tiny(method_overrides=changed)), "--out", str(out)])
+    with pytest.raises(ConfigError, match=r"seeds was \[1\] and is now \[2\]"):
+        main([str(tiny()), "seeds=[2]", "--out", str(out)])
+    main([str(tiny()), "seeds=[1,2]", "--out", str(out)])
+    assert len(rows_of(out)) == 6
+    assert (out / "cells" / SALT / "summary.json").stat().st_mtime_ns == first
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another salt compare works in"):
+            main([str(tiny()), "seeds=[1,2]", "--out", str(out)])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_stub")
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_in_the_middle_the_same_command_ends_as_if_it_had_not_been(
+    tiny: Tiny, tmp_path: Path, stop: signal.Signals
+) -> None:
+    config, whole, out = tiny(), tmp_path / "whole", tmp_path / "out"
+    main([str(config), "--out", str(whole)])
+    code = (
+        "import os; from salt_plugin.comparison import jobs; from salt_plugin import cli; "
+        f"jobs.TRAIN = ({STUB!r}, 'train'); jobs.EVALUATE = ({STUB!r}, 'evaluate'); cli.main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "compare", str(config), "--out", str(out)],
+        env=os.environ | {"SALT_STUB_WAIT": str(tmp_path / "never")},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = out / "cells" / PIXELS / "cell.log"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and "step 1 of 3" in log.read_text()):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, stop)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    if stop != signal.SIGKILL:
+        last = "error: stopped with 1 of 2 runs finished; the same command goes on"
+        assert errors.splitlines()[-1] == last
+    time.sleep(0.1)
+    at_work = subprocess.run(["pgrep", "-f", f"{out}/cells/"], capture_output=True, text=True)
+    assert at_work.stdout == ""
+    main([str(config), "--out", str(out)])
+    assert rows_of(out) == rows_of(whole)
+    assert (out / "table.md").read_text() == (whole / "table.md").read_text()

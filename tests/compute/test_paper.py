@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+from lengths import LENGTHS
+
+from salt_plugin.compute.paper import paper_costs
+from salt_plugin.compute.printed import PRINTED, Printed, printed_table
+from salt_plugin.compute.step_costs import METHODS
+from salt_plugin.compute.workload import Workload
+from salt_plugin.errors import ConfigError
+from salt_plugin.models import EncoderShape, PredictorShape
+
+# 16 frames in tubelets of 2x16x16 pixels, and the sizes' parameters as the models have them.
+TOKENS = {224: 1568, 256: 2048}
+LARGE, GIANT = 303_885_312, 1_012_173_952
+HEAD = 22_000_000
+
+
+def _workload(row: Printed, pixels: int) -> Workload:
+    side = pixels // 16
+    return Workload(
+        row.method,
+        EncoderShape.named(row.encoder),
+        EncoderShape.named(row.teacher),
+        PredictorShape(),
+        (8, side, side),
+        3072,
+        LENGTHS,
+    )
+
+
+def test_every_printed_total_comes_out() -> None:
+    rows = printed_table(_workload)
+    assert len(rows) == len(PRINTED) == 12
+    for row in rows:
+        assert row["paper"] == pytest.approx(row["printed"], abs=0.05e21), row
+
+
+@pytest.mark.parametrize(
+    ("method", "encoder", "resolution", "printed"),
+    [
+        ("salt", "vit_large", 224, 1.2e21),
+        ("salt", "vit_huge", 224, 1.5e21),
+        ("salt", "vit_giant", 224, 1.9e21),
+        ("salt", "vit_gigantic", 224, 2.6e21),
+        ("vjepa2", "vit_large", 224, 1.4e21),
+        ("vjepa2", "vit_huge", 224, 2.6e21),
+        ("vjepa2", "vit_large", 256, 1.9e21),
+        ("vjepa2", "vit_huge", 256, 3.5e21),
+        ("vjepa2", "vit_giant", 256, 5.3e21),
+    ],
+)
+def test_the_table_has_the_rows_of_the_paper(
+    method: str, encoder: str, resolution: int, printed: float
+) -> None:
+    assert any(
+        (row.method, row.encoder, row.resolution, row.total)
+        == (method, encoder, resolution, printed)
+        for row in PRINTED
+    )
+
+
+def test_rows_at_another_resolution_are_marked_and_told_at_salts() -> None:
+    rows = printed_table(_workload)
+    assert [row["unequal"] for row in rows] == [row["resolution"] != 224 for row in rows]
+    # The paper's accuracy-FLOPs rows: charged for 256 pixels, trained at 224.
+    equal = [row["paper_at_224"] / 1e21 for row in rows if row["source"] == "accuracy-FLOPs"]
+    assert equal == pytest.approx([1.43, 0.95, 0.71], abs=0.006)
+    for row in rows:
+        if not row["unequal"]:
+            assert (row["paper"], row["exact"]) == (row["paper_at_224"], row["exact_at_224"])
+        else:
+            assert row["exact"] > row["exact_at_224"]
+
+
+def test_stages_are_the_formulas_of_the_paper() -> None:
+    """6 N 0.2 T + 6 N_dec 2 T, then 6 N_student 0.2 T + 6 N_pred 2 T + 2 N_teacher T."""
+    large, giant = EncoderShape.named("vit_large"), EncoderShape.named("vit_giant")
+    for T in TOKENS.values():
+        costs = paper_costs("salt", giant, large, 5, T)
+        assert sum(costs.teacher.values()) == pytest.approx(
+            5 * (6 * LARGE * 0.2 * T + 6 * HEAD * 2 * T)
+        )
+        assert costs.main == {
+            "teacher_forward": 5 * 2 * LARGE * T,
+            "student": pytest.approx(5 * 6 * GIANT * 0.2 * T),
+            "predictor": 5 * 6 * HEAD * 2 * T,
+        }
+
+
+def test_methods_differ_as_they_train() -> None:
+    large, small = EncoderShape.named("vit_large"), EncoderShape.named("vit_small")
+    costs = {method: paper_costs(method, large, small, 1, 1568) for method in METHODS}
+    assert costs["vjepa"] == costs["vjepa2"]
+    assert costs["vjepa"].main["teacher_forward"] == 2 * LARGE * 1568
+    assert set(costs["vjepa"].main) == {"teacher_forward", "student", "predictor"}
+    assert set(costs["videomae"].main) == {"student", "decoder"}
+    assert costs["pixel_teacher"].main == {"teacher_training": sum(costs["videomae"].main.values())}
+    assert all(not costs[method].teacher for method in METHODS if method != "salt")
+    one_set = paper_costs("videomae", large, small, 1, 1568, mask_sets=1)
+    for part, count in one_set.main.items():
+        assert 2 * count == pytest.approx(costs["videomae"].main[part])
+
+
+def test_unknown_methods_and_conventions() -> None:
+    row = PRINTED[0]
+    with pytest.raises(ConfigError, match="convention=printed: expected one of exact, paper"):
+        _workload(row, 224).step_costs("printed")
+    with pytest.raises(ConfigError, match="method=ijepa: expected one of salt, vjepa"):
+        Workload(**{**vars(_workload(row, 224)), "method": "ijepa"})

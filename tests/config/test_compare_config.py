@@ -1,0 +1,108 @@
+"""Comparisons as they are configured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from salt_plugin.comparison.cells import all_cells, baselines, run_dir_override, train_overrides
+from salt_plugin.conf_folder import conf_folder
+from salt_plugin.config.compare import compare_config, compare_sets, evaluations
+from salt_plugin.errors import ConfigError
+
+GOOD = ["methods=[salt]", "encoders=[vit_nano]", "budgets=[1e13]", "probe=[{data: demo}]"]
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> str:
+    file = tmp_path / "mine.yaml"
+    file.write_text("seeds: [1]\n")
+    return str(file)
+
+
+@pytest.mark.parametrize("name", ["demo", "demo_small", "paper"])
+def test_named_comparisons(name: str) -> None:
+    assert name in compare_sets()
+    if not (conf_folder() / "method" / "vjepa.yaml").is_file():
+        pytest.skip("method=vjepa is not there")
+    config = compare_config(name)
+    assert all_cells(config)
+
+
+def test_a_run_for_each_method_encoder_budget_seed_and_share(empty: str) -> None:
+    changes = [*GOOD, "methods=[salt,pixel_teacher]", "budgets=[1e13,3e13]", "seeds=[1,2]"]
+    config = compare_config(empty, [*changes, "teacher_shares=[0.1,0.3]"])
+    cells = all_cells(config)
+    assert [cell.name for cell in cells[:3]] == [
+        "salt-vit_nano-1e13-s1-t0.1",
+        "salt-vit_nano-1e13-s1-t0.3",
+        "pixel_teacher-vit_nano-1e13-s1",
+    ]
+    assert len({cell.name for cell in cells}) == len(cells) == 12
+    assert [cell.seed for cell in cells] == [1] * 6 + [2] * 6
+    assert [cell.name for cell in baselines(config)] == ["random-vit_nano-s1", "random-vit_nano-s2"]
+    overrides = train_overrides(cells[1], config)
+    assert "compute.budget=10000000000000.0" in overrides
+    assert "compute.teacher_share=0.3" in overrides
+    assert not any("teacher_share" in one for one in train_overrides(cells[2], config))
+
+
+def test_paths_of_evaluations_count_from_the_file_and_names_tell_them_apart(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    (tmp_path / "set.yaml").write_text("train: d.csv\nclasses: 2\n")
+    file.write_text("probe:\n- {train: a.csv, name: other}\n- {test: b.csv}\n- {data: set.yaml}\n")
+    found = evaluations(compare_config(str(file), GOOD[:3]))
+    assert found.keys() == {"other", "folder", "set"}
+    assert found["other"].train == str(tmp_path / "a.csv")
+    assert found["folder"].test == str(tmp_path / "b.csv")
+    assert (found["set"].train, found["set"].classes) == (str(tmp_path / "d.csv"), 2)
+    here = evaluations(compare_config(str(file), [*GOOD[:3], "probe=[{train: a.csv}]"]))
+    assert here["folder"].train == str(Path.cwd() / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["methods=[slat]"], r"compare\.methods: 'slat' is no method; did you mean 'salt'"),
+        (["encoders=[vit_tinny]"], r"compare\.encoders=vit_tinny.*vit_tiny"),
+        (["encoders=[]"], r"compare\.encoders=\[\]: expected at least one"),
+        (["budgets=[1e13,10000000000000]"], r"compare\.budgets=.*each once"),
+        (["budgets=[0]"], r"compare\.budgets=\[0\.0\]: expected FLOPs, each more than 0"),
+        (["budgets=[big]"], r"compare\.budgets"),
+        (["seeds=[1,1]"], r"compare\.seeds=\[1, 1\]: expected at least one, each once"),
+        (["teacher_shares=[1.0]"], r"compare\.teacher_shares=\[1\.0\]: .*less than 1"),
+        (["budget=[1e13]"], r"compare\.budget: unknown key; did you mean 'budgets'"),
+        (["probe=[]"], r"compare\.probe=\[\]: expected at least one evaluation"),
+        (["probe=[{data: demmo}]"], r"compare\.probe\[0\]: 'demmo' is no data set.*'demo'"),
+        (["probe=[{data: demo, epoch: 3}]"], r"compare\.probe\[0\]: probe\.epoch.*'epochs'"),
+        (["probe=[{data: demo},{data: demo}]"], r"probe\[1\]: a second evaluation.*'demo'"),
+        (["overrides=[seed=3]"], r"compare\.overrides: 'seed=3': a comparison sets seed itself"),
+        (["overrides=[+compute.budget=3]"], r"a comparison sets compute\.budget itself"),
+        (["overrides=[fast]"], r"compare\.overrides: 'fast': expected key=value"),
+        (["method_overrides={vjepa: [a=1]}"], r"compare\.method_overrides\.vjepa: not one of the"),
+        (["seeds"], r"'seeds': expected key=value"),
+    ],
+)
+def test_bad_values_are_named(empty: str, changes: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compare_config(empty, [*GOOD, *changes])
+
+
+def test_an_unknown_name_is_told() -> None:
+    with pytest.raises(ConfigError, match="'dmo' is no comparison; did you mean 'demo'"):
+        compare_config("dmo")
+
+
+@pytest.mark.parametrize("budget", [1e13, 1.2e21])
+def test_budgets_reach_the_run_unchanged(empty: str, budget: float) -> None:
+    config = compare_config(empty, [*GOOD, f"budgets=[{budget}]"])
+    parsed = OverridesParser.create().parse_overrides(train_overrides(all_cells(config)[0], config))
+    assert {one.key_or_group: one.value() for one in parsed}["compute.budget"] == budget
+
+
+def test_a_run_folder_of_any_name_is_one_override() -> None:
+    folder = Path("/a b/it's=1,{x}/\\c")
+    (override,) = OverridesParser.create().parse_overrides([run_dir_override(folder)])
+    assert override.value() == str(folder)

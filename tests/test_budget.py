@@ -1,0 +1,220 @@
+"""Runs under a budget of FLOPs, and what an encoder has cost in all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from salt_plugin.checkpoints import read_card
+from salt_plugin.compute import Tokens
+from salt_plugin.config import compose, load_config
+from salt_plugin.errors import ConfigError, SaltError
+from salt_plugin.masks import MaskCollator
+from salt_plugin.methods import SALT, PixelTeacher
+from salt_plugin.run_directory import read_metrics
+from salt_plugin.stages.build import pixel_teacher_cost, salt_cost, stage_seed
+from salt_plugin.stages.parts import build_parts
+from salt_plugin.train import run
+from tests.test_train import SMALL
+
+BUDGET = 2.5e10
+
+
+def _overrides(videos: Path, method: str, *overrides: str) -> list[str]:
+    return [f"method={method}", f"input_dir={videos}", *SMALL, *overrides]
+
+
+def _train(videos: Path, run_dir: Path, *overrides: str, method: str = "salt") -> dict[str, Any]:
+    return run(compose(_overrides(videos, method, *overrides)), run_dir)
+
+
+@pytest.fixture(scope="module")
+def spent(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("budget") / "salt"
+    _train(tiny_videos, run_dir, f"compute.budget={BUDGET}", "compute.teacher_share=0.3")
+    return run_dir
+
+
+def _cost_of_step(videos: Path, stage: str, step: int) -> int:
+    """FLOPs of a step of `spent`, from the masks that were or would have been drawn for it."""
+    config = load_config(compose(_overrides(videos, "salt")))
+    parts = build_parts(config)
+
+    class Item:
+        clip, label, skipped = torch.zeros(1), 0, ()
+        key = type("Key", (), {"step": step})
+
+    collate = MaskCollator(parts.masks, parts.grid, stage_seed(config, stage))
+    masks = [Tokens(m.context.shape[1], m.target.shape[1]) for m in collate([Item()] * 4).masks]
+    cost: Callable[..., dict[str, int]] = {
+        "teacher": lambda *a: pixel_teacher_cost(parts, *a),
+        "student": lambda *a: salt_cost(parts, parts.teacher, *a),
+    }[stage]
+    return sum(cost(4, masks).values())
+
+
+def test_both_stages_end_at_the_last_step_that_fits(spent: Path, tiny_videos: Path) -> None:
+    ledgers = {
+        stage: json.loads((spent / stage / "compute.json").read_text())
+        for stage in ("teacher", "student")
+    }
+    limits = {"teacher": round(0.3 * BUDGET)}
+    limits["student"] = round(BUDGET) - ledgers["teacher"]["total_flops"]
+    for stage, ledger in ledgers.items():
+        steps, total = ledger["steps"], ledger["total_flops"]
+        assert steps > 5
+        counted = [_cost_of_step(tiny_videos, stage, step) for step in range(steps + 1)]
+        assert len(set(counted)) > 1  # mask lengths vary
+        assert total == sum(counted[:steps]) <= limits[stage] < sum(counted)
+        assert read_card(spent / stage / "encoder.safetensors")["training"]["steps"] == steps
+
+
+def test_schedules_end_where_the_budget_does(spent: Path) -> None:
+    for stage in ("teacher", "student"):
+        rows = read_metrics(spent / stage / "metrics.csv")
+        rates, decays = ([row[name] for row in rows] for name in ("lr", "weight_decay"))
+        assert rates[-1] < 0.1 * max(rates)
+        assert decays == sorted(decays)
+        assert decays[-1] > 0.38
+        # The n-th rate follows from what was spent before it, not from n.
+        shares = [0.0, *(row["flops"] / rows[-1]["flops"] for row in rows[:-1])]
+        falling = [pair for pair in zip(shares, rates, strict=True) if pair[0] > 0.2]
+        assert [rate for _, rate in falling] == sorted((r for _, r in falling), reverse=True)
+
+
+def test_the_bill_of_a_student_includes_its_teacher(spent: Path) -> None:
+    bill = json.loads((spent / "summary.json").read_text())["bill"]
+    teacher = json.loads((spent / "teacher" / "compute.json").read_text())
+    student = json.loads((spent / "student" / "compute.json").read_text())
+    assert bill == student["bill"]
+    assert bill == read_card(spent / "student" / "encoder.safetensors")["compute"]["bill"]
+    assert bill["convention"] == "exact"
+    assert bill["parts"] == {
+        "teacher_training": teacher["total_flops"],
+        "teacher_forward": student["flops"]["teacher_forward"],
+        "student": student["flops"]["encoder"],
+        "predictor": student["flops"]["predictor"],
+    }
+    assert 0.85 * BUDGET < bill["total"] == sum(bill["parts"].values()) <= BUDGET
+
+
+@pytest.mark.parametrize(("cls", "broken_step"), [(PixelTeacher, 3), (SALT, 4)])
+def test_an_interrupted_run_spends_its_budget_as_if_it_had_not_been(
+    spent: Path,
+    tiny_videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cls: Any,
+    broken_step: int,
+) -> None:
+    original = cls.step_loss
+
+    def power_failure(self: Any, batch: Any) -> torch.Tensor:
+        if batch.step == broken_step:
+            raise MemoryError("as if the machine had gone")
+        return original(self, batch)
+
+    budget = [f"compute.budget={BUDGET}", "compute.teacher_share=0.3"]
+    overrides = [*budget, "method.checkpoint.every_n_steps=2"]
+    monkeypatch.setattr(cls, "step_loss", power_failure)
+    with pytest.raises(MemoryError):
+        _train(tiny_videos, tmp_path, *overrides)
+    monkeypatch.setattr(cls, "step_loss", original)
+    _train(tiny_videos, tmp_path, *overrides)
+    for stage in ("teacher", "student"):
+        cards = [read_card(root / stage / "encoder.safetensors") for root in (spent, tmp_path)]
+        assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
+        assert cards[0]["compute"]["bill"] == cards[1]["compute"]["bill"]
+        rows = [read_metrics(root / stage / "metrics.csv") for root in (spent, tmp_path)]
+        for one, other in zip(*rows, strict=True):
+            assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_a_teacher_that_is_given_is_paid_from_the_budget(
+    spent: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    teacher = json.loads((spent / "teacher" / "compute.json").read_text())["total_flops"]
+    overrides = [f"method.teacher.path={spent}/teacher", f"compute.budget={teacher + 1e10}"]
+    summary = _train(tiny_videos, tmp_path / "run", *overrides, "method.encoders_every_n_steps=3")
+    assert summary["bill"]["parts"]["teacher_training"] == teacher
+    assert teacher + 0.5e10 < summary["bill"]["total"] <= teacher + 1e10
+    steps = summary["stages"][-1]["steps"]
+    kept = {int(p.stem[5:]) for p in (tmp_path / "run/student/encoders").glob("*.safetensors")}
+    assert kept == {*range(3, steps + 1, 3), steps}
+    with pytest.raises(ConfigError, match=r"compute\.budget.*method\.teacher\.path alone has cost"):
+        _train(tiny_videos, tmp_path / "small", overrides[0], f"compute.budget={teacher}")
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_teacher_without_a_ledger_has_an_unknown_bill(
+    spent: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(spent / "teacher", tmp_path / "teacher")
+    card_file = tmp_path / "teacher" / "encoder.json"
+    card = json.loads(card_file.read_text())
+    del card["compute"]
+    card_file.write_text(json.dumps(card))
+    teacher = f"method.teacher.path={tmp_path}/teacher"
+    with pytest.raises(ConfigError, match=r"compute\.budget.*method\.teacher\.path.*no ledger"):
+        _train(tiny_videos, tmp_path / "run", teacher, f"compute.budget={BUDGET}")
+    summary = _train(tiny_videos, tmp_path / "run", teacher, "trainer.max_steps=2")
+    assert summary["bill"]["parts"]["teacher_training"] is None
+    assert summary["bill"]["total"] is None
+    assert summary["bill"]["parts"]["student"] > 0
+
+
+def test_what_training_started_from_is_on_the_bill(
+    spent: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    earlier = json.loads((spent / "summary.json").read_text())["bill"]["total"]
+    start = f"checkpoint={spent}/student"
+    steps = "trainer.max_steps=2"
+    summary = _train(tiny_videos, tmp_path, start, steps, method="pixel_teacher")
+    assert summary["bill"]["parts"]["initialisation"] == earlier
+    own = json.loads((tmp_path / "teacher" / "compute.json").read_text())["total_flops"]
+    assert summary["bill"]["total"] == earlier + own
+
+
+def test_recomputed_activations_are_spent_but_not_the_models(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    ledgers = []
+    for switch in ("false", "true"):
+        run_dir = tmp_path / switch
+        overrides = ["trainer.max_steps=2", f"method.model.activation_checkpointing={switch}"]
+        _train(tiny_videos, run_dir, *overrides, method="pixel_teacher")
+        ledgers.append(json.loads((run_dir / "teacher" / "compute.json").read_text()))
+    plain, recomputing = ledgers
+    assert plain["flops"] == recomputing["flops"]
+    assert plain["recomputed_flops"] == 0
+    assert plain["spent_flops"] == plain["total_flops"] == recomputing["total_flops"]
+    # Less than a forward pass more beside one forward and two backward.
+    extra = recomputing["spent_flops"] / recomputing["total_flops"]
+    assert 1.1 < extra < 4 / 3
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "message"),
+    [
+        ("salt", ["compute.budget=1e6"], r"compute\.budget=1e\+06 leaves .* for the student"),
+        ("salt", ["compute.budget=2e9"], r"compute\.budget=2e\+09 leaves .* for the teacher"),
+        ("pixel_teacher", ["compute.budget=1e6"], r"compute\.budget=1e\+06.*a step takes"),
+        ("salt", ["compute.budget=-1"], r"compute\.budget=-1.*more than 0"),
+        ("salt", ["compute.teacher_share=1.0"], r"compute\.teacher_share=1\.0: expected a share"),
+        ("salt", ["+compute.budgets=1"], r"compute\.budgets: unknown key.*budget"),
+        ("salt", ["compute.budget=1e12", "trainer.max_steps=5"], r"trainer\.max_steps=5: expected"),
+        ("salt", ["compute.budget=1e12", "trainer.max_epochs=5"], r"trainer\.max_epochs=5: exp"),
+    ],
+)
+def test_budgets_that_cannot_work_are_named_before_anything_is_written(
+    tiny_videos: Path, tmp_path: Path, method: str, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(SaltError, match=message):
+        _train(tiny_videos, tmp_path / "run", *overrides, method=method)
+    assert not (tmp_path / "run").exists()
