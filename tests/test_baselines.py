@@ -180,6 +180,17 @@ def test_a_run_is_tracked_but_several_are_not_ranked(
         track([str(tmp_path / "run"), str(tmp_path / "run")])
 
 
+def test_a_budget_ends_a_baseline_at_a_step_that_fits(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    spent = json.loads((finished / "student" / "compute.json").read_text())["total_flops"]
+    overrides = ["trainer.max_steps=240000", f"compute.budget={0.8 * spent}"]
+    summary = train(tiny_videos, tmp_path, finished.name, *overrides)
+    rows = read_metrics(tmp_path / "student" / "metrics.csv")
+    assert 0.5 * spent < rows[-1]["flops"] <= 0.8 * spent
+    assert summary["bill"]["total"] == rows[-1]["flops"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_hosts_command_trains_on_real_video(
