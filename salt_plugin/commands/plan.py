@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "--teacher-share",
         type=float,
         metavar="SHARE",
-        help="of the budget, for salt's teacher (as compute.teacher_share: 0.1)",
+        help="of the budget, for salt's teacher (that of compute.teacher_share)",
     )
     parser.add_argument(
         "--flops-per-second",
