@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from salt_plugin.checkpoints import read_card
+from salt_plugin.commands.flops import main as flops_command
 from salt_plugin.compute import Tokens
 from salt_plugin.config import compose, load_config
 from salt_plugin.errors import ConfigError, SaltError
@@ -167,6 +168,26 @@ def test_a_teacher_without_a_ledger_has_an_unknown_bill(
     assert summary["bill"]["parts"]["teacher_training"] is None
     assert summary["bill"]["total"] is None
     assert summary["bill"]["parts"]["student"] > 0
+
+
+def test_students_of_one_teacher_have_a_full_and_a_shared_bill(
+    spent: Path, tiny_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [f"method.teacher.path={spent}/teacher", "trainer.max_steps=2"]
+    _train(tiny_videos, tmp_path / "second", *overrides)
+    capsys.readouterr()
+    runs = [str(spent), str(tmp_path / "second"), str(spent / "teacher")]
+    flops_command([*runs, "--json"])
+    first, second, teacher = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [one["run"] for one in (first, second, teacher)] == runs
+    assert first["parts"]["teacher_training"] == second["parts"]["teacher_training"]
+    assert teacher["total"] == teacher["shared_total"] == first["parts"]["teacher_training"]
+    for one in (first, second):
+        assert one["students"] == 2
+        assert one["total"] == sum(one["parts"].values())
+        assert one["shared_total"] == one["total"] - teacher["total"] // 2
+    flops_command(runs)
+    assert "shared" in capsys.readouterr().out
 
 
 def test_what_training_started_from_is_on_the_bill(

@@ -1,4 +1,4 @@
-"""`salt flops`: what training costs, before it is started; the paper's totals beside ours."""
+"""`salt flops`: what training costs, and has cost; the paper's totals beside ours."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from typing import Any
 
 from rich.console import Console
 
+from salt_plugin.commands.bills import bills
 from salt_plugin.commands.workloads import add_options, workload
 from salt_plugin.compute.printed import printed_table
 from salt_plugin.compute.step_costs import METHODS
-from salt_plugin.report.compute import bill_table, printed_totals
+from salt_plugin.report.compute import bill_table, bills_table, printed_totals
 
 
 def main(arguments: list[str]) -> None:
-    """Prints a bill, or the table of the paper's totals.
+    """Prints a bill, the bills of runs, or the table of the paper's totals.
 
     Args:
         arguments: The command line after the verb.
 
     Raises:
-        ConfigError: A size or number cannot work.
+        SaltError: A size or number cannot work, or a run has no encoder.
     """
     parser = _parser()
     given = parser.parse_args(arguments)
     result: Any
-    if given.table:
+    if given.runs:
+        _check_runs(parser, given)
+        result = bills(given.runs)
+        title, shown = "What encoders have cost in all", bills_table(result)
+    elif given.table:
         _check_table(parser, given)
         result = printed_table(
             lambda row, pixels: workload(given, row.method, row.encoder, row.teacher, pixels)
@@ -50,6 +55,12 @@ def _bill(given: argparse.Namespace) -> dict[str, Any]:
     costs = workload(given, given.method, given.encoder, teacher).step_costs(given.convention)
     parts = costs.spent(given.steps, given.teacher_steps or 0)
     return {"total": sum(parts.values()), "parts": parts, "convention": given.convention}
+
+
+def _check_runs(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    for key, value in vars(given).items():
+        if key not in ("runs", "json") and value != parser.get_default(key):
+            parser.error(f"--{key.replace('_', '-')}: a run has its own; leave it out")
 
 
 def _check_table(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
@@ -87,7 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="salt flops",
         description="Counts the FLOPs of training by part, before it is started; one multiply-add "
-        "is two. What is not given is as in the paper's runs.",
+        "is two. What is not given is as in the paper's runs. With RUN, tells what was spent.",
+    )
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="*",
+        help="run directories or encoder files: what they have cost in all, teachers included",
     )
     parser.add_argument(
         "--method", choices=METHODS, default=METHODS[0], help=f"({METHODS[0]} by default)"

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from salt_plugin.commands.workloads import add_options, workload
-from salt_plugin.compute.plan import TEACHER_SHARE, BudgetTooSmallError, plan
+from salt_plugin.commands.workloads import add_options, teacher_share, workload
+from salt_plugin.compute.plan import BudgetTooSmallError, plan
 from salt_plugin.report.compute import plan_table
 from salt_plugin.shapes import ENCODER_SIZES
 
@@ -73,8 +73,8 @@ def _plan(given: argparse.Namespace, method: str, encoder: str) -> dict[str, Any
     planned = plan(
         given.budget,
         workload(given, method, encoder, teacher),
+        teacher_share() if given.teacher_share is None else given.teacher_share,
         given.convention,
-        given.teacher_share,
         given.flops_per_second,
     )
     return asdict(planned)
@@ -91,9 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--teacher-share",
         type=float,
-        default=TEACHER_SHARE,
         metavar="SHARE",
-        help=f"of the budget, for salt's teacher ({TEACHER_SHARE:g})",
+        help="of the budget, for salt's teacher (that of compute.teacher_share)",
     )
     parser.add_argument(
         "--flops-per-second",

@@ -37,7 +37,7 @@ def workload(
     Raises:
         ConfigError: A size or number cannot work.
     """
-    node = _defaults(method)
+    node = _defaults(method)["method"]
     model = node["model"]
     tubelet = {"patch_size": model["patch_size"], "tubelet_size": model["tubelet_size"]}
     shape = EncoderShape.named(encoder, "--encoder", **tubelet)
@@ -93,6 +93,11 @@ def _check_multiple(option: str, found: int, unit: int) -> None:
         raise ConfigError(f"--{option}={found}: expected {expected}")
 
 
+def teacher_share() -> float:
+    """Returns the default of `compute.teacher_share`."""
+    return float(_defaults("salt")["compute"]["teacher_share"])
+
+
 @cache
 def _defaults(method: str) -> dict[str, Any]:
     return video_defaults(method)
@@ -100,4 +105,4 @@ def _defaults(method: str) -> dict[str, Any]:
 
 @cache
 def _lengths(method: str, grid: tuple[int, int, int], batch_size: int) -> Any:
-    return draw_lengths(_defaults(method)["masks"], grid, batch_size, DRAWS, SEED)
+    return draw_lengths(_defaults(method)["method"]["masks"], grid, batch_size, DRAWS, SEED)

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from salt_plugin.compute.workload import Workload
 from salt_plugin.errors import ConfigError
 
-# The paper's 40k teacher and 200k student steps, its best split of two generations, come to 0.092.
-TEACHER_SHARE = 0.1
-
 
 class BudgetTooSmallError(ConfigError):
     """A budget that pays for no step, or not for the teacher's share."""
@@ -50,8 +47,8 @@ class Plan:
 def plan(
     budget: float,
     workload: Workload,
+    teacher_share: float,
     convention: str = "exact",
-    teacher_share: float = TEACHER_SHARE,
     flops_per_second: float | None = None,
 ) -> Plan:
     """Returns the most steps that a budget pays for.
@@ -59,9 +56,9 @@ def plan(
     Args:
         budget: FLOPs.
         workload: What is trained.
-        convention: `exact` or `paper`.
         teacher_share: Share of the budget for SALT's teacher; what is left of it by whole steps
             goes to the student. Not used by other methods.
+        convention: `exact` or `paper`.
         flops_per_second: Of all devices together, in the same convention, to tell the wall time.
 
     Raises:

@@ -12,7 +12,7 @@ DIFFERENT = {"videomae": ["method/masks=tube", "method.masks.num_sets=1"]}
 
 
 def video_defaults(method: str) -> dict[str, Any]:
-    """Returns the node `method` with the defaults for videos, e.g. `model` and `masks`.
+    """Returns the nodes `method` and `compute` with the defaults for videos.
 
     Args:
         method: Name of a method.
@@ -20,6 +20,7 @@ def video_defaults(method: str) -> dict[str, Any]:
     overrides = ["+method=salt", "input_dir=VIDEOS", *DIFFERENT.get(method, [])]
     with initialize(config_path=None, version_base=None):
         cfg = compose(overrides=overrides)
-    node = OmegaConf.to_container(cfg.method, resolve=True)
-    assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items()}
+    return {
+        key: OmegaConf.to_container(OmegaConf.select(cfg, key), resolve=True)
+        for key in ("method", "compute")
+    }

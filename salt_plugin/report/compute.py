@@ -31,6 +31,32 @@ def bill_table(bill: Mapping[str, Any]) -> Table:
     return table
 
 
+def bills_table(bills: Sequence[Mapping[str, Any]]) -> Table:
+    """Returns the bills of several encoders as a table.
+
+    Args:
+        bills: `run`, `parts`, `total`, `students` and `shared_total`; None is unknown.
+    """
+    shared = any(bill["students"] > 1 for bill in bills)
+    parts = list(dict.fromkeys(part for bill in bills for part in bill["parts"]))
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        caption="shared: the training of a teacher split among its students here"
+        if shared
+        else None,
+        caption_justify="left",
+    )
+    table.add_column("run", overflow="fold")
+    names = [part.replace("_", "\n") for part in parts]
+    for column in (*names, "total", *(["shared"] if shared else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    for bill in bills:
+        counts = [flops(bill["parts"][part]) if part in bill["parts"] else "-" for part in parts]
+        totals = [bill["total"], *([bill["shared_total"]] if shared else [])]
+        table.add_row(bill["run"], *counts, *map(flops, totals))
+    return table
+
+
 def printed_totals(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Returns the paper's totals beside ours as a table.
 

@@ -64,13 +64,9 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
 def bill_line(bill: Mapping[str, Any]) -> str:
     """Returns what an encoder has cost in all, by part, in words."""
     parts = ", ".join(
-        f"{part.replace('_', ' ')} {_counted(count)}" for part, count in bill["parts"].items()
+        f"{part.replace('_', ' ')} {flops(count)}" for part, count in bill["parts"].items()
     )
-    return f"{_counted(bill['total'])} ({bill['convention']}): {parts}"
-
-
-def _counted(count: int | None) -> str:
-    return "unknown" if count is None else flops(count)
+    return f"{flops(bill['total'])} ({bill['convention']}): {parts}"
 
 
 def probe_table(probe: Mapping[str, Any]) -> Table:

@@ -15,8 +15,10 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def flops(count: float) -> str:
-    """Returns a number of FLOPs with a prefix, e.g. `1.20 ZFLOP`."""
+def flops(count: float | None) -> str:
+    """Returns a number of FLOPs with a prefix, e.g. `1.20 ZFLOP`; None is unknown, never 0."""
+    if count is None:
+        return "unknown"
     for prefix in ("", "K", "M", "G", "T", "P", "E"):
         if count < 1000:
             return f"{count:.3g} {prefix}FLOP"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from salt_plugin.commands import flops, plan
+from salt_plugin.commands.workloads import teacher_share
 from salt_plugin.config import compose
 from salt_plugin.errors import ConfigError
 
@@ -166,6 +167,6 @@ def test_what_is_not_given_is_as_the_configuration_has_it() -> None:
         "device_batch_size": cfg.loader.batch_size,
         "resolution": cfg.method.clip.size,
         "frames": cfg.method.clip.frames,
-        "teacher_share": cfg.compute.teacher_share,
     }
     assert {key: parser.get_default(key) for key in expected} == expected
+    assert teacher_share() == cfg.compute.teacher_share

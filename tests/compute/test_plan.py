@@ -12,6 +12,8 @@ from salt_plugin.compute.workload import Workload
 from salt_plugin.errors import ConfigError
 from salt_plugin.models import EncoderShape, PredictorShape
 
+SHARE = 0.1
+
 
 def _workload(method: str, encoder: str = "vit_large", teacher: str = "vit_base") -> Workload:
     shapes = EncoderShape.named(encoder), EncoderShape.named(teacher)
@@ -25,7 +27,7 @@ def test_a_budget_is_spent_to_the_last_step_and_never_beyond(
     budget: float, method: str, convention: str
 ) -> None:
     workload = _workload(method)
-    found = plan(budget, workload, convention)
+    found = plan(budget, workload, SHARE, convention)
     costs = workload.step_costs(convention)
     assert found.parts == costs.spent(found.steps, found.teacher_steps)
     assert found.total == sum(found.parts.values()) <= budget
@@ -57,15 +59,15 @@ def test_the_default_share_is_about_that_of_the_papers_best_split() -> None:
     parts = workload.step_costs("paper").spent(200_000, 40_000)
     total = sum(parts.values())
     assert parts["teacher_training"] / total == pytest.approx(0.092, abs=0.001)
-    found = plan(total, workload, "paper")
+    found = plan(total, workload, SHARE, "paper")
     assert found.teacher_steps == pytest.approx(40_000, rel=0.1)
     assert found.steps == pytest.approx(200_000, rel=0.02)
 
 
 def test_wall_time_is_total_over_throughput() -> None:
-    found = plan(1e20, _workload("salt"), flops_per_second=5e16)
+    found = plan(1e20, _workload("salt"), SHARE, flops_per_second=5e16)
     assert found.seconds == found.total / 5e16
-    assert plan(1e20, _workload("salt")).seconds is None
+    assert plan(1e20, _workload("salt"), SHARE).seconds is None
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -74,11 +76,11 @@ def test_a_budget_that_pays_for_no_step_tells_what_would(method: str) -> None:
     with pytest.raises(
         BudgetTooSmallError, match=rf"too small for {method} with vit_large"
     ) as error:
-        plan(1e14, workload)
+        plan(1e14, workload, SHARE)
     needed = float(str(error.value).split()[-1])
-    assert plan(needed, workload).steps >= 1
+    assert plan(needed, workload, SHARE).steps >= 1
     with pytest.raises(BudgetTooSmallError):
-        plan(0.998 * needed, workload)
+        plan(0.998 * needed, workload, SHARE)
 
 
 @pytest.mark.parametrize("share", [1e-6, 0.3, 0.999])
@@ -105,4 +107,4 @@ def test_what_salt_needs_holds_for_any_share(share: float) -> None:
 )
 def test_numbers_that_cannot_work(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        plan(**{"budget": 1e20, "workload": _workload("salt"), **changes})
+        plan(**{"budget": 1e20, "workload": _workload("salt"), "teacher_share": SHARE, **changes})
