@@ -157,10 +157,10 @@ def test_composing_without_a_method_gives_the_hosts_own_config() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_composing_a_method_adds_one_node_and_keeps_the_hosts_keys(name: str) -> None:
+def test_composing_a_method_adds_our_nodes_and_keeps_the_hosts_keys(name: str) -> None:
     job = compose([f"method={name}"])
     assert job.method.name == name
-    assert set(job) == {*_packaged(), "method"}
+    assert set(job) == {*_packaged(), "method", "compute"}
     untouched = set(_packaged()) - {
         *("input_dir", "checkpoint", "seed", "loader", "trainer", "optimizer")
     }
@@ -222,7 +222,7 @@ def foreign_app(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_foreign_app_starts_and_gains_our_groups_only(foreign_app: Path) -> None:
     printed = _run([sys.executable, "app.py", "hydra.run.dir=plain"], foreign_app).splitlines()
-    assert printed[0] == "groups: ['hydra', 'method', 'probe']"
+    assert printed[0] == "groups: ['compare', 'hydra', 'method', 'probe']"
     assert printed[1] == "configs: ['config']"
     assert printed[2] == f"methods: {list(METHODS)}"
     assert OmegaConf.create("\n".join(printed[3:])) == {"answer": 42, "input_dir": "videos"}
