@@ -7,9 +7,6 @@ from typing import Any
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
-# Methods that differ from SALT in what a step costs, beside their name.
-DIFFERENT = {"videomae": ["method/masks=tube", "method.masks.num_sets=1"]}
-
 
 def video_defaults(method: str) -> dict[str, Any]:
     """Returns the nodes `method` and `compute` with the defaults for videos.
@@ -17,7 +14,7 @@ def video_defaults(method: str) -> dict[str, Any]:
     Args:
         method: Name of a method.
     """
-    overrides = ["+method=salt", "input_dir=VIDEOS", *DIFFERENT.get(method, [])]
+    overrides = [f"+method={method}", "input_dir=VIDEOS"]
     with initialize(config_path=None, version_base=None):
         cfg = compose(overrides=overrides)
     return {
