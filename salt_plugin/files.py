@@ -1,11 +1,12 @@
-"""Files that are written in one piece, and where what can be made again is kept."""
+"""Files that are written in one piece, folders that are held, and the user's cache."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def write_text(path: Path, text: str) -> None:
@@ -18,6 +19,25 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a file in one piece."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def hold(folder: Path) -> IO[str] | None:
+    """Makes a folder and takes its `.lock`, until the file that is returned is closed.
+
+    Returns:
+        None if another process holds it.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock
 
 
 def user_cache() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from omegaconf import OmegaConf
 
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import ConfigError
-from salt_plugin.files import write_text
+from salt_plugin.files import hold, write_text
 
 # Keys that change how fast a run goes but not what it computes.
 OPERATIONAL = {
@@ -150,17 +149,14 @@ class RunDirectory:
             ConfigError: Another process trains in it, or it cannot be written to.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.root / ".lock").open("w")
+            self._lock = hold(self.root)
         except OSError as error:
             raise _unwritable(self.root, error) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if self._lock is None:
             raise ConfigError(
                 f"another process trains in hydra.run.dir={self.root}; wait for it, or choose "
                 "another folder"
-            ) from None
+            )
         write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
 
     def release(self) -> None:

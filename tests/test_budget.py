@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import SMALL
 
 from salt_plugin.checkpoints import read_card
 from salt_plugin.commands.flops import main as flops_command
@@ -22,7 +23,6 @@ from salt_plugin.run_directory import read_metrics
 from salt_plugin.stages.build import pixel_teacher_cost, salt_cost, stage_seed
 from salt_plugin.stages.parts import build_parts
 from salt_plugin.train import run
-from tests.test_train import SMALL
 
 BUDGET = 2.5e10
 

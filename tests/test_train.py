@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_run import SMALL
 
 from salt_plugin import load_encoder
 from salt_plugin.callbacks.skipped import read_skipped
@@ -18,19 +19,6 @@ from salt_plugin.errors import CheckpointError, ConfigError, DataError, SaltErro
 from salt_plugin.methods import SALT, PixelTeacher
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
-
-SMALL = [
-    "method.encoder=vit_nano",
-    "method.clip.size=64",
-    "method.clip.frames=8",
-    "method.clip.step=1",
-    "method.model.predictor.dim=48",
-    "method.model.predictor.depth=1",
-    "method.model.predictor.num_heads=2",
-    "loader.batch_size=4",
-    "loader.num_workers=0",
-    "trainer.precision=32",
-]
 
 
 def train(

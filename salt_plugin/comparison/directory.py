@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from salt_plugin.comparison.cells import Cell
 from salt_plugin.config.compare import CompareConfig
 from salt_plugin.config.probe import read_yaml
 from salt_plugin.errors import ConfigError
-from salt_plugin.files import write_text
+from salt_plugin.files import hold, write_text
 from salt_plugin.run_directory import RunDirectory, flat
 
 # Lists to which a later comparison in the same folder may add.
@@ -78,16 +77,13 @@ class ComparisonDirectory:
             ConfigError: Another process compares in it, or it cannot be written to.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.root / ".lock").open("w")
+            self._lock = hold(self.root)
         except OSError as error:
             raise ConfigError(f"{self.root} cannot be written to ({error.strerror})") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if self._lock is None:
             raise ConfigError(
                 f"another salt compare works in {self.root}; wait for it, or choose another --out"
-            ) from None
+            )
         self.check(config, common)
         write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(_plain(config, common))))
 

@@ -29,24 +29,30 @@ class Stage:
     """One stage of a run, ready to be trained.
 
     Attributes:
-        name: `teacher` or `student`.
         method: What is trained.
         files: Where it is left.
-        total_steps: Optimiser steps; under a budget, those that it is expected to pay for.
         step_cost: FLOPs by part of a step on one device.
         seed: Of models, data and masks.
         budget: FLOPs that the stage may spend; None where its steps are counted.
         inherited: What was spent before the stage, as `compute.stage_bill` takes it.
     """
 
-    name: str
     method: VideoMethod
     files: StageDirectory
-    total_steps: int
     step_cost: StepCost
     seed: int
     budget: int | None
-    inherited: dict[str, int | None]
+    inherited: Mapping[str, int | None]
+
+    @property
+    def name(self) -> str:
+        """`teacher` or `student`."""
+        return self.files.root.name
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps; under a budget, those that it is expected to pay for."""
+        return self.method.recipe.total_steps
 
 
 def stage_seed(config: RunConfig, stage: str) -> int:
@@ -65,23 +71,13 @@ def pixel_teacher_stage(
 ) -> Stage:
     """Returns stage 1, or all of VideoMAE, starting from an encoder file where one is named."""
     assert parts.pixel_loss is not None
-    name = files.root.name
-    seed = stage_seed(config, name)
+    seed = stage_seed(config, files.root.name)
     encoder = new_encoder(config, parts.teacher, seed, checkpoint)
     decoder = _predictor(config, parts, parts.teacher.embed_dim, parts.teacher.patch_dim)
     step_cost = partial(pixel_teacher_cost, parts)
-    total_steps = planned_steps(length, config, parts, step_cost, name)
-    recipe = _recipe(config, total_steps)
-    return Stage(
-        name=name,
-        method=PixelTeacher(encoder, decoder, parts.pixel_loss, recipe),
-        files=files,
-        total_steps=total_steps,
-        step_cost=step_cost,
-        seed=seed,
-        budget=length.budget,
-        inherited=dict(inherited or {}),
-    )
+    recipe = _recipe(config, planned_steps(length, config, parts, step_cost, files.root.name))
+    method = PixelTeacher(encoder, decoder, parts.pixel_loss, recipe)
+    return Stage(method, files, step_cost, seed, length.budget, inherited or {})
 
 
 def salt_stage(
@@ -99,18 +95,9 @@ def salt_stage(
     predictor = _predictor(config, parts, parts.encoder.embed_dim, teacher.embed_dim)
     frozen = FrozenTeacher(teacher, autocast_dtype(config))
     step_cost = partial(salt_cost, parts, teacher.shape)
-    total_steps = planned_steps(length, config, parts, step_cost, "student")
-    recipe = _recipe(config, total_steps)
-    return Stage(
-        name="student",
-        method=SALT(encoder, predictor, frozen, parts.latent_loss, recipe),
-        files=files,
-        total_steps=total_steps,
-        step_cost=step_cost,
-        seed=seed,
-        budget=length.budget,
-        inherited=dict(inherited),
-    )
+    recipe = _recipe(config, planned_steps(length, config, parts, step_cost, "student"))
+    method = SALT(encoder, predictor, frozen, parts.latent_loss, recipe)
+    return Stage(method, files, step_cost, seed, length.budget, inherited)
 
 
 def vjepa_stage(
@@ -126,19 +113,10 @@ def vjepa_stage(
     encoder = new_encoder(config, parts.encoder, seed, config.checkpoint)
     predictor = _predictor(config, parts, parts.encoder.embed_dim, parts.encoder.embed_dim)
     step_cost = partial(_vjepa_cost, parts)
-    total_steps = planned_steps(length, config, parts, step_cost, "student")
-    recipe = _recipe(config, total_steps)
-    momentum = config.method.momentum
-    return Stage(
-        name="student",
-        method=VJEPA(encoder, predictor, parts.latent_loss, recipe, (momentum.start, momentum.end)),
-        files=files,
-        total_steps=total_steps,
-        step_cost=step_cost,
-        seed=seed,
-        budget=length.budget,
-        inherited=dict(inherited),
-    )
+    recipe = _recipe(config, planned_steps(length, config, parts, step_cost, "student"))
+    momentum = config.method.momentum.start, config.method.momentum.end
+    method = VJEPA(encoder, predictor, parts.latent_loss, recipe, momentum)
+    return Stage(method, files, step_cost, seed, length.budget, inherited)
 
 
 def new_encoder(
