@@ -1,5 +1,10 @@
 """Errors that a user can mend: each names the file or key, what was found and the fix."""
 
+from __future__ import annotations
+
+import os
+import signal
+
 
 class SaltError(Exception):
     """Base of every error that entry points print without a traceback."""
@@ -15,3 +20,22 @@ class DataError(SaltError):
 
 class CheckpointError(SaltError):
     """An encoder file, run directory or training checkpoint that does not fit."""
+
+
+class Interrupted(SaltError):  # noqa: N818  it is no mistake
+    """Training was asked to stop by a signal, and has saved what it had done.
+
+    Args:
+        message: What was saved, and how to go on.
+        signal_number: The signal.
+
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+    @property
+    def exit_status(self) -> int:
+        """Status to end with: 75 (`EX_TEMPFAIL`: the same command goes on), 130 after Ctrl-C."""
+        return 130 if self.signal_number == signal.SIGINT else os.EX_TEMPFAIL

@@ -9,15 +9,23 @@ from typing import NoReturn
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from salt_plugin.errors import SaltError
+from salt_plugin.errors import Interrupted, SaltError
 
 
 def train_job(cfg: DictConfig) -> None:
-    """Trains what Hydra has composed; a mistake of the user ends in one line."""
+    """Trains what Hydra has composed; a mistake of the user ends in one line.
+
+    Raises:
+        SystemExit: With status 1 after such a mistake; with 75, or 130 after Ctrl-C, where a signal
+            has stopped training and the same command goes on.
+    """
     from salt_plugin.train import run
 
     try:
         run(cfg, Path(HydraConfig.get().runtime.output_dir))
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        raise SystemExit(stop.exit_status) from None
     except SaltError as error:
         fail(_without_traceback(str(error)))
 

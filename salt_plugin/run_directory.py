@@ -17,6 +17,7 @@ from salt_plugin.files import hold, write_text
 # Keys that change how fast a run goes but not what it computes.
 OPERATIONAL = {
     "loader.num_workers",
+    "method.checkpoint.every_minutes",
     "method.checkpoint.every_n_steps",
     "method.data.cache",
     "method.model.activation_checkpointing",

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from salt_plugin.checkpoints import TEACHER_FIRST, load_encoder
-from salt_plugin.config import RunConfig, load_config
+from salt_plugin.config import RunConfig, clips_of_rank, load_config
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import steps_of_epochs, training_videos
 from salt_plugin.report.summary import print_summary
@@ -33,6 +33,7 @@ from salt_plugin.stages.fit import fit
 from salt_plugin.stages.length import Length, budget_left, inherited_flops, planned_steps
 from salt_plugin.stages.parts import Parts, build_parts
 from salt_plugin.stages.probe import probe_settings
+from salt_plugin.stages.world import started_tasks
 
 
 def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -47,10 +48,16 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         The summary, as it is in `summary.json`; nothing in processes beside the first.
 
     Raises:
+        Interrupted: A signal has stopped training, which has saved what it had done.
         SaltError: Names the key or file, what was found, and the mend.
     """
     config = load_config(cfg)
     _make_paths_absolute(config)
+    # From here on a number: runs of as many clips a step are the same, whatever they run on.
+    config.method.global_batch_size = clips_of_rank(config, devices(config)) * devices(config)
+    tasks = started_tasks()
+    if tasks is not None:
+        setattr(rank_zero_only, "rank", tasks.rank)  # noqa: B010  Lightning's way to tell
     directory = RunDirectory(Path(run_dir).resolve())
     directory.check(config)
     if not directory.finished:

@@ -8,6 +8,7 @@ from salt_plugin.callbacks.encoders import KeptEncoders
 from salt_plugin.callbacks.metrics import Metrics
 from salt_plugin.callbacks.progress import Progress
 from salt_plugin.callbacks.randomness import StepRandomness
+from salt_plugin.callbacks.ranks import Ranks
 from salt_plugin.callbacks.skipped import SkippedFiles
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "KeptEncoders",
     "Metrics",
     "Progress",
+    "Ranks",
     "SkippedFiles",
     "StepRandomness",
 ]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from salt_plugin.callbacks.ranks import Ranks
 from salt_plugin.compute import Bill, Ledger, Tokens, stage_bill
 from salt_plugin.files import write_json
 from salt_plugin.masks import Batch
@@ -29,6 +29,7 @@ class Accounts(Callback):
     """Keeps the ledger of a stage and writes it to `compute.json`; it survives a resume.
 
     Args:
+        ranks: The processes that train together.
         path: The file.
         stage: Name of the stage.
         step_cost: FLOPs by part of a step on one device.
@@ -38,12 +39,14 @@ class Accounts(Callback):
 
     def __init__(
         self,
+        ranks: Ranks,
         path: Path,
         stage: str,
         step_cost: StepCost,
         recomputed: Callable[[int, Sequence[Tokens]], int] | None,
         inherited: Mapping[str, int | None],
     ) -> None:
+        self.ranks = ranks
         self.path = path
         self.stage = stage
         self.step_cost = step_cost
@@ -75,7 +78,12 @@ class Accounts(Callback):
     ) -> None:
         """Counts the step before it is made, on all devices."""
         masks = [Tokens(mask.context.shape[1], mask.target.shape[1]) for mask in batch.masks]
-        on_each = _gather(trainer, len(batch.clips), masks)
+        # Block sizes and cuts differ between the processes.
+        counts = self.ranks.gather_counts([len(batch.clips), *(n for mask in masks for n in mask)])
+        on_each = [
+            (row[0], [Tokens(*pair) for pair in zip(row[1::2], row[2::2], strict=True)])
+            for row in counts
+        ]
         self._step = self._cost(on_each)
 
     def on_train_batch_end(
@@ -126,15 +134,3 @@ class Accounts(Callback):
     def _write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             write_json(self.path, self.as_dict())
-
-
-def _gather(trainer: Trainer, clips: int, masks: list[Tokens]) -> list[tuple[int, list[Tokens]]]:
-    """Returns clips and tokens on each device: block sizes and cuts differ between them."""
-    if trainer.world_size == 1:
-        return [(clips, masks)]
-    own = torch.tensor([clips, *(count for tokens in masks for count in tokens)])
-    gathered = trainer.strategy.all_gather(own.to(trainer.strategy.root_device))
-    return [
-        (row[0], [Tokens(*pair) for pair in zip(row[1::2], row[2::2], strict=True)])
-        for row in gathered.tolist()
-    ]

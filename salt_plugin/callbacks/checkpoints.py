@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,25 +11,50 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from salt_plugin.errors import CheckpointError, SaltError
+from salt_plugin.callbacks.ranks import Ranks
+from salt_plugin.errors import CheckpointError, Interrupted, SaltError
 from salt_plugin.masks import Batch
+from salt_plugin.stop_signals import StopSignals
 
 
 class Checkpoints(Callback):
-    """Writes `last.ckpt` every so many steps, to another name first, so that it is never torn.
+    """Writes `last.ckpt` now and then, to another name first, so that it is never torn.
 
-    It has to stand last among the callbacks: it saves their state. A loss or gradient that is not
-    finite ends training instead: what was saved before stays.
+    After a signal it writes it as well, and ends training. It has to stand last among the
+    callbacks: it saves their state. A loss or gradient that is not finite ends training instead:
+    what was saved before stays.
 
     Args:
         path: The file.
-        every_n_steps: How often.
+        every_n_steps: How often, in steps.
+        every_minutes: How often, in minutes, if that comes first; 0 or None leaves it at steps.
+        ranks: The processes that train together: they save and stop at the same step, when the
+            first one's clock says so, or a signal has reached any of them.
+        signals: Tells whether to stop.
     """
 
-    def __init__(self, path: Path, every_n_steps: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        every_n_steps: int,
+        every_minutes: float | None,
+        ranks: Ranks,
+        signals: StopSignals,
+    ) -> None:
         self.path = path
         self.every_n_steps = every_n_steps
+        self.every_minutes = every_minutes
+        self.ranks = ranks
+        self.signals = signals
         self._loss = torch.zeros(())
+        self._saved_step = 0
+        self._saved_time = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock, and listens for signals."""
+        self._saved_step = trainer.global_step
+        self._saved_time = time.monotonic()
+        self.signals.listen()
 
     def on_train_batch_end(
         self,
@@ -38,15 +64,30 @@ class Checkpoints(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Saves when it is time."""
+        """Saves when it is time, or when a signal has come.
+
+        Raises:
+            Interrupted: One has, and the step is saved.
+        """
         self._loss = outputs["loss"].detach()
-        if trainer.global_step % self.every_n_steps == 0:
+        step = trainer.global_step
+        late, signal_number = self.ranks.largest(
+            [int(trainer.is_global_zero and self._is_late()), self.signals.received]
+        )
+        if step % self.every_n_steps == 0 or late or signal_number:
             self._save(trainer, pl_module)
+        if signal_number:
+            raise Interrupted(f"saved at step {step}; the same command goes on", signal_number)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the last step, unless it was one of those saved anyway."""
-        if trainer.global_step % self.every_n_steps:
+        """Saves the last step, unless it is saved."""
+        if trainer.global_step != self._saved_step:
             self._save(trainer, pl_module)
+
+    def _is_late(self) -> bool:
+        if not self.every_minutes:
+            return False
+        return time.monotonic() - self._saved_time >= 60 * self.every_minutes
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         require_finite(trainer, pl_module, self._loss, self.path)
@@ -54,6 +95,8 @@ class Checkpoints(Callback):
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
             os.replace(unfinished, self.path)
+        self._saved_step = trainer.global_step
+        self._saved_time = time.monotonic()
 
 
 def require_finite(trainer: Trainer, pl_module: LightningModule, loss: Tensor, kept: Path) -> None:

@@ -73,9 +73,10 @@ class KeptEncoders(Callback):
 
     def _keep(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = trainer.global_step
+        require_finite(trainer, pl_module, self._loss, self.files.last_checkpoint)
+        self.metrics.flush()
         if not trainer.is_global_zero or step in self.files.kept_encoders():
             return
-        require_finite(trainer, pl_module, self._loss, self.files.last_checkpoint)
         card = {**self.card(step), "step": step, "loss": self.metrics.recent_loss()}
         encoder: Any = pl_module.kept_encoder
         save_encoder(encoder, self.files.encoder_at(step), card)

@@ -7,11 +7,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from salt_plugin.callbacks.accounts import Accounts
 from salt_plugin.callbacks.collapse import Collapse
+from salt_plugin.callbacks.ranks import Ranks
 from salt_plugin.files import write_text
 from salt_plugin.masks import Batch
 from salt_plugin.run_directory import read_metrics, recent_loss
@@ -38,18 +40,26 @@ class Metrics(Callback):
     """Writes `metrics.csv` and a TensorBoard log; a resumed stage continues both.
 
     Rows that a killed run had written beyond its last checkpoint are cut back. Losses stay on
-    the device until a block of rows is written, so that logging does not wait for it.
+    the device until a block of rows is written, so that logging does not wait for it; then they are
+    averaged over the processes that train together.
 
     Args:
         folder: Folder of the stage.
+        ranks: The processes that train together.
         accounts: Whose sums are written along.
         collapse: Whose measures are written where there are any.
         start_step: Steps that were done before, when the stage resumes.
     """
 
     def __init__(
-        self, folder: Path, accounts: Accounts, collapse: Collapse, start_step: int
+        self,
+        folder: Path,
+        ranks: Ranks,
+        accounts: Accounts,
+        collapse: Collapse,
+        start_step: int,
     ) -> None:
+        self.ranks = ranks
         self.path = folder / "metrics.csv"
         self.tensorboard = folder / "tensorboard"
         self.accounts = accounts
@@ -81,8 +91,6 @@ class Metrics(Callback):
         batch_idx: int,
     ) -> None:
         """Takes the row of a step."""
-        if not trainer.is_global_zero:
-            return
         ledger = self.accounts.ledger
         group = trainer.optimizers[0].param_groups[0]
         row = {
@@ -100,40 +108,44 @@ class Metrics(Callback):
         }
         self._rows.append(row)
         if len(self._rows) >= FLUSH_EVERY:
-            self._flush()
+            self.flush()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Writes what a resume will count on."""
-        self._flush()
+        self.flush()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Writes what there is."""
-        self._flush()
+        """Writes what there is, unless others, who may be gone, have a share in it."""
+        if self.ranks.size == 1:
+            self.flush()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the rest and closes."""
-        self._flush()
+        self.flush()
         if self._writer is not None:
             self._writer.close()
 
     def recent_loss(self) -> float:
-        """Returns `run_directory.recent_loss` as of the last step; waits for the device."""
-        self._flush()
+        """Returns `run_directory.recent_loss` as of the last `flush`."""
         return recent_loss(self.path)
 
-    def _flush(self) -> None:
-        if self._writer is None or not self._rows:
+    def flush(self) -> None:
+        """Writes the rows there are; every process has to call it, and waits for its device."""
+        if not self._rows:
             return
-        for row in self._rows:
-            row["loss"] = float(row["loss"])
+        rows, self._rows = self._rows, []
+        losses = self.ranks.mean(torch.stack([row["loss"] for row in rows])).tolist()
+        if self._writer is None:
+            return
+        for row, loss in zip(rows, losses, strict=True):
+            row["loss"] = loss
             row["grad_norm"] = float(row["grad_norm"])
             for name in (name for name in SCALARS if name in row):
                 self._writer.add_scalar(name, row[name], row["step"])
         self._writer.flush()
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerows(self._rows)
-        self._rows = []
+            csv.DictWriter(file, COLUMNS).writerows(rows)

@@ -8,19 +8,25 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from salt_plugin.callbacks.ranks import Ranks
 from salt_plugin.masks import Batch
 
 
 class SkippedFiles(Callback):
     """Lists each unreadable file once in `skipped.csv`, when it is first met.
 
+    What other processes meet is listed with the next checkpoint.
+
     Args:
+        ranks: The processes that train together.
         path: The file; it is made at the start, with its header alone while nothing was skipped.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, ranks: Ranks, path: Path) -> None:
+        self.ranks = ranks
         self.path = path
         self._known: set[str] = set()
+        self._met: dict[str, str] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reads what an earlier stage or an interrupted run has listed."""
@@ -40,8 +46,24 @@ class SkippedFiles(Callback):
         batch_idx: int,
     ) -> None:
         """Adds what was met in this batch."""
-        new = {path: reason for path, reason in batch.skipped if path not in self._known}
-        if new and trainer.is_global_zero:
+        if trainer.is_global_zero:
+            self._list(dict(batch.skipped))
+        else:
+            self._met |= dict(batch.skipped)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds what other processes have met since the last checkpoint."""
+        everywhere = self.ranks.gather(self._met)
+        self._met = {}
+        if trainer.is_global_zero:
+            for met in everywhere:
+                self._list(met)
+
+    def _list(self, met: dict[str, str]) -> None:
+        new = {path: reason for path, reason in met.items() if path not in self._known}
+        if new:
             self._append(list(new.items()))
             self._known |= new.keys()
 

@@ -22,6 +22,7 @@ COMPARED = (
     "method.clip",
     "method.data.demo",
     "method.data.weights",
+    "method.global_batch_size",
     "method.model.patch_size",
     "method.model.tubelet_size",
     "trainer.gpus",

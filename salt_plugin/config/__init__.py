@@ -1,5 +1,6 @@
 """Configuration: types, checks, and objects built from their nodes."""
 
+from salt_plugin.config.batch import clips_of_rank
 from salt_plugin.config.load import compose, load_config
 from salt_plugin.config.nodes import build
 from salt_plugin.config.probe import ProbeConfig, probe_config, require_lists
@@ -19,6 +20,7 @@ __all__ = [
     "SALTConfig",
     "VJEPAConfig",
     "build",
+    "clips_of_rank",
     "compose",
     "load_config",
     "probe_config",

@@ -69,6 +69,11 @@ RULES: tuple[Rule, ...] = (
     ),
     ("0 to 2^63 - 1", lambda value: 0 <= value < 2**63, ("seed",)),
     ("0 (off) or more", lambda value: value >= 0, ("method.optim.clip_grad",)),
+    (
+        "0 or null (off), or more",
+        lambda value: value is None or value >= 0,
+        ("method.checkpoint.every_minutes",),
+    ),
     ("-1 or more", lambda value: value >= -1, ("loader.num_workers",)),
     (
         "at least 1, or -1 for no limit",
@@ -103,7 +108,7 @@ RULES: tuple[Rule, ...] = (
     (
         "at least 1, or null",
         lambda value: value is None or value >= 1,
-        ("method.encoders_every_n_steps",),
+        ("method.encoders_every_n_steps", "method.global_batch_size"),
     ),
     (
         "one of attentive, linear, knn, all",

@@ -92,9 +92,10 @@ class OptimConfig:
 
 @dataclass
 class CheckpointConfig:
-    """`method.checkpoint`."""
+    """`method.checkpoint`: how often, in steps and in minutes."""
 
     every_n_steps: int
+    every_minutes: float | None
 
 
 @dataclass
@@ -121,6 +122,7 @@ class MethodConfig:
     name: str
     default_steps: int
     encoder: str
+    global_batch_size: int | None
     clip: ClipConfig
     model: ModelConfig
     transform: dict[str, Any]

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from salt_plugin.config import RunConfig
+from salt_plugin.config import RunConfig, clips_of_rank
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.dataset import VideoDataset
 from salt_plugin.data.demo import DemoSpec, make_demo
 from salt_plugin.data.sampler import StepBatchSampler
 from salt_plugin.data.sources import VideoList, read_inputs, require_readable
-from salt_plugin.data.workers import loader_workers, one_thread
+from salt_plugin.data.workers import loader_workers, start_worker
 from salt_plugin.errors import ConfigError
 
 Collate = Callable[[list[Any]], Any]
@@ -57,7 +57,7 @@ def steps_of_epochs(config: RunConfig, videos: VideoList, world_size: int) -> in
     """Returns the steps in `trainer.max_epochs`, None where there is no such limit."""
     if config.trainer.max_epochs == -1:
         return None
-    clips = config.loader.batch_size * world_size
+    clips = clips_of_rank(config, world_size) * world_size
     whole, rest = divmod(len(videos.paths), clips)
     return config.trainer.max_epochs * max(1, whole + (rest > 0 and not config.loader.drop_last))
 
@@ -73,16 +73,20 @@ def training_loader(
     start_step: int,
     rank: int,
     world_size: int,
+    sharing: int = 1,
 ) -> DataLoader:
-    """Returns the batches of a stage from `start_step` on, a function of the seed alone."""
-    workers = loader_workers(config.loader.num_workers, world_size)
+    """Returns the batches of a stage from `start_step` on, a function of the seed alone.
+
+    The processes that share the cores with this one, `sharing` in all, share its workers' too.
+    """
+    workers = loader_workers(config.loader.num_workers, sharing)
     return DataLoader(
         VideoDataset(videos, clip_sampler(config), transform, seed, cache=config.method.data.cache),
         batch_sampler=_sampler(config, videos, seed, total_steps, start_step, rank, world_size),
         collate_fn=collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available() and config.trainer.gpus > 0,
-        worker_init_fn=one_thread if workers else None,
+        worker_init_fn=start_worker if workers else None,
     )
 
 
@@ -98,7 +102,7 @@ def _sampler(
     weights = config.method.data.weights
     return StepBatchSampler(
         len(videos.paths),
-        config.loader.batch_size,
+        clips_of_rank(config, world_size),
         total_steps,
         seed,
         start_step=start_step,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from salt_plugin.data import VideoReadError
-from salt_plugin.data.workers import loader_workers, one_thread
+from salt_plugin.data.workers import loader_workers, start_worker
 from salt_plugin.evaluation.controls import ClipControl
 from salt_plugin.evaluation.encoders import FrozenEncoder
 from salt_plugin.evaluation.views import ViewDataset
@@ -62,7 +62,7 @@ def clip_batches(
         batch_size=videos,
         num_workers=workers,
         collate_fn=_stack,
-        worker_init_fn=one_thread if workers else None,
+        worker_init_fn=start_worker if workers else None,
     )
     row = start
     for batch in loader:

@@ -10,6 +10,7 @@ import torch
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import ConfigError
 from salt_plugin.methods import VideoMethod
+from salt_plugin.stages.world import sharing_cores, started_tasks
 
 AUTOCAST_DTYPES = {
     "16": torch.float16,
@@ -33,8 +34,21 @@ def uses_gpu(config: RunConfig) -> bool:
 
 
 def devices(config: RunConfig) -> int:
-    """Returns the number of devices that train together: GPUs, or one CPU."""
+    """Returns the number of devices that train together, on all nodes.
+
+    That is one for each of the processes that srun or torchrun has started, else the GPUs of
+    `trainer.gpus`, or one CPU.
+    """
+    tasks = started_tasks()
+    if tasks is not None:
+        return tasks.size
     return config.trainer.gpus if uses_gpu(config) else 1
+
+
+def sharing(config: RunConfig) -> int:
+    """Returns how many processes of the training share the cores that this one may use."""
+    tasks = started_tasks()
+    return devices(config) if tasks is None else sharing_cores(tasks)
 
 
 def check_execution(config: RunConfig) -> None:
@@ -43,7 +57,15 @@ def check_execution(config: RunConfig) -> None:
     Raises:
         ConfigError: They are not.
     """
-    if uses_gpu(config) and config.trainer.gpus > torch.cuda.device_count():
+    tasks, visible = started_tasks(), torch.cuda.device_count()
+    if tasks is not None:
+        on_node = tasks.size // tasks.nodes
+        if uses_gpu(config) and visible not in (1, on_node):
+            raise ConfigError(
+                f"{on_node} processes were started on this node and see {visible} GPUs: expected a "
+                "GPU for each, or one that is its own (srun --gpus-per-task=1), or trainer.gpus=0"
+            )
+    elif uses_gpu(config) and config.trainer.gpus > torch.cuda.device_count():
         raise ConfigError(
             f"trainer.gpus={config.trainer.gpus}: this machine has {torch.cuda.device_count()}"
         )

@@ -115,7 +115,11 @@ def _encoders(config: RunConfig, run: RunDirectory) -> dict[str, VideoEncoder]:
 def _first_batch(config: RunConfig, parts: Parts, videos: VideoList) -> Batch:
     collate = MaskCollator(parts.masks, parts.grid, config.seed)
     loader = training_loader(
-        replace(config, loader=replace(config.loader, num_workers=0)),
+        replace(
+            config,
+            loader=replace(config.loader, num_workers=0),
+            method=replace(config.method, global_batch_size=None),
+        ),
         videos,
         parts.transform,
         collate,

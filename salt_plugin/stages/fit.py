@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import platform
-import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NoReturn
@@ -22,23 +21,27 @@ from salt_plugin.callbacks import (
     KeptEncoders,
     Metrics,
     Progress,
+    Ranks,
     SkippedFiles,
     StepRandomness,
 )
 from salt_plugin.callbacks.checkpoints import steps_done
+from salt_plugin.callbacks.ranks import lost_others
 from salt_plugin.checkpoints import save_encoder, save_predictor
 from salt_plugin.compute import recomputed
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
-from salt_plugin.errors import CheckpointError, ConfigError, SaltError
+from salt_plugin.errors import CheckpointError, ConfigError, Interrupted, SaltError
 from salt_plugin.masks import MaskCollator
 from salt_plugin.methods import SALT, LatentPrediction
 from salt_plugin.run_directory import RunDirectory, last_stage
 from salt_plugin.stages.build import Stage
-from salt_plugin.stages.execution import devices, set_up, uses_gpu
+from salt_plugin.stages.execution import set_up, sharing
 from salt_plugin.stages.length import most_steps
 from salt_plugin.stages.parts import Parts
+from salt_plugin.stages.trainer import new_trainer
+from salt_plugin.stop_signals import StopSignals
 
 
 def fit(
@@ -48,14 +51,17 @@ def fit(
 
     Raises:
         CheckpointError: The checkpoint to resume from is unreadable.
+        Interrupted: A signal has stopped training, which has saved what it had done.
         SaltError: Training ended early, or the frozen teacher has changed.
     """
     files = stage.files
     files.make()
     start_step = steps_done(files.last_checkpoint)
-    accounts = _accounts(stage, config, parts)
+    ranks = Ranks({"hydra.run.dir": str(run.root), f"the last step in {files.root}": start_step})
+    accounts = _accounts(stage, config, parts, ranks)
     collapse = Collapse()
-    metrics = Metrics(files.root, accounts, collapse, start_step)
+    metrics = Metrics(files.root, ranks, accounts, collapse, start_step)
+    signals, often = StopSignals(), config.method.checkpoint
     method = stage.method
     before = method.teacher_fingerprint if isinstance(method, SALT) else None
     card = partial(_card, stage, config, parts, accounts, before)
@@ -63,19 +69,22 @@ def fit(
     if stage.budget is not None:
         budget = Budget(accounts, stage.budget, stage.total_steps)
         method.clock = budget.position
-    trainer = _trainer(
+    trainer = new_trainer(
         config,
         stage.total_steps if budget is None else -1,
         callbacks=[
+            ranks,
             StepRandomness(stage.seed),
             accounts,
             *([budget] if budget else []),
             collapse,
             metrics,
-            SkippedFiles(run.skipped),
+            SkippedFiles(ranks, run.skipped),
             Progress(stage.name, stage.total_steps, accounts.ledger),
             KeptEncoders(files, _keep_every(stage, config), metrics, card, start_step),
-            Checkpoints(files.last_checkpoint, config.method.checkpoint.every_n_steps),
+            Checkpoints(
+                files.last_checkpoint, often.every_n_steps, often.every_minutes, ranks, signals
+            ),
         ],
         root=files.root,
     )
@@ -89,20 +98,47 @@ def fit(
         start_step=start_step,
         rank=trainer.global_rank,
         world_size=trainer.world_size,
+        sharing=sharing(config),
     )
     set_up(method, config, stage.total_steps)
     resume_from = str(files.last_checkpoint) if start_step else None
     try:
         trainer.fit(method, loader, ckpt_path=resume_from, weights_only=True)
+        _leave(stage, config, trainer, budget, card)
+        (signal_number,) = ranks.largest([signals.received])
     except (RuntimeError, KeyError) as error:
         if isinstance(error, KeyError) or "loading state_dict" in str(error):
             raise CheckpointError(
                 f"{files.last_checkpoint} does not fit this stage ({error}); delete it to start "
                 "the stage again"
             ) from error
+        if lost_others(error):
+            raise SaltError(
+                f"{stage.name}: another process of this training has ended or does not answer "
+                f"({str(error).splitlines()[0]}); the same command with the same hydra.run.dir "
+                f"goes on from the last checkpoint, step {steps_done(files.last_checkpoint)}"
+            ) from error
         raise
-    except SystemExit:  # what Lightning makes of SIGTERM and Ctrl-C
+    except SystemExit:  # what Lightning makes of Ctrl-C before the first step
         _ended_early(stage, trainer)
+    finally:
+        signals.restore()
+    if signal_number:
+        raise Interrupted(
+            f"saved at step {trainer.global_step}, the last of the {stage.name}; the same command "
+            "goes on",
+            signal_number,
+        )
+
+
+def _leave(
+    stage: Stage,
+    config: RunConfig,
+    trainer: Trainer,
+    budget: Budget | None,
+    card: Callable[[int], dict[str, Any]],
+) -> None:
+    method, files = stage.method, stage.files
     done = budget.exhausted if budget else trainer.global_step >= stage.total_steps
     if not done:
         _ended_early(stage, trainer)
@@ -121,10 +157,11 @@ def fit(
     trainer.strategy.barrier()  # the next stage reads the file in every process
 
 
-def _accounts(stage: Stage, config: RunConfig, parts: Parts) -> Accounts:
+def _accounts(stage: Stage, config: RunConfig, parts: Parts, ranks: Ranks) -> Accounts:
     recomputes = config.method.model.activation_checkpointing
     shape = stage.method.encoder.shape
     return Accounts(
+        ranks,
         stage.files.compute,
         stage.name,
         stage.step_cost,
@@ -154,31 +191,6 @@ def _ended_early(stage: Stage, trainer: Trainer) -> NoReturn:
     ) from None
 
 
-def _trainer(config: RunConfig, total_steps: int, **arguments: Any) -> Trainer:
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # The number of workers is the user's, and our sampler starts at the step to resume from.
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
-    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the target
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-    return Trainer(
-        accelerator="gpu" if uses_gpu(config) else "cpu",
-        devices=devices(config),
-        strategy="ddp" if devices(config) > 1 else "auto",
-        precision=config.trainer.precision,
-        max_steps=total_steps,
-        max_epochs=-1,
-        callbacks=arguments["callbacks"],
-        default_root_dir=arguments["root"],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=config.trainer.enable_model_summary,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-    )
-
-
 def _card(
     stage: Stage,
     config: RunConfig,
@@ -194,7 +206,7 @@ def _card(
         "input": {**asdict(config.method.clip), "mean": transform.mean, "std": transform.std},
         "training": {
             "steps": steps,
-            "batch_size": config.loader.batch_size * devices(config),
+            "batch_size": config.method.global_batch_size,
             "seed": config.seed,
         },
         "compute": accounts.as_dict(),

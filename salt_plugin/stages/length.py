@@ -11,7 +11,7 @@ import torch
 from salt_plugin.callbacks.accounts import StepCost
 from salt_plugin.checkpoints import STUDENT_FIRST, TEACHER_FIRST, find_encoder, read_bill
 from salt_plugin.compute import INITIALISATION, TEACHER_TRAINING, Tokens
-from salt_plugin.config import RunConfig
+from salt_plugin.config import RunConfig, clips_of_rank
 from salt_plugin.errors import CheckpointError, ConfigError
 from salt_plugin.report.units import flops
 from salt_plugin.stages.execution import devices
@@ -101,12 +101,13 @@ def planned_steps(
 def most_steps(stage_budget: int, config: RunConfig, parts: Parts, step_cost: StepCost) -> int:
     """Returns a number of steps that no budget is enough for, however few tokens masks leave."""
     least = [Tokens(1, 1)] * parts.predictor.num_mask_tokens
-    return stage_budget // sum(step_cost(config.loader.batch_size, least).values()) + 1
+    clips = clips_of_rank(config, devices(config))
+    return stage_budget // sum(step_cost(clips, least).values()) + 1
 
 
 def _mean_cost(config: RunConfig, parts: Parts, step_cost: StepCost) -> float:
     generator = torch.Generator().manual_seed(config.seed)
-    clips = config.loader.batch_size
+    clips = clips_of_rank(config, devices(config))
     costs = []
     for _ in range(PLANNING_DRAWS):
         masks = parts.masks(clips, parts.grid, generator)

@@ -1,0 +1,88 @@
+"""The processes that train together, as they talk beside the gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from salt_plugin.errors import ConfigError
+
+# A process waits so long for the others before it ends with an error.
+PATIENCE = timedelta(minutes=10)
+
+
+class Ranks(Callback):
+    """Exchanges a few numbers over a group of its own, on the CPU: nothing waits for a device.
+
+    Every process has to call the same methods in the same order. Alone, a process talks to nobody.
+    It has to stand first among the callbacks.
+
+    Args:
+        alike: What has to be the same in every process, by the name to show where it is not.
+    """
+
+    def __init__(self, alike: Mapping[str, Any]) -> None:
+        self.alike = dict(alike)
+        self.size = 1
+        self._group: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Opens the group.
+
+        Raises:
+            ConfigError: The processes were not started alike.
+        """
+        self.size = trainer.world_size
+        if self.size == 1:
+            return
+        self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        for name, own in self.alike.items():
+            found = self.gather(own)
+            if any(value != found[0] for value in found):
+                listed = ", ".join(f"{value!r} in process {i}" for i, value in enumerate(found))
+                raise ConfigError(
+                    f"{name} differs between the processes that train together: {listed}. Give all "
+                    "of them the same command, hydra.run.dir and files"
+                )
+
+    def gather(self, own: Any) -> list[Any]:
+        """Returns what each process has given, in the order of their ranks."""
+        if self._group is None:
+            return [own]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, own, group=self._group)
+        return found
+
+    def gather_counts(self, own: Sequence[int]) -> list[list[int]]:
+        """Returns as many counts of each process, faster than `gather`."""
+        return [row.tolist() for row in self._gather(torch.tensor(own))]
+
+    def largest(self, own: Sequence[int]) -> list[int]:
+        """Returns each number's largest value in any process."""
+        if self._group is None:
+            return list(own)
+        numbers = torch.tensor(own)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self._group)
+        return numbers.tolist()
+
+    def mean(self, own: Tensor) -> Tensor:
+        """Returns the mean over processes, on the CPU and in float64; waits for the device."""
+        return torch.stack(self._gather(own.double().cpu())).mean(0)
+
+    def _gather(self, own: Tensor) -> list[Tensor]:
+        if self._group is None:
+            return [own]
+        found = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(found, own, group=self._group)
+        return found
+
+
+def lost_others(error: BaseException) -> bool:
+    """Tells whether an error is that of a process whose partners have gone, or are silent."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
