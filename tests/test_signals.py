@@ -1,0 +1,255 @@
+"""A run that is asked to stop saves, says so, and ends as if it had not been asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+import salt_plugin.train
+from salt_plugin.callbacks import checkpoints
+from salt_plugin.checkpoints import read_card
+from salt_plugin.config import compose
+from salt_plugin.errors import ConfigError, Interrupted
+from salt_plugin.job import train_job
+from salt_plugin.methods import SALT, VJEPA, PixelTeacher
+from salt_plugin.run_directory import read_metrics
+from salt_plugin.stop_signals import STOP_SIGNALS
+from salt_plugin.train import run
+
+SMALL = [
+    "method.encoder=vit_nano",
+    "method.clip.size=32",
+    "method.clip.frames=4",
+    "method.clip.step=1",
+    "method.model.predictor.dim=48",
+    "method.model.predictor.depth=1",
+    "method.model.predictor.num_heads=2",
+    "loader.batch_size=4",
+    "loader.num_workers=0",
+    "trainer.precision=32",
+    "trainer.max_steps=4",
+]
+
+
+def train(videos: Path, run_dir: Path, *overrides: str, method: str) -> dict[str, Any]:
+    steps = ["method.teacher.max_steps=3"] if method == "salt" else []
+    cfg = compose([f"method={method}", f"input_dir={videos}", *SMALL, *steps, *overrides])
+    return run(cfg, run_dir)
+
+
+def last_step(stage: Path) -> int:
+    checkpoint = torch.load(stage / "checkpoints" / "last.ckpt", weights_only=True)
+    return int(checkpoint["global_step"])
+
+
+@pytest.mark.parametrize(
+    ("method", "cls", "stage", "number", "status"),
+    [
+        ("salt", PixelTeacher, "teacher", signal.SIGUSR1, 75),
+        ("salt", SALT, "student", signal.SIGTERM, 75),
+        ("vjepa2", VJEPA, "student", signal.SIGUSR2, 75),
+        ("pixel_teacher", PixelTeacher, "teacher", signal.SIGINT, 130),
+    ],
+)
+def test_a_run_stopped_by_a_signal_saves_and_ends_as_if_it_had_not_been(
+    tiny_videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    cls: Any,
+    stage: str,
+    number: signal.Signals,
+    status: int,
+) -> None:
+    train(tiny_videos, tmp_path / "whole", method=method)
+    original = cls.step_loss
+    handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
+
+    def asked(self: Any, batch: Any) -> torch.Tensor:
+        if batch.step == 1:
+            signal.raise_signal(number)
+        return original(self, batch)
+
+    monkeypatch.setattr(cls, "step_loss", asked)
+    with pytest.raises(Interrupted, match="saved at step 2; the same command goes on") as stop:
+        train(tiny_videos, tmp_path / "stopped", method=method)
+    assert stop.value.exit_status == status
+    assert [signal.getsignal(each) for each in STOP_SIGNALS] == handlers
+    stopped = tmp_path / "stopped" / stage
+    assert last_step(stopped) == 2
+    assert [row["step"] for row in read_metrics(stopped / "metrics.csv")] == [1, 2]
+
+    monkeypatch.setattr(cls, "step_loss", original)
+    train(tiny_videos, tmp_path / "stopped", method=method)
+    stages = ("teacher", "student") if method == "salt" else (stage,)
+    for name in stages:
+        whole, resumed = (tmp_path / root / name for root in ("whole", "stopped"))
+        cards = [read_card(root / "encoder.safetensors") for root in (whole, resumed)]
+        assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
+        assert cards[0]["compute"]["flops"] == cards[1]["compute"]["flops"]
+        rows = [read_metrics(root / "metrics.csv") for root in (whole, resumed)]
+        for one, other in zip(*rows, strict=True):
+            assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_no_encoder_is_kept_of_the_step_that_a_signal_ends(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = PixelTeacher.step_loss
+
+    def asked(self: Any, batch: Any) -> torch.Tensor:
+        if batch.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, batch)
+
+    monkeypatch.setattr(PixelTeacher, "step_loss", asked)
+    with pytest.raises(Interrupted):
+        keep = "method.encoders_every_n_steps=2"
+        train(tiny_videos, tmp_path, keep, method="pixel_teacher")
+    kept = {path.name for path in (tmp_path / "teacher" / "encoders").glob("*.safetensors")}
+    assert kept == {"step-2.safetensors"}
+
+
+def test_a_signal_before_training_is_not_ours(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(salt_plugin.train, "probe_settings", asked)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_videos, tmp_path / "run", method="pixel_teacher")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_job_tells_by_its_exit_status_that_it_goes_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    status: int,
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise Interrupted("saved at step 7; the same command goes on", number)
+
+    monkeypatch.setattr(salt_plugin.train, "run", stopped)
+    hydra = OmegaConf.create({"runtime": {"output_dir": str(tmp_path)}})
+    monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: hydra))
+    with pytest.raises(SystemExit) as ended:
+        train_job(OmegaConf.create({}))
+    assert ended.value.code == status
+    assert capsys.readouterr().err == "saved at step 7; the same command goes on\n"
+
+
+LISTEN = """
+import sys, time
+from salt_plugin.stop_signals import StopSignals
+signals = StopSignals()
+signals.listen()
+print("listening", flush=True)
+while not signals.received:
+    time.sleep(0.01)
+print("asked", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wait", "ends"),
+    [
+        (signal.SIGTERM, signal.SIGTERM, 1.1, True),
+        (signal.SIGINT, signal.SIGINT, 1.1, True),
+        (signal.SIGTERM, signal.SIGINT, 1.1, True),
+        (signal.SIGTERM, signal.SIGTERM, 0.0, False),
+        (signal.SIGTERM, signal.SIGUSR2, 1.1, False),
+    ],
+)
+def test_a_second_request_ends_a_process_at_once(
+    first: signal.Signals, second: signal.Signals, wait: float, ends: bool
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LISTEN],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(first)
+    assert process.stdout.readline() == "asked\n"
+    time.sleep(wait)
+    process.send_signal(second)
+    if ends:
+        assert process.wait(timeout=10) == -second
+    else:
+        time.sleep(0.1)
+        process.communicate("\n", timeout=10)
+        assert process.returncode == 0
+
+
+def test_loader_workers_leave_signals_to_the_process_that_trains(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = PixelTeacher.step_loss
+    workers: list[int] = []
+
+    def asked(self: Any, batch: Any) -> torch.Tensor:
+        if batch.step == 1:
+            listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            workers.extend(int(worker) for worker in listed)
+            # From a process of its own, as a terminal's or a cluster's would come.
+            for number in STOP_SIGNALS:
+                subprocess.run(["sh", "-c", f"kill -{int(number)} {' '.join(listed)}"], check=True)
+        return original(self, batch)
+
+    monkeypatch.setattr(PixelTeacher, "step_loss", asked)
+    train(tiny_videos, tmp_path, "loader.num_workers=2", method="pixel_teacher")
+    assert len(workers) >= 2
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_a_checkpoint_is_written_every_few_minutes_whatever_a_step_takes(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A step takes 40 s by this clock: after 3 minutes is after the fifth, then after the tenth.
+    clock = {"now": 0.0}
+    saved = []
+    original, save = PixelTeacher.step_loss, checkpoints.Checkpoints._save
+
+    def slow(self: Any, batch: Any) -> torch.Tensor:
+        clock["now"] += 40.0
+        return original(self, batch)
+
+    def noted(self: Any, trainer: Any, pl_module: Any) -> None:
+        saved.append(trainer.global_step)
+        save(self, trainer, pl_module)
+
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(PixelTeacher, "step_loss", slow)
+    monkeypatch.setattr(checkpoints.Checkpoints, "_save", noted)
+    every = ["method.checkpoint.every_minutes=3", "trainer.max_steps=12"]
+    train(tiny_videos, tmp_path / "run", *every, method="pixel_teacher")
+    assert saved == [5, 10, 12]
+    saved.clear()
+    off = ["method.checkpoint.every_minutes=0", "trainer.max_steps=12"]
+    train(tiny_videos, tmp_path / "off", *off, method="pixel_teacher")
+    assert saved == [12]
+
+
+def test_minutes_below_zero_are_refused(tiny_videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"every_minutes=-1\.0: expected 0 or null"):
+        minutes = "method.checkpoint.every_minutes=-1"
+        train(tiny_videos, tmp_path / "run", minutes, method="pixel_teacher")
