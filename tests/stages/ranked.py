@@ -1,0 +1,165 @@
+"""Processes that train together on this machine's CPU, as srun or torchrun would start them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from salt_plugin.config import compose
+from salt_plugin.errors import Interrupted, SaltError
+from salt_plugin.masks import MaskGenerator, MaskSet
+from salt_plugin.masks.types import split_by_mask
+from salt_plugin.methods import SALT, PixelTeacher
+from salt_plugin.train import run
+
+SMALL = [
+    "method.encoder=vit_nano",
+    "method.clip.size=32",
+    "method.clip.frames=4",
+    "method.clip.step=1",
+    "method.model.predictor.dim=48",
+    "method.model.predictor.depth=1",
+    "method.model.predictor.num_heads=2",
+    "loader.batch_size=2",
+    "loader.num_workers=0",
+    "trainer.precision=32",
+    "trainer.max_steps=4",
+]
+
+
+class Moment(NamedTuple):
+    """A process sends itself a signal when it computes the loss of a step of a stage."""
+
+    rank: int
+    stage: str
+    step: int
+    number: signal.Signals
+
+
+class Ended(NamedTuple):
+    """How a process ended, what it said, and what it did: one entry a step."""
+
+    status: int | None
+    message: str
+    steps: list[dict[str, Any]]
+    written: list[str]
+
+
+class SameMasks(MaskGenerator):
+    """Hides the last frame of every clip: masks that do not depend on how a batch is split."""
+
+    def __call__(
+        self, batch_size: int, grid: tuple[int, int, int], generator: torch.Generator
+    ) -> list[MaskSet]:
+        frames, height, width = grid
+        hidden_n = torch.arange(frames).repeat_interleave(height * width) == frames - 1
+        return [split_by_mask(hidden_n.expand(batch_size, -1))]
+
+
+def train_together(
+    size: int,
+    run_dirs: Path | Sequence[Path],
+    log: Path,
+    overrides: Sequence[str],
+    moment: Moment | None = None,
+    same_masks: bool = False,
+    patience: float = 60.0,
+) -> list[Ended]:
+    """Trains in `size` processes and returns how each of them ended."""
+    log.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["salt_plugin.train", "ranked"])
+    processes = []
+    for rank in range(size):
+        world = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank}
+        variables = {**world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        run_dir = run_dirs if isinstance(run_dirs, Path) else run_dirs[rank]
+        arguments = (variables, run_dir, log / str(rank), [*SMALL, *overrides], moment, same_masks)
+        processes.append(context.Process(target=_train, args=arguments))
+        processes[-1].start()
+    for process in processes:
+        process.join(patience)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            raise TimeoutError("a process waits for ever")
+    return [_ended(process.exitcode, log / str(rank)) for rank, process in enumerate(processes)]
+
+
+def _ended(status: int | None, log: Path) -> Ended:
+    texts = {
+        name: file.read_text() if (file := log.with_suffix(f".{name}")).is_file() else ""
+        for name in ("message", "steps", "written")
+    }
+    steps = [json.loads(line) for line in texts["steps"].splitlines()]
+    return Ended(status, texts["message"], steps, texts["written"].splitlines())
+
+
+def _train(
+    variables: Mapping[str, Any],
+    run_dir: Path,
+    log: Path,
+    overrides: Sequence[str],
+    moment: Moment | None,
+    same_masks: bool,
+) -> None:
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    torch.set_num_threads(1)
+    for stage, cls in (("teacher", PixelTeacher), ("student", SALT)):
+        _watch(cls, stage, variables["RANK"], log, moment)
+    _watch_files(run_dir, log)
+    cfg = compose(list(overrides))
+    if same_masks:
+        cfg.method.masks = {"_target_": "ranked.SameMasks"}
+    try:
+        run(cfg, run_dir)
+    except SaltError as error:
+        log.with_suffix(".message").write_text(str(error))
+        sys.exit(error.exit_status if isinstance(error, Interrupted) else 1)
+
+
+def _watch(cls: Any, stage: str, rank: int, log: Path, moment: Moment | None) -> None:
+    original = cls.step_loss
+
+    def watched(self: Any, batch: Any) -> torch.Tensor:
+        if moment is not None and moment[:3] == (rank, stage, batch.step):
+            signal.raise_signal(moment.number)
+        loss = original(self, batch)
+        clips = [hashlib.sha256(clip.numpy().tobytes()).hexdigest() for clip in batch.clips]
+        row = {"stage": stage, "step": batch.step, "loss": float(loss), "clips": clips}
+        with log.with_suffix(".steps").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        return loss
+
+    cls.step_loss = watched
+
+
+def _watch_files(run_dir: Path, log: Path) -> None:
+    """Lists the files under the run directory that this process opens for writing, or renames."""
+    busy = [False]
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if busy[0] or event not in ("open", "os.rename", "os.remove"):
+            return
+        path = str(arguments[0])
+        reads = event == "open" and not any(c in str(arguments[1] or "r") for c in "wax+")
+        if path.startswith(str(run_dir)) and not reads:
+            busy[0] = True
+            with log.with_suffix(".written").open("a") as file:
+                file.write(f"{path}\n")
+            busy[0] = False
+
+    sys.addaudithook(hook)

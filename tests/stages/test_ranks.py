@@ -1,0 +1,162 @@
+"""Processes that train together do what one process does, and lose nothing when one of them ends."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from ranked import Ended, Moment, train_together
+from safetensors.torch import load_file
+
+from salt_plugin.checkpoints import read_card
+from salt_plugin.run_directory import read_metrics
+
+BOTH_STAGES = ["method=salt", "method.teacher.max_steps=3", "method.checkpoint.every_n_steps=2"]
+
+
+def given(videos: Path, *overrides: str) -> list[str]:
+    return [*BOTH_STAGES, f"input_dir={videos}", *overrides]
+
+
+def order(ended: list[Ended]) -> dict[tuple[str, int], list[str]]:
+    """Returns the clips of each step in their global order, by stage and step."""
+    steps: dict[tuple[str, int], list[str]] = {}
+    for process in ended:
+        for step in process.steps:
+            steps.setdefault((step["stage"], step["step"]), []).extend(step["clips"])
+    return steps
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Ended]]:
+    """A run of two processes, with two clips each."""
+    folder = tmp_path_factory.mktemp("pair")
+    ended = train_together(2, folder / "run", folder / "log", given(tiny_videos))
+    return folder / "run", ended
+
+
+@pytest.mark.slow
+def test_two_processes_see_in_order_what_one_sees(
+    pair: tuple[Path, list[Ended]], tiny_videos: Path, tmp_path: Path
+) -> None:
+    run_dir, together = pair
+    assert [process.status for process in together] == [0, 0], together[0].message
+    whole = given(tiny_videos, "method.global_batch_size=4")
+    alone = train_together(1, tmp_path / "run", tmp_path / "log", whole)
+    assert order(together) == order(alone)
+    assert len(order(alone)) == 3 + 4
+    for stage in ("teacher", "student"):
+        cards = [
+            read_card(root / stage / "encoder.safetensors") for root in (run_dir, tmp_path / "run")
+        ]
+        assert [card["training"]["batch_size"] for card in cards] == [4, 4]
+        rows = [
+            read_metrics(root / stage / "metrics.csv") for root in (run_dir, tmp_path / "run")
+        ]
+        for one, other in zip(*rows, strict=True):
+            assert one["clips"] == other["clips"]
+            assert one["lr"] == other["lr"]
+
+
+@pytest.mark.slow
+def test_the_first_process_alone_writes_and_its_losses_are_of_all(
+    pair: tuple[Path, list[Ended]],
+) -> None:
+    run_dir, (first, second) = pair
+    assert first.written
+    assert second.written == []
+    for stage in ("teacher", "student"):
+        rows = read_metrics(run_dir / stage / "metrics.csv")
+        losses = [
+            [step["loss"] for step in process.steps if step["stage"] == stage]
+            for process in (first, second)
+        ]
+        assert losses[0] != losses[1]
+        expected = [(one + other) / 2 for one, other in zip(*losses, strict=True)]
+        assert [row["loss"] for row in rows] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.slow
+def test_one_process_that_is_asked_or_killed_costs_the_run_nothing(
+    pair: tuple[Path, list[Ended]], tiny_videos: Path, tmp_path: Path
+) -> None:
+    run_dir, together = pair
+    overrides = given(tiny_videos)
+    asked = Moment(1, "teacher", 0, signal.SIGTERM)
+    ended = train_together(2, tmp_path / "run", tmp_path / "asked", overrides, asked)
+    assert [process.status for process in ended] == [75, 75]
+    assert {process.message for process in ended} == {
+        "saved at step 1; the same command goes on"
+    }
+    killed = Moment(1, "student", 3, signal.SIGKILL)
+    ended = train_together(2, tmp_path / "run", tmp_path / "killed", overrides, killed)
+    assert [process.status for process in ended] == [1, -signal.SIGKILL]
+    assert "another process of this training has ended" in ended[0].message
+    assert "goes on from the last checkpoint, step 2" in ended[0].message
+    assert order(ended)["teacher", 1] == order(together)["teacher", 1]
+
+    ended = train_together(2, tmp_path / "run", tmp_path / "resumed", overrides)
+    assert [process.status for process in ended] == [0, 0]
+    for stage in ("teacher", "student"):
+        whole, resumed = (root / stage for root in (run_dir, tmp_path / "run"))
+        cards = [read_card(root / "encoder.safetensors") for root in (whole, resumed)]
+        assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
+        assert cards[0]["compute"]["flops"] == cards[1]["compute"]["flops"]
+        assert cards[0]["compute"]["steps"] == cards[1]["compute"]["steps"]
+        rows = [read_metrics(root / "metrics.csv") for root in (whole, resumed)]
+        for one, other in zip(*rows, strict=True):
+            assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+@pytest.mark.slow
+def test_a_global_batch_makes_the_same_model_on_any_number_of_processes(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    overrides = [
+        "method=pixel_teacher",
+        f"input_dir={tiny_videos}",
+        "method.global_batch_size=4",
+        "optimizer.lr=1e-3",
+    ]
+    weights, losses = [], []
+    for size in (1, 2):
+        root = tmp_path / str(size)
+        ended = train_together(size, root, tmp_path / f"{size}.log", overrides, same_masks=True)
+        assert [process.status for process in ended] == [0] * size, ended[0].message
+        weights.append(load_file(root / "teacher" / "encoder.safetensors"))
+        losses.append([row["loss"] for row in read_metrics(root / "teacher" / "metrics.csv")])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_fewer_processes_in_the_same_order(
+    pair: tuple[Path, list[Ended]], tiny_videos: Path, tmp_path: Path
+) -> None:
+    _, together = pair
+    asked = Moment(0, "student", 1, signal.SIGUSR2)
+    ended = train_together(2, tmp_path / "run", tmp_path / "asked", given(tiny_videos), asked)
+    assert [process.status for process in ended] == [75, 75]
+    (ended_alone,) = train_together(1, tmp_path / "run", tmp_path / "alone", given(tiny_videos))
+    assert ended_alone.status == 1
+    assert "method.global_batch_size was 4 and is now 2" in ended_alone.message
+    whole = given(tiny_videos, "method.global_batch_size=4", "loader.batch_size=2")
+    resumed = train_together(1, tmp_path / "run", tmp_path / "resumed", whole)
+    assert resumed[0].status == 0, resumed[0].message
+    expected = {place: clips for place, clips in order(together).items() if place >= ("student", 2)}
+    expected = {place: clips for place, clips in expected.items() if place[0] == "student"}
+    assert order(resumed) == expected
+
+
+@pytest.mark.slow
+def test_processes_that_were_not_given_one_folder_are_told(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "one", tmp_path / "other"]
+    ended = train_together(2, folders, tmp_path / "log", given(tiny_videos))
+    assert [process.status for process in ended] == [1, 1]
+    for process in ended:
+        assert "hydra.run.dir differs between the processes that train together" in process.message
