@@ -113,8 +113,8 @@ def test_no_encoder_is_kept_of_the_step_that_a_signal_ends(
         return original(self, batch)
 
     monkeypatch.setattr(PixelTeacher, "step_loss", asked)
+    keep = "method.encoders_every_n_steps=2"
     with pytest.raises(Interrupted):
-        keep = "method.encoders_every_n_steps=2"
         train(tiny_videos, tmp_path, keep, method="pixel_teacher")
     kept = {path.name for path in (tmp_path / "teacher" / "encoders").glob("*.safetensors")}
     assert kept == {"step-2.safetensors"}
@@ -250,6 +250,26 @@ def test_a_checkpoint_is_written_every_few_minutes_whatever_a_step_takes(
 
 
 def test_minutes_below_zero_are_refused(tiny_videos: Path, tmp_path: Path) -> None:
+    minutes = "method.checkpoint.every_minutes=-1"
     with pytest.raises(ConfigError, match=r"every_minutes=-1\.0: expected 0 or null"):
-        minutes = "method.checkpoint.every_minutes=-1"
         train(tiny_videos, tmp_path / "run", minutes, method="pixel_teacher")
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_the_status_of_a_passing_failure(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    often = ["method.checkpoint.every_n_steps=1", "trainer.max_steps=100000"]
+    settings = [f"input_dir={tiny_videos}", f"hydra.run.dir={tmp_path}", *SMALL, *often]
+    command = [sys.executable, "-m", "salt_plugin.cli", "train", "method=pixel_teacher", *settings]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    checkpoint = tmp_path / "teacher" / "checkpoints" / "last.ckpt"
+    while not checkpoint.is_file() and process.poll() is None:
+        time.sleep(0.1)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    last_line = errors.strip().splitlines()[-1]
+    assert last_line == f"saved at step {last_step(tmp_path / 'teacher')}; the same command goes on"

@@ -10,16 +10,19 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from salt_plugin.callbacks import ranks
 from salt_plugin.config import compose
 from salt_plugin.errors import Interrupted, SaltError
 from salt_plugin.masks import MaskGenerator, MaskSet
 from salt_plugin.masks.types import split_by_mask
 from salt_plugin.methods import SALT, PixelTeacher
+from salt_plugin.stages import trainer
 from salt_plugin.train import run
 
 SMALL = [
@@ -90,7 +93,9 @@ def train_together(
         arguments = (variables, run_dir, log / str(rank), [*SMALL, *overrides], moment, same_masks)
         processes.append(context.Process(target=_train, args=arguments))
         processes[-1].start()
-    for process in processes:
+    for rank, process in enumerate(processes):
+        if moment is not None and (moment.rank, moment.number) == (rank, signal.SIGSTOP):
+            process.kill()  # the others, which come before it, have ended
         process.join(patience)
         if process.is_alive():
             process.kill()
@@ -118,6 +123,8 @@ def _train(
 ) -> None:
     os.environ.update({name: str(value) for name, value in variables.items()})
     torch.set_num_threads(1)
+    if moment is not None and moment.number is signal.SIGSTOP:
+        ranks.PATIENCE = trainer.PATIENCE = timedelta(seconds=3)
     for stage, cls in (("teacher", PixelTeacher), ("student", SALT)):
         _watch(cls, stage, variables["RANK"], log, moment)
     _watch_files(run_dir, log)

@@ -1,4 +1,4 @@
-"""Processes that train together do what one process does, and lose nothing when one of them ends."""
+"""Processes that train together do what one does, and lose nothing when one of them ends."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ def test_two_processes_see_in_order_what_one_sees(
             read_card(root / stage / "encoder.safetensors") for root in (run_dir, tmp_path / "run")
         ]
         assert [card["training"]["batch_size"] for card in cards] == [4, 4]
-        rows = [
-            read_metrics(root / stage / "metrics.csv") for root in (run_dir, tmp_path / "run")
-        ]
+        rows = [read_metrics(root / stage / "metrics.csv") for root in (run_dir, tmp_path / "run")]
         for one, other in zip(*rows, strict=True):
             assert one["clips"] == other["clips"]
             assert one["lr"] == other["lr"]
@@ -87,9 +85,7 @@ def test_one_process_that_is_asked_or_killed_costs_the_run_nothing(
     asked = Moment(1, "teacher", 0, signal.SIGTERM)
     ended = train_together(2, tmp_path / "run", tmp_path / "asked", overrides, asked)
     assert [process.status for process in ended] == [75, 75]
-    assert {process.message for process in ended} == {
-        "saved at step 1; the same command goes on"
-    }
+    assert {process.message for process in ended} == {"saved at step 1; the same command goes on"}
     killed = Moment(1, "student", 3, signal.SIGKILL)
     ended = train_together(2, tmp_path / "run", tmp_path / "killed", overrides, killed)
     assert [process.status for process in ended] == [1, -signal.SIGKILL]
@@ -160,3 +156,13 @@ def test_processes_that_were_not_given_one_folder_are_told(
     assert [process.status for process in ended] == [1, 1]
     for process in ended:
         assert "hydra.run.dir differs between the processes that train together" in process.message
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_ever_for_a_process_that_is_silent(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    silent = Moment(1, "teacher", 1, signal.SIGSTOP)
+    ended = train_together(2, tmp_path / "run", tmp_path / "log", given(tiny_videos), silent)
+    assert ended[0].status == 1
+    assert "has ended or does not answer" in ended[0].message
