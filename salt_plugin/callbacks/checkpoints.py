@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from salt_plugin.callbacks.ranks import Ranks
 from salt_plugin.errors import CheckpointError, Interrupted, SaltError
+from salt_plugin.files import put_in_place
 from salt_plugin.masks import Batch
 from salt_plugin.stop_signals import StopSignals
 
@@ -94,7 +94,7 @@ class Checkpoints(Callback):
         unfinished = self.path.with_suffix(".tmp")
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
-            os.replace(unfinished, self.path)
+            put_in_place(unfinished, self.path)
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
 

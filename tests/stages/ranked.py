@@ -76,9 +76,13 @@ def train_together(
     overrides: Sequence[str],
     moment: Moment | None = None,
     same_masks: bool = False,
-    patience: float = 60.0,
+    srun: bool = False,
+    patience: float = 180.0,
 ) -> list[Ended]:
-    """Trains in `size` processes and returns how each of them ended."""
+    """Trains in `size` processes and returns how each of them ended.
+
+    With `srun` they find each other as tasks of Slurm do that run on a node each.
+    """
     log.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -88,6 +92,13 @@ def train_together(
     processes = []
     for rank in range(size):
         world = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank}
+        if srun:
+            world = {
+                "SLURM_PROCID": rank,
+                "SLURM_STEP_NUM_TASKS": size,
+                "SLURM_STEP_NUM_NODES": size,
+                "SLURM_LOCALID": 0,
+            }
         variables = {**world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         run_dir = run_dirs if isinstance(run_dirs, Path) else run_dirs[rank]
         arguments = (variables, run_dir, log / str(rank), [*SMALL, *overrides], moment, same_masks)
@@ -126,7 +137,7 @@ def _train(
     if moment is not None and moment.number is signal.SIGSTOP:
         ranks.PATIENCE = trainer.PATIENCE = timedelta(seconds=3)
     for stage, cls in (("teacher", PixelTeacher), ("student", SALT)):
-        _watch(cls, stage, variables["RANK"], log, moment)
+        _watch(cls, stage, int(log.name), log, moment)
     _watch_files(run_dir, log)
     cfg = compose(list(overrides))
     if same_masks:

@@ -59,6 +59,21 @@ def test_two_processes_see_in_order_what_one_sees(
 
 
 @pytest.mark.slow
+def test_tasks_of_srun_on_two_nodes_do_the_same(
+    pair: tuple[Path, list[Ended]], tiny_videos: Path, tmp_path: Path
+) -> None:
+    run_dir, together = pair
+    tasks = train_together(2, tmp_path / "run", tmp_path / "log", given(tiny_videos), srun=True)
+    assert [process.status for process in tasks] == [0, 0], tasks[0].message
+    assert order(tasks) == order(together)
+    for stage in ("teacher", "student"):
+        cards = [
+            read_card(root / stage / "encoder.safetensors") for root in (run_dir, tmp_path / "run")
+        ]
+        assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
+
+
+@pytest.mark.slow
 def test_the_first_process_alone_writes_and_its_losses_are_of_all(
     pair: tuple[Path, list[Ended]],
 ) -> None:
