@@ -38,11 +38,12 @@ def hold(folder: Path) -> IO[str] | None:
         lock.close()
         return None
     return lock
-def put_in_place(unfinished: Path, path: Path) -> None:
-    """Gives a file its name once it is on the disk, so that a power failure leaves none torn."""
-    with unfinished.open("rb") as file:
+
+
+def sync(path: Path) -> None:
+    """Waits until a file is on the disk: renamed before that, a power failure could tear it."""
+    with path.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(unfinished, path)
 
 
 def user_cache() -> Path:

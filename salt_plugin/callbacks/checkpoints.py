@@ -1,18 +1,22 @@
-"""The checkpoint that a stage resumes from."""
+"""The checkpoints that a stage resumes from."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from salt_plugin.callbacks.ranks import Ranks
-from salt_plugin.errors import CheckpointError, Interrupted, SaltError
-from salt_plugin.files import put_in_place
+from salt_plugin.callbacks.resume import previous_checkpoint
+from salt_plugin.errors import Interrupted, SaltError
+from salt_plugin.files import sync
 from salt_plugin.masks import Batch
 from salt_plugin.stop_signals import StopSignals
 
@@ -20,12 +24,16 @@ from salt_plugin.stop_signals import StopSignals
 class Checkpoints(Callback):
     """Writes `last.ckpt` now and then, to another name first, so that it is never torn.
 
+    The one before it is kept as well, in case a disk damages it. Where it cannot be written,
+    training goes on to the next time, and ends with an error if there is none.
+
     After a signal it writes it as well, and ends training. It has to stand last among the
     callbacks: it saves their state. A loss or gradient that is not finite ends training instead:
     what was saved before stays.
 
     Args:
         path: The file.
+        resumed_from: What the stage has resumed from; None where it has just begun.
         every_n_steps: How often, in steps.
         every_minutes: How often, in minutes, if that comes first; 0 or None leaves it at steps.
         ranks: The processes that train together: they save and stop at the same step, when the
@@ -36,12 +44,14 @@ class Checkpoints(Callback):
     def __init__(
         self,
         path: Path,
+        resumed_from: Path | None,
         every_n_steps: int,
         every_minutes: float | None,
         ranks: Ranks,
         signals: StopSignals,
     ) -> None:
         self.path = path
+        self.resumed_from = resumed_from
         self.every_n_steps = every_n_steps
         self.every_minutes = every_minutes
         self.ranks = ranks
@@ -52,6 +62,8 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock, and listens for signals."""
+        if trainer.is_global_zero and self.resumed_from not in (None, self.path):
+            os.replace(self.resumed_from, self.path)  # over a damaged one
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
         self.signals.listen()
@@ -75,28 +87,61 @@ class Checkpoints(Callback):
             [int(trainer.is_global_zero and self._is_late()), self.signals.received]
         )
         if step % self.every_n_steps == 0 or late or signal_number:
-            self._save(trainer, pl_module)
+            self._save(trainer, pl_module, last_chance=bool(signal_number))
         if signal_number:
             raise Interrupted(f"saved at step {step}; the same command goes on", signal_number)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the last step, unless it is saved."""
         if trainer.global_step != self._saved_step:
-            self._save(trainer, pl_module)
+            self._save(trainer, pl_module, last_chance=True)
 
     def _is_late(self) -> bool:
         if not self.every_minutes:
             return False
         return time.monotonic() - self._saved_time >= 60 * self.every_minutes
 
-    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _save(self, trainer: Trainer, pl_module: LightningModule, last_chance: bool) -> None:
         require_finite(trainer, pl_module, self._loss, self.path)
-        unfinished = self.path.with_suffix(".tmp")
-        trainer.save_checkpoint(unfinished)
-        if trainer.is_global_zero:
-            put_in_place(unfinished, self.path)
-        self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
+        failure = self._write(trainer)
+        (failed,) = self.ranks.largest([int(failure is not None)])
+        if not failed:
+            self._saved_step = trainer.global_step
+            return
+        message = (
+            f"the checkpoint of step {trainer.global_step} could not be written "
+            f"({failure or 'by the first process'}); make room for it, or mend {self.path.parent}: "
+            f"what was saved up to step {self._saved_step} is kept"
+        )
+        if last_chance:
+            raise SaltError(message)
+        rank_zero_warn(f"{message}, and training goes on")
+
+    def _write(self, trainer: Trainer) -> Exception | None:
+        unfinished = self.path.with_suffix(".tmp")
+        try:
+            trainer.save_checkpoint(unfinished)
+        except (OSError, RuntimeError) as error:
+            if not _is_of_the_disk(error):
+                raise
+            with contextlib.suppress(OSError):
+                unfinished.unlink()  # what fits of it only takes room
+            trainer.strategy.barrier()  # where the other processes are, in save_checkpoint
+            return error
+        if trainer.is_global_zero:
+            try:
+                sync(unfinished)
+                if self.path.is_file():
+                    os.replace(self.path, previous_checkpoint(self.path))
+                os.replace(unfinished, self.path)
+            except OSError as error:
+                return error
+        return None
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) or "inline_container" in str(error)
 
 
 def require_finite(trainer: Trainer, pl_module: LightningModule, loss: Tensor, kept: Path) -> None:
@@ -120,22 +165,3 @@ def require_finite(trainer: Trainer, pl_module: LightningModule, loss: Tensor, k
             f"{trainer.global_step}: training has diverged. Lower optimizer.lr or set "
             f"method.optim.clip_grad; {kept} is kept as it was before"
         )
-
-
-def steps_done(path: Path) -> int:
-    """Returns the optimiser steps in a checkpoint, 0 where there is none.
-
-    Raises:
-        CheckpointError: The file cannot be read.
-    """
-    if not path.is_file():
-        return 0
-    try:
-        return int(
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-        )
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be resumed from ({type(error).__name__}: {error}); delete it to start "
-            "this stage again, or choose another hydra.run.dir"
-        ) from None

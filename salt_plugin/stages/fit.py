@@ -25,8 +25,8 @@ from salt_plugin.callbacks import (
     SkippedFiles,
     StepRandomness,
 )
-from salt_plugin.callbacks.checkpoints import steps_done
 from salt_plugin.callbacks.ranks import lost_others
+from salt_plugin.callbacks.resume import resume_point
 from salt_plugin.checkpoints import save_encoder, save_predictor
 from salt_plugin.compute import recomputed
 from salt_plugin.config import RunConfig
@@ -56,7 +56,7 @@ def fit(
     """
     files = stage.files
     files.make()
-    start_step = steps_done(files.last_checkpoint)
+    resumed_from, start_step = resume_point(files.last_checkpoint)
     ranks = Ranks({"hydra.run.dir": str(run.root), f"the last step in {files.root}": start_step})
     accounts = _accounts(stage, config, parts, ranks)
     collapse = Collapse()
@@ -83,7 +83,12 @@ def fit(
             Progress(stage.name, stage.total_steps, accounts.ledger),
             KeptEncoders(files, _keep_every(stage, config), metrics, card, start_step),
             Checkpoints(
-                files.last_checkpoint, often.every_n_steps, often.every_minutes, ranks, signals
+                files.last_checkpoint,
+                resumed_from,
+                often.every_n_steps,
+                often.every_minutes,
+                ranks,
+                signals,
             ),
         ],
         root=files.root,
@@ -101,22 +106,21 @@ def fit(
         sharing=sharing(config),
     )
     set_up(method, config, stage.total_steps)
-    resume_from = str(files.last_checkpoint) if start_step else None
     try:
-        trainer.fit(method, loader, ckpt_path=resume_from, weights_only=True)
+        trainer.fit(method, loader, ckpt_path=resumed_from, weights_only=True)
         _leave(stage, config, trainer, budget, card)
         (signal_number,) = ranks.largest([signals.received])
     except (RuntimeError, KeyError) as error:
         if isinstance(error, KeyError) or "loading state_dict" in str(error):
             raise CheckpointError(
-                f"{files.last_checkpoint} does not fit this stage ({error}); delete it to start "
+                f"{resumed_from} does not fit this stage ({error}); delete it to start "
                 "the stage again"
             ) from error
         if lost_others(error):
             raise SaltError(
                 f"{stage.name}: another process of this training has ended or does not answer "
                 f"({str(error).splitlines()[0]}); the same command with the same hydra.run.dir "
-                f"goes on from the last checkpoint, step {steps_done(files.last_checkpoint)}"
+                f"goes on from the last checkpoint, step {resume_point(files.last_checkpoint).step}"
             ) from error
         raise
     except SystemExit:  # what Lightning makes of Ctrl-C before the first step
@@ -183,7 +187,7 @@ def _keep_every(stage: Stage, config: RunConfig) -> int | None:
 
 
 def _ended_early(stage: Stage, trainer: Trainer) -> NoReturn:
-    kept = steps_done(stage.files.last_checkpoint)
+    kept = resume_point(stage.files.last_checkpoint).step
     raise SaltError(
         f"{stage.name}: stopped at step {trainer.global_step} of "
         f"{'about ' if stage.budget else ''}{stage.total_steps}; the same "
