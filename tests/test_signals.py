@@ -253,23 +253,3 @@ def test_minutes_below_zero_are_refused(tiny_videos: Path, tmp_path: Path) -> No
     minutes = "method.checkpoint.every_minutes=-1"
     with pytest.raises(ConfigError, match=r"every_minutes=-1\.0: expected 0 or null"):
         train(tiny_videos, tmp_path / "run", minutes, method="pixel_teacher")
-
-
-@pytest.mark.slow
-def test_the_command_ends_with_the_status_of_a_passing_failure(
-    tiny_videos: Path, tmp_path: Path
-) -> None:
-    often = ["method.checkpoint.every_n_steps=1", "trainer.max_steps=100000"]
-    settings = [f"input_dir={tiny_videos}", f"hydra.run.dir={tmp_path}", *SMALL, *often]
-    command = [sys.executable, "-m", "salt_plugin.cli", "train", "method=pixel_teacher", *settings]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    checkpoint = tmp_path / "teacher" / "checkpoints" / "last.ckpt"
-    while not checkpoint.is_file() and process.poll() is None:
-        time.sleep(0.1)
-    process.terminate()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75, errors
-    last_line = errors.strip().splitlines()[-1]
-    assert last_line == f"saved at step {last_step(tmp_path / 'teacher')}; the same command goes on"
