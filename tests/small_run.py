@@ -1,0 +1,16 @@
+"""What makes a run on the tiny videos short."""
+
+from __future__ import annotations
+
+SMALL = [
+    "method.encoder=vit_nano",
+    "method.clip.size=64",
+    "method.clip.frames=8",
+    "method.clip.step=1",
+    "method.model.predictor.dim=48",
+    "method.model.predictor.depth=1",
+    "method.model.predictor.num_heads=2",
+    "loader.batch_size=4",
+    "loader.num_workers=0",
+    "trainer.precision=32",
+]
