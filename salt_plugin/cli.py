@@ -20,6 +20,10 @@ VERBS = {
     "compare": ("compare", "train methods at matched FLOPs, probe them alike, tabulate and draw"),
     "flops": ("flops", "what training costs in FLOPs, by part; the paper's totals beside ours"),
     "plan": ("plan", "the steps that a budget in FLOPs pays for, for each method"),
+    "launch": ("launch", "run a pipeline of stages on a cluster, or on this machine"),
+    "status": ("status", "how the elements of a study are"),
+    "cancel": ("cancel", "cancel what waits or runs of a study"),
+    "retry": ("retry", "submit again what is missing of a study"),
     "export": ("export", "write weights in Hugging Face's layout of V-JEPA 2"),
 }
 

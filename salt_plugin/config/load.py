@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from dataclasses import fields
 from functools import lru_cache
-from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -79,7 +80,11 @@ def _warn_of_unused(raw: dict[str, Any], ours: set[str]) -> None:
 
 @lru_cache(maxsize=1)
 def _host_defaults() -> dict[str, Any]:
-    text = (resources.files("lightly.cli.config") / "config.yaml").read_text()
+    # Found without importing the host, which imports torch.
+    spec = find_spec("lightly")
+    assert spec is not None
+    assert spec.origin is not None
+    text = (Path(spec.origin).parent / "cli" / "config" / "config.yaml").read_text()
     defaults: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(yaml.safe_load(text)))  # type: ignore[assignment]
     del defaults["hydra"]
     return defaults

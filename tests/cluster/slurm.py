@@ -1,7 +1,7 @@
 """A two-node Slurm with accounting on this machine, from Debian's packages.
 
-`python tests/cluster/slurm.py up [FOLDER]` starts it and prints what to export; `down [FOLDER]` ends
-what `up` has started, and nothing else.
+`python tests/cluster/slurm.py up [FOLDER]` starts it and prints what to export; `down [FOLDER]`
+ends what `up` has started, and nothing else.
 """
 
 from __future__ import annotations
@@ -221,7 +221,11 @@ class Cluster:
             "mariadbd",
             *("mariadbd", "--no-defaults", f"--user={user}", f"--datadir={root}/sql"),
             *(f"--socket={sql_sock}", f"--pid-file={root}/sql.pid", "--bind-address=127.0.0.1"),
-            *(f"--port={ports[2]}", "--innodb-buffer-pool-size=64M", f"--init-file={root}/init.sql"),
+            *(
+                f"--port={ports[2]}",
+                "--innodb-buffer-pool-size=64M",
+                f"--init-file={root}/init.sql",
+            ),
             *("--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0"),
         )
         self._answers("munged", "munge", "-S", sock, "-n")
@@ -309,7 +313,9 @@ def _wait(
 
 def main(arguments: Sequence[str]) -> None:
     """Starts or ends a cluster, as the command line says."""
-    folder = Path(arguments[1]) if len(arguments) > 1 else Path(tempfile.gettempdir()) / "salt-slurm"
+    folder = (
+        Path(arguments[1]) if len(arguments) > 1 else Path(tempfile.gettempdir()) / "salt-slurm"
+    )
     cluster = Cluster(folder.absolute())
     if arguments[:1] == ["down"]:
         cluster.down()

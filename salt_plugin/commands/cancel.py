@@ -1,0 +1,58 @@
+"""`salt cancel`: ends what waits or runs of a study."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from pathlib import Path
+
+from salt_plugin.launch import queue
+from salt_plugin.launch.cluster import SLURM
+from salt_plugin.launch.states import ACTIVE, rows_of
+from salt_plugin.launch.study import Study
+
+
+def main(arguments: list[str]) -> None:
+    """Cancels the jobs of a study, or ends its processes.
+
+    Args:
+        arguments: The command line after the verb.
+
+    Raises:
+        SaltError: The folder holds no study, or Slurm does not answer.
+    """
+    given = _parser().parse_args(arguments)
+    study = Study(given.study.expanduser().absolute())
+    of_slurm = study.stored()["cluster"]["kind"] == SLURM
+    process = study.worked_on_by()
+    rows, _ = rows_of(study)
+    active = [row for row in rows if row.state in ACTIVE]
+    if of_slurm:
+        study.claim()
+        try:
+            jobs = {row.job for row in active if row.job is not None}
+            # Whole arrays at once: Slurm takes a second for every few hundred elements.
+            whole = [one.job for one in study.submissions() if set(one.jobs().values()) <= jobs]
+            inside = {
+                job
+                for one in study.submissions()
+                if one.job in whole
+                for job in one.jobs().values()
+            }
+            queue.cancel([*whole, *sorted(jobs - inside)])
+        finally:
+            study.release()
+    elif process:
+        os.kill(process, signal.SIGTERM)
+    print(f"cancelled {len(active)} elements; salt retry {study.root} goes on with them")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="salt cancel",
+        description="Cancels what waits or runs of a study. What is finished stays; salt retry "
+        "goes on with the rest.",
+    )
+    parser.add_argument("study", type=Path, metavar="STUDY", help="the folder of salt launch")
+    return parser

@@ -1,0 +1,170 @@
+"""`salt launch`: a pipeline on a cluster, or on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+
+from salt_plugin.errors import SaltError
+from salt_plugin.launch.attempts import FINISHED
+from salt_plugin.launch.check import check_configs, planned
+from salt_plugin.launch.cluster import LOCAL, SLURM, ClusterConfig, cluster_config
+from salt_plugin.launch.elements import Element, all_elements
+from salt_plugin.launch.go import fresh_jobs, profiles_of, run_missing
+from salt_plugin.launch.pipeline import PipelineConfig, pipeline_config
+from salt_plugin.launch.states import counts, rows_of
+from salt_plugin.launch.study import Study, Submission
+from salt_plugin.report.compare import Lines
+from salt_plugin.report.study import jobs_table
+
+
+def main(arguments: list[str]) -> None:
+    """Runs a pipeline, or what is missing of it.
+
+    Args:
+        arguments: The command line after the verb.
+
+    Raises:
+        SaltError: A key cannot work, the cluster refuses, or an element failed on this machine.
+    """
+    given = _parser().parse_intermixed_args(arguments)
+    changes, name, of_cluster = _split(given.changes)
+    config = pipeline_config(given.name, changes)
+    cluster = cluster_config(name, of_cluster)
+    profiles = profiles_of(config, cluster)
+    study = Study((given.out or Path("runs") / config.name).expanduser().absolute())
+    elements = all_elements(config, study.root)
+    study.check(config, elements)
+    check_configs(elements)
+    if given.dry_run:
+        _print_plan(config, elements, profiles)
+        return
+    study.claim()
+    try:
+        study.check(config, elements)
+        study.write(config, cluster, elements)
+        run_and_tell(study, config, cluster)
+    finally:
+        study.release()
+
+
+def run_and_tell(
+    study: Study, config: PipelineConfig, cluster: ClusterConfig, only_failed: bool = False
+) -> None:
+    """Runs what is missing, and says where to look.
+
+    Raises:
+        SaltError: The cluster refuses, or an element failed on this machine.
+    """
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        with Submitting() as lines:
+            failed = run_missing(study, config, cluster, only_failed, lines.of)
+    except KeyboardInterrupt:
+        raise SaltError("stopped; the same command goes on, and so does salt retry") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    found = counts(rows_of(study)[0])
+    total = sum(found.values())
+    Console(stderr=True).print(
+        f"{found.get(FINISHED, 0)} of {total} elements are finished; salt status {study.root}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if failed:
+        listed = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
+        raise SaltError(f"{len(failed)} of {total} elements failed; salt retry goes on:{listed}")
+
+
+class Submitting(Lines):
+    """Lines for elements that run here, and for jobs that are submitted."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def of(self, total: int) -> Submitting:
+        """Sets how many elements there are to come."""
+        self.total = total
+        return self
+
+    def submitted(self, submission: Submission) -> None:
+        """Says that a job was submitted."""
+        many = len(submission.elements)
+        what = f"an array of {many}" if many > 1 else submission.elements[0]
+        waits = f", {submission.dependency}" if submission.dependency else ""
+        self._say(f"{submission.stage}: job {submission.job}, {what}{waits}")
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _split(changes: Sequence[str]) -> tuple[list[str], str, dict[str, object]]:
+    """Returns the changes of the pipeline, the name of the profile, and its changes."""
+    from omegaconf import OmegaConf
+
+    name, rest, of_cluster = LOCAL, [], []
+    for change in changes:
+        key, _, value = change.partition("=")
+        if key == "cluster":
+            name = value
+        elif key.startswith("cluster."):
+            of_cluster.append(change.removeprefix("cluster."))
+        else:
+            rest.append(change)
+    node = OmegaConf.to_container(OmegaConf.from_dotlist(of_cluster))
+    assert isinstance(node, dict)
+    return rest, name, {str(key): value for key, value in node.items()}
+
+
+def _print_plan(
+    config: PipelineConfig, elements: Sequence[Element], profiles: dict[str, ClusterConfig]
+) -> None:
+    costs = planned(elements, profiles)
+    console = Console()
+    console.print(jobs_table(fresh_jobs(config, elements), profiles, costs))
+    known = [cost.flops for cost in costs.values() if cost.flops is not None]
+    hours = [cost.hours for cost in costs.values() if cost.hours is not None]
+    console.print(
+        f"{len(elements)} elements; {sum(known):.4g} FLOPs planned for {len(known)} of "
+        f"{len(costs)} that train"
+        + (f", {sum(hours):.3g} hours of jobs" if hours else "")
+        + "; nothing was submitted"
+        + ("" if _on_slurm(profiles) else " or run"),
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _on_slurm(profiles: dict[str, ClusterConfig]) -> bool:
+    return any(profile.kind == SLURM for profile in profiles.values())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="salt launch",
+        description="Runs the stages of a pipeline: on a Slurm cluster as job arrays that wait for "
+        "what they need, or on this machine. In the same folder, the same command runs what is "
+        "missing.",
+    )
+    parser.add_argument(
+        "name", metavar="PIPELINE", help="a .yaml file, or one that is shipped, e.g. compare_flops"
+    )
+    parser.add_argument(
+        "changes",
+        metavar="key=value",
+        nargs="*",
+        help="cluster=local (the default), debug, slurm or a .yaml file of keys; "
+        "cluster.KEY=VALUE; other values of keys of the pipeline",
+    )
+    parser.add_argument("--out", type=Path, metavar="STUDY", help="where to (runs/NAME)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check, print jobs and costs, write nothing"
+    )
+    return parser

@@ -1,0 +1,1 @@
+"""Studies: pipelines of runs on a cluster or on this machine."""

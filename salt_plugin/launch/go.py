@@ -1,0 +1,124 @@
+"""Running what is missing of a study, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from salt_plugin.comparison.runner import Reporter
+from salt_plugin.launch import queue
+from salt_plugin.launch.attempts import FAILED, FINISHED
+from salt_plugin.launch.cluster import DEBUG, SLURM, ClusterConfig, checked, with_resources
+from salt_plugin.launch.elements import Element
+from salt_plugin.launch.jobs import Job, jobs_of
+from salt_plugin.launch.local import run_here, run_in_process
+from salt_plugin.launch.pipeline import PipelineConfig
+from salt_plugin.launch.slurm import check_jobs, submit
+from salt_plugin.launch.states import ACTIVE, LOST, PENDING, Row, rows_of
+from salt_plugin.launch.study import Study, Submission
+
+
+class Told(Reporter, Protocol):
+    """Told how it goes."""
+
+    def submitted(self, submission: Submission) -> None:
+        """A job was submitted."""
+
+
+def profiles_of(config: PipelineConfig, cluster: ClusterConfig) -> dict[str, ClusterConfig]:
+    """Returns the profile of each stage.
+
+    Raises:
+        ConfigError: Its resources cannot work.
+    """
+    return {
+        stage: with_resources(cluster, settings.resources, stage)
+        for stage, settings in config.stages.items()
+    }
+
+
+def stored_study(study: Study) -> tuple[PipelineConfig, ClusterConfig]:
+    """Returns the pipeline and the profile that a study was launched with.
+
+    Raises:
+        ConfigError: The folder holds no study.
+    """
+    from salt_plugin.config.typed import typed
+
+    stored = study.stored()
+    return typed(PipelineConfig, stored["pipeline"], "pipeline."), checked(
+        stored["cluster"], "cluster."
+    )
+
+
+def run_missing(
+    study: Study,
+    config: PipelineConfig,
+    cluster: ClusterConfig,
+    only_failed: bool,
+    reporter: Callable[[int], Told],
+) -> dict[str, str]:
+    """Submits what is missing, or runs it here.
+
+    Args:
+        study: The study, claimed and written.
+        config: The pipeline.
+        cluster: Where to.
+        only_failed: Only what has failed, and what is based on that.
+        reporter: Given the number of elements, returns what is told.
+
+    Returns:
+        The reason of each element that failed here; nothing of a cluster.
+
+    Raises:
+        SlurmError: The cluster refuses.
+    """
+    elements = study.elements()
+    before, _ = rows_of(study)
+    rows = {row.id: row for row in before}
+    selected = missing(elements, rows, only_failed)
+    told = reporter(len(selected))
+    if not selected:
+        return {}
+    again = [one for one in elements if config.stages[one.stage].after]
+    for one in again:
+        row = rows[one.id]
+        if row.state == PENDING and row.job is not None:
+            queue.cancel([row.job])
+        study.element(one).finished.unlink(missing_ok=True)
+    selected |= {one.id for one in again}
+    profiles = profiles_of(config, cluster)
+    if cluster.kind == SLURM:
+        active = {
+            row.id: row.job
+            for row in before
+            if row.state in ACTIVE and row.job is not None and row.id not in selected
+        }
+        jobs = jobs_of(config, elements, selected, active)
+        check_jobs(jobs, profiles)
+        submit(study, jobs, profiles, config.name, told.submitted)
+        return {}
+    run = run_in_process if cluster.kind == DEBUG else run_here
+    return run(study, config, elements, selected, cluster, told)
+
+
+def missing(
+    elements: Sequence[Element], rows: dict[str, Row], only_failed: bool = False
+) -> set[str]:
+    """Returns the ids of elements to be run: neither finished nor active, with all they need."""
+    chosen: set[str] = set()
+    for one in elements:
+        row = rows[one.id]
+        if row.state == FINISHED or row.state in ACTIVE:
+            continue
+        based = one.parent is None or one.parent in chosen
+        ready = based or rows[str(one.parent)].state in (FINISHED, *ACTIVE)
+        wanted = not only_failed or row.state in (FAILED, LOST) or one.parent in chosen
+        if ready and wanted:
+            chosen.add(one.id)
+    return chosen
+
+
+def fresh_jobs(config: PipelineConfig, elements: Sequence[Element]) -> list[Job]:
+    """Returns the jobs of a study of which nothing has run."""
+    return jobs_of(config, elements, {one.id for one in elements}, {})

@@ -1,0 +1,149 @@
+"""The stages of a study, as a pipeline file gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from salt_plugin.conf_folder import conf_folder, slurm_folder
+from salt_plugin.config.probe import read_yaml
+from salt_plugin.config.suggest import suggestion
+from salt_plugin.config.typed import first_line, typed
+from salt_plugin.errors import ConfigError
+
+TRAIN, PROBE, TRACK, EXPORT, REPORT = "train", "probe", "track", "export", "report"
+COMMANDS = (TRAIN, PROBE, TRACK, EXPORT, REPORT)
+
+
+@dataclass
+class StageConfig:
+    """One stage: elements that run the same command.
+
+    Attributes:
+        command: A verb of `salt`, or `report`, which tabulates the study.
+        method: Of `train`; None: the overrides or the sweep name it.
+        overrides: Of `train`: Hydra's. Of other verbs: the arguments.
+        sweep: Hydra's sweeps, e.g. `seed=1,2`; an element for each combination.
+        needs: The stage on each of whose elements one of each combination is based.
+        after: Stages that have to have ended, whatever came of them.
+        resources: Keys of the cluster profile that differ for this stage.
+    """
+
+    command: str = TRAIN
+    method: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    sweep: list[str] = field(default_factory=list)
+    needs: str | None = None
+    after: list[str] = field(default_factory=list)
+    resources: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PipelineConfig:
+    """A study.
+
+    Attributes:
+        name: Of the study, and of its jobs.
+        overrides: Hydra's, of all stages that train.
+        stages: By name.
+    """
+
+    name: str = ""
+    overrides: list[str] = field(default_factory=list)
+    stages: dict[str, StageConfig] = field(default_factory=dict)
+
+
+def pipelines() -> list[str]:
+    """Returns the names of the pipelines that are shipped."""
+    return sorted(file.stem for file in slurm_folder().glob("*.yaml"))
+
+
+def pipeline_config(name: str, changes: Sequence[str] = ()) -> PipelineConfig:
+    """Returns a pipeline with its stages in an order in which they can run.
+
+    Args:
+        name: A YAML file, or one that is shipped, with or without `slurm/` and `.yaml`.
+        changes: Other values of keys, e.g. ``["stages.student.sweep=['seed=1,2']"]``.
+
+    Raises:
+        ConfigError: There is no such pipeline, or a key or value cannot work.
+    """
+    values = _merged(read_yaml(_file(name)), changes)
+    config: PipelineConfig = typed(PipelineConfig, values, "pipeline.")
+    config.name = config.name or Path(name).stem
+    if not config.stages:
+        raise ConfigError("pipeline.stages: empty; give at least one stage")
+    for stage, settings in config.stages.items():
+        _check_stage(stage, settings, config.stages)
+    config.stages = {stage: config.stages[stage] for stage in _order(config.stages)}
+    return config
+
+
+def _file(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    shipped = path.stem
+    if str(path.parent) in (".", "slurm") and shipped in pipelines():
+        return slurm_folder() / f"{shipped}.yaml"
+    raise ConfigError(
+        f"{name!r} is no pipeline; {suggestion(shipped, pipelines())}, or a .yaml file of yours"
+    )
+
+
+def _merged(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    for change in changes:
+        if "=" not in change:
+            raise ConfigError(f"{change!r}: expected key=value, e.g. cluster.partition=gpu")
+    try:
+        merged = OmegaConf.merge(values, OmegaConf.from_dotlist(list(changes)))
+        node = OmegaConf.to_container(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{' '.join(changes)}: {first_line(error)}") from None
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def _check_stage(name: str, stage: StageConfig, stages: Mapping[str, StageConfig]) -> None:
+    key = f"pipeline.stages.{name}"
+    if not name.replace("_", "").replace("-", "").isalnum() or name in ("code", "jobs", "configs"):
+        raise ConfigError(
+            f"{key}: expected a name of letters, digits, - and _, and none of code, configs, jobs"
+        )
+    if stage.command not in COMMANDS:
+        raise ConfigError(f"{key}.command={stage.command}: expected one of {', '.join(COMMANDS)}")
+    if stage.command != TRAIN and (stage.method or stage.sweep):
+        raise ConfigError(f"{key}: only stages that train have a method or a sweep")
+    methods = sorted(file.stem for file in (conf_folder() / "method").glob("*.yaml"))
+    if stage.method is not None and stage.method not in methods:
+        raise ConfigError(f"{key}.method={stage.method}: {suggestion(stage.method, methods)}")
+    needed = [("needs", stage.needs)] if stage.needs is not None else []
+    for what, other in [*needed, *(("after", other) for other in stage.after)]:
+        if other not in stages:
+            raise ConfigError(
+                f"{key}.{what}: there is no stage {other!r}; {suggestion(str(other), stages)}"
+            )
+
+
+def _order(stages: Mapping[str, StageConfig]) -> list[str]:
+    """Returns the stages in the order of the file, but each after those it waits for."""
+    ordered: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            circle = " -> ".join([*path[path.index(name) :], name])
+            raise ConfigError(f"pipeline.stages: {circle} wait for each other; cut the circle")
+        if name not in ordered:
+            stage = stages[name]
+            for other in [*([stage.needs] if stage.needs else []), *stage.after]:
+                visit(other, (*path, name))
+            ordered.append(name)
+
+    for name in stages:
+        visit(name, ())
+    return ordered

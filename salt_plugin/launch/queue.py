@@ -1,0 +1,199 @@
+"""What Slurm's commands say."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from salt_plugin.errors import SaltError
+
+TIMEOUT = 120.0
+
+# States of jobs that are not over.
+PENDING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
+RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+
+
+class SlurmError(SaltError):
+    """A command of Slurm that is missing, or says no."""
+
+
+class JobState(NamedTuple):
+    """A job, or an element of an array.
+
+    Attributes:
+        state: As Slurm calls it, e.g. `PENDING`.
+        reason: Slurm's, or an empty text.
+    """
+
+    state: str
+    reason: str
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in PENDING or self.state in RUNNING
+
+
+def call(*command: str) -> str:
+    """Returns what a command prints.
+
+    Raises:
+        SlurmError: It is missing, fails or does not answer.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    except FileNotFoundError:
+        raise SlurmError(
+            f"{command[0]} is not installed here: give cluster=local, or launch where Slurm's "
+            "commands are"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(f"{command[0]} gave no answer within {TIMEOUT:g} s") from None
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise SlurmError(f"{command[0]}: {said[-1] if said else f'status {done.returncode}'}")
+    # sbatch --test-only speaks on stderr.
+    return done.stdout
+
+
+def states(jobs: Sequence[str]) -> tuple[dict[str, JobState], list[str]]:
+    """Returns the states of jobs and elements of arrays by their ids, and remarks.
+
+    Args:
+        jobs: Ids, of arrays without the index.
+    """
+    if not jobs:
+        return {}, []
+    found: dict[str, JobState] = {}
+    remarks = []
+    try:
+        found |= _accounted(jobs)
+    except SlurmError as error:
+        remarks.append(
+            f"no accounting ({error}): jobs that Slurm has forgotten are told by their files alone"
+        )
+    try:
+        found |= _queued(jobs)
+    except SlurmError as error:
+        # What has been forgotten: of a single id that is an error.
+        if "Invalid job id" not in str(error):
+            remarks.append(f"the queue cannot be asked ({error})")
+    return found, remarks
+
+
+def _queued(jobs: Sequence[str]) -> dict[str, JobState]:
+    text = call("squeue", "-h", "-r", "-t", "all", "-j", ",".join(jobs), "-o", "%i|%T|%r")
+    rows = (line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2)
+    return {job: JobState(state, "" if reason == "None" else reason) for job, state, reason in rows}
+
+
+def _accounted(jobs: Sequence[str]) -> dict[str, JobState]:
+    columns = "JobID,State,NodeList"
+    text = call("sacct", "-n", "-P", "-X", "-j", ",".join(jobs), "-o", columns)
+    found = {}
+    for line in text.splitlines():
+        job, state, nodes = line.split("|")[:3]
+        # "CANCELLED by 0"; pending elements of an array stand in one row.
+        reason = f"on {nodes}" if nodes and nodes != "None assigned" else ""
+        for one in _expanded(job):
+            found[one] = JobState(state.partition(" ")[0], reason)
+    return found
+
+
+def _expanded(job: str) -> list[str]:
+    """Returns the ids of `12_[3-5,7%2]`."""
+    match = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", job)
+    if match is None:
+        return [job]
+    found = []
+    for part in match[2].split(","):
+        first, _, last = part.partition("-")
+        found += [f"{match[1]}_{n}" for n in range(int(first), int(last or first) + 1)]
+    return found
+
+
+def own_job_id() -> str | None:
+    """Returns the id of the job that this process belongs to, with its index in an array."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array is not None:
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def requeue(job: str) -> bool:
+    """Queues a job again that runs, in its own words; not one that is cancelled or queued already.
+
+    Returns:
+        Whether it goes on some time.
+    """
+    try:
+        state = call("squeue", "-h", "-j", job, "-t", "all", "-o", "%T").strip()
+    except SlurmError:
+        state = "RUNNING"
+    if state in PENDING:
+        return True
+    if state != "RUNNING":
+        return False
+    try:
+        call("scontrol", "requeue", job)
+    except SlurmError:
+        # Another process of the job was faster, or nobody may.
+        return call("squeue", "-h", "-j", job, "-t", "all", "-o", "%T").strip() in PENDING
+    return True
+
+
+def cancel(jobs: Iterable[str]) -> None:
+    """Cancels jobs, arrays or elements; those that are over are left alone."""
+    listed = list(jobs)
+    for start in range(0, len(listed), 500):
+        call("scancel", *listed[start : start + 500])
+
+
+def limits() -> dict[str, int]:
+    """Returns the limits of this cluster on a study: those that are set and can be read."""
+    found: dict[str, int] = {}
+    for line in call("scontrol", "show", "config").splitlines():
+        name, _, value = (part.strip() for part in line.partition("="))
+        if name in ("MaxArraySize", "MaxJobCount") and value.isdecimal():
+            found[name] = int(value)
+    return found
+
+
+def submit_limit(account: str | None) -> int | None:
+    """Returns how many jobs the user may have in the queue; None: as many as they like."""
+    columns = "format=Account,MaxSubmitJobs,GrpSubmitJobs"
+    user = getpass.getuser()
+    try:
+        text = call("sacctmgr", "-n", "-P", "show", "assoc", f"user={user}", columns)
+    except SlurmError:
+        return None
+    given = [
+        int(value)
+        for line in text.splitlines()
+        for value in line.split("|")[1:]
+        if value.isdecimal() and account in (None, line.split("|")[0])
+    ]
+    return min(given, default=None)
+
+
+def queued_of_user() -> int:
+    """Returns how many jobs the user has in the queue."""
+    return len(call("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i").splitlines())
+
+
+def partition_minutes(partition: str | None) -> int | None:
+    """Returns the longest time limit of a partition, or of the default one; None: there is none."""
+    for line in call("scontrol", "-o", "show", "partition").splitlines():
+        values: Mapping[str, str] = dict(part.split("=", 1) for part in line.split() if "=" in part)
+        ours = values["PartitionName"] == partition if partition else values["Default"] == "YES"
+        if ours:
+            match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):\d\d", values["MaxTime"])
+            if match is None:
+                return None
+            return (int(match[1] or 0) * 24 + int(match[2])) * 60 + int(match[3])
+    return None
