@@ -21,7 +21,7 @@ from salt_plugin.launch.pipeline import PipelineConfig, pipeline_config
 from salt_plugin.launch.states import counts, rows_of
 from salt_plugin.launch.study import Study, Submission
 from salt_plugin.report.compare import Lines
-from salt_plugin.report.study import jobs_table
+from salt_plugin.report.study import console, jobs_table
 
 
 def main(arguments: list[str]) -> None:
@@ -127,11 +127,11 @@ def _print_plan(
     config: PipelineConfig, elements: Sequence[Element], profiles: dict[str, ClusterConfig]
 ) -> None:
     costs = planned(elements, profiles)
-    console = Console()
-    console.print(jobs_table(fresh_jobs(config, elements), profiles, costs))
+    out = console()
+    out.print(jobs_table(fresh_jobs(config, elements), profiles, costs))
     known = [cost.flops for cost in costs.values() if cost.flops is not None]
     hours = [cost.hours for cost in costs.values() if cost.hours is not None]
-    console.print(
+    out.print(
         f"{len(elements)} elements; {sum(known):.4g} FLOPs planned for {len(known)} of "
         f"{len(costs)} that train"
         + (f", {sum(hours):.3g} hours of jobs" if hours else "")

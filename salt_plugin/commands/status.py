@@ -6,11 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
-
 from salt_plugin.launch.states import counts, rows_of
 from salt_plugin.launch.study import Study
-from salt_plugin.report.study import status_table
+from salt_plugin.report.study import console, status_table
 
 
 def main(arguments: list[str]) -> None:
@@ -31,10 +29,10 @@ def main(arguments: list[str]) -> None:
         result = {"study": str(study.root), "counts": found, "remarks": remarks}
         print(json.dumps(result | {"elements": listed}))
         return
-    console = Console()
-    console.print(status_table([row._asdict() for row in rows], study.root))
+    out = console()
+    out.print(status_table([row._asdict() for row in rows], study.root))
     for line in [", ".join(f"{n} {state}" for state, n in found.items()), *remarks]:
-        console.print(line, highlight=False, soft_wrap=True)
+        out.print(line, highlight=False, soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:

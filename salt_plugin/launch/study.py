@@ -26,7 +26,6 @@ from salt_plugin.launch.elements import Element
 from salt_plugin.launch.pipeline import PipelineConfig
 from salt_plugin.run_directory import flat
 
-
 LOCK = ".lock"
 
 

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from salt_plugin.report.units import flops
+
+# Of a table that goes to a file or a pipe.
+WIDTH = 200
 
 COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "lost": "red"}
 
@@ -26,7 +30,8 @@ def jobs_table(jobs: Sequence[Any], profiles: Mapping[str, Any], costs: Mapping[
     table.add_column("job")
     table.add_column("elements", justify="right")
     for name in ("waits for", "resources", "FLOPs", "hours", "first"):
-        table.add_column(name, justify="right" if name in ("FLOPs", "hours") else "left")
+        right = name in ("FLOPs", "hours")
+        table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for number, job in enumerate(jobs):
         of = [costs[one.id] for one in job.elements if one.id in costs]
         spent = [one.flops for one in of]
@@ -48,8 +53,11 @@ def status_table(rows: Sequence[Mapping[str, Any]], study: Path) -> Table:
     """Returns a row for each element, logs relative to the study."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("stage", "element", "state", "step", "loss", "FLOPs", "restarts", "reason", "log"):
-        numeric = name in ("step", "loss", "FLOPs", "restarts")
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        right = name in ("step", "loss", "FLOPs", "restarts")
+        wraps = name in ("reason", "log")
+        table.add_column(
+            name, justify="right" if right else "left", no_wrap=not wraps, overflow="fold"
+        )
     for row in rows:
         log = Path(row["log"]) if row["log"] else None
         colour = COLOURS.get(row["state"])
@@ -65,6 +73,12 @@ def status_table(rows: Sequence[Mapping[str, Any]], study: Path) -> Table:
             str(log.relative_to(study)) if log else "-",
         )
     return table
+
+
+def console() -> Console:
+    """Returns a console that does not fold tables in files and pipes."""
+    found = Console()
+    return found if found.is_terminal else Console(width=WIDTH)
 
 
 def _wait(wait: Any) -> str:

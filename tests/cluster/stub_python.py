@@ -36,6 +36,12 @@ def train(overrides: list[str]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, asked)
+    rank = int(os.environ.get("SLURM_PROCID", "0"))
+    (root / f"pid-{rank}").write_text(str(os.getpid()))
+    while rank > 0 and not stop and not (root / "summary.json").is_file():
+        time.sleep(0.05)
+    if rank > 0:
+        sys.exit(75 if stop else 0)
     if element in (CONTROL / "fail").read_text().split():
         sys.exit("error: the sky has fallen")
     while len(losses) < int(keys["trainer.max_steps"]) and not stop:

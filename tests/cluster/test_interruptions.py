@@ -1,0 +1,91 @@
+"""Jobs that Slurm stops, moves, queues again or loses: they go on where they were."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from salt_plugin.launch.states import Row
+from tests.cluster.conftest import ONE_STAGE, Bench
+
+pytestmark = pytest.mark.cluster
+
+STEPS = 12
+
+
+def started(bench: Bench, steps: int = STEPS, **profile: object) -> Row:
+    """Returns the one element of a study once it has made a step."""
+    bench.pipeline.write_text(ONE_STAGE % (steps, "1"))
+    bench.profile_keys(**profile)
+    bench.step_seconds(0.5)
+    bench.launch()
+    return bench.until(lambda rows: (rows["run/s1"].step or 0) > 0)["run/s1"]
+
+
+def assert_complete(bench: Bench, restarts: int, steps: int = STEPS) -> None:
+    """Every step was made once, by so many attempts."""
+    bench.step_seconds(0.1)
+    row = bench.ended()["run/s1"]
+    assert (row.state, row.restarts) == ("finished", restarts), row
+    assert bench.losses("run/s1") == [1 + 1 / n for n in range(1, steps + 1)]
+
+
+@pytest.mark.parametrize("signals", [["USR2"], ["TERM"], ["TERM", "USR2"]], ids="-".join)
+def test_a_signal_saves_and_queues_again(bench: Bench, signals: list[str]) -> None:
+    row = started(bench)
+    for name in signals:
+        bench.cluster.run("scancel", f"--signal={name}", str(row.job))
+    assert_complete(bench, restarts=1)
+
+
+def test_requeue_goes_on_and_what_is_finished_does_nothing(bench: Bench) -> None:
+    row = started(bench)
+    bench.cluster.run("scontrol", "requeue", str(row.job))
+    assert_complete(bench, restarts=1)
+    bench.cluster.run("scontrol", "requeue", str(row.job))
+    bench.until(lambda _: bench.cluster.run("squeue", "-h") == "")
+    assert_complete(bench, restarts=1)
+
+
+def test_preemption_by_a_higher_partition(bench: Bench) -> None:
+    row = started(bench, cpus_per_task=4, sbatch={"nodelist": "localhost"})
+    options = ["--partition=high", "--cpus-per-task=4", "--mem=100M", "--nodelist=localhost"]
+    bench.cluster.run("sbatch", *options, "--output=/dev/null", "--wrap=sleep 2")
+    bench.until(lambda rows: rows["run/s1"].state != "running")
+    assert row.job is not None
+    assert_complete(bench, restarts=1)
+
+
+@pytest.mark.slow
+def test_time_limit(bench: Bench) -> None:
+    started(bench, steps=100, time="0:01:00", signal_delay_s=30)
+    bench.until(lambda rows: rows["run/s1"].restarts == 1)
+    assert_complete(bench, restarts=1, steps=100)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_task_of_two_nodes(bench: Bench, rank: int) -> None:
+    started(bench, nodes=2)
+    pid = int((bench.study.root / "run" / "s1" / f"pid-{rank}").read_text())
+    os.kill(pid, signal.SIGKILL)
+    bench.until(lambda rows: rows["run/s1"].restarts >= 1)
+    bench.step_seconds(0.1)
+    row = bench.ended()["run/s1"]
+    assert row.state == "finished"
+    assert bench.losses("run/s1") == [1 + 1 / n for n in range(1, STEPS + 1)]
+
+
+def test_without_progress_it_ends(bench: Bench, tmp_path: Path) -> None:
+    from salt_plugin.launch.attempts import INTERRUPTED, ElementDirectory
+
+    row = started(bench)
+    files = ElementDirectory(bench.study.root / "run" / "s1")
+    for _ in range(4):
+        files.note(INTERRUPTED, reason="", step=1000)
+    bench.cluster.run("scancel", "--signal=USR2", str(row.job))
+    found = bench.ended()["run/s1"]
+    assert found.state == "failed"
+    assert "interrupted again and again without getting past step" in found.reason
