@@ -63,8 +63,9 @@ def run_and_tell(
         SaltError: The cluster refuses, or an element failed on this machine.
     """
     before = signal.signal(signal.SIGTERM, _stop)
+    lines = Submitting()
     try:
-        with Submitting() as lines:
+        with lines:
             failed = run_missing(study, config, cluster, only_failed, lines.of)
     except KeyboardInterrupt:
         raise SaltError("stopped; the same command goes on, and so does salt retry") from None

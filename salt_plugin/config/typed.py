@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -50,8 +50,12 @@ def first_line(error: OmegaConfBaseException) -> str:
 
 def _known_keys(schema: type, full_key: str) -> list[str]:
     """Names of the fields beside the one that a dotted key ends in."""
-    for part in full_key.split(".")[:-1]:
+    parts = iter(full_key.split(".")[:-1])
+    for part in parts:
         inner = get_type_hints(schema).get(part)
+        if get_origin(inner) is dict:
+            next(parts, None)  # the key in the dictionary: of its values all are alike
+            inner = get_args(inner)[1]
         if not is_dataclass(inner):
             break
         schema = inner  # type: ignore[assignment]

@@ -181,6 +181,14 @@ def _names(values: Mapping[str, str]) -> list[str]:
     for key, value in values.items():
         last = key.rpartition(".")[2]
         word = last if last != "seed" else "s"
-        text = value if value[:1].isalpha() else f"{word}{value}"
+        text = value if value[:1].isalpha() else f"{word}{_number(value)}"
         found.append(re.sub(r"[^\w.+-]+", "_", text).strip("_"))
     return found
+
+
+def _number(text: str) -> str:
+    """Returns a number as short as it goes, e.g. `2e14`; other texts as they are."""
+    try:
+        return f"{float(text):.6g}".replace("e+", "e")
+    except ValueError:
+        return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from salt_plugin.comparison.runner import Reporter
 from salt_plugin.launch import queue
@@ -12,7 +12,7 @@ from salt_plugin.launch.cluster import DEBUG, SLURM, ClusterConfig, checked, wit
 from salt_plugin.launch.elements import Element
 from salt_plugin.launch.jobs import Job, jobs_of
 from salt_plugin.launch.local import run_here, run_in_process
-from salt_plugin.launch.pipeline import PipelineConfig
+from salt_plugin.launch.pipeline import REPORT, TRAIN, PipelineConfig
 from salt_plugin.launch.slurm import check_jobs, submit
 from salt_plugin.launch.states import ACTIVE, LOST, PENDING, Row, rows_of
 from salt_plugin.launch.study import Study, Submission
@@ -31,10 +31,15 @@ def profiles_of(config: PipelineConfig, cluster: ClusterConfig) -> dict[str, Clu
     Raises:
         ConfigError: Its resources cannot work.
     """
-    return {
-        stage: with_resources(cluster, settings.resources, stage)
-        for stage, settings in config.stages.items()
-    }
+    found = {}
+    for stage, settings in config.stages.items():
+        # Only training is spread over processes; a report needs no GPU.
+        few: dict[str, Any] = {}
+        if settings.command != TRAIN:
+            gpus = min(cluster.gpus_per_node, int(settings.command != REPORT))
+            few = {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": gpus}
+        found[stage] = with_resources(cluster, few | settings.resources, stage)
+    return found
 
 
 def stored_study(study: Study) -> tuple[PipelineConfig, ClusterConfig]:

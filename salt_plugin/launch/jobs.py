@@ -17,12 +17,12 @@ class Wait(NamedTuple):
     Attributes:
         kind: As Slurm calls it.
         on: Number of a job of the same submission, or the id of an earlier one.
-        index: Of the element of that job; None: of all of them.
+        place: Of the element in that job; None: of all of them.
     """
 
     kind: str
     on: int | str
-    index: int | None = None
+    place: int | None = None
 
 
 class Job(NamedTuple):
@@ -110,6 +110,6 @@ def dependency(waits: Sequence[Wait], names: Mapping[int, str]) -> str:
     parts: dict[str, list[str]] = {}
     for wait in waits:
         job = names[wait.on] if isinstance(wait.on, int) else wait.on
-        part = job if wait.index is None else f"{job}_{wait.index}"
+        part = job if wait.place is None else f"{job}_{wait.place}"
         parts.setdefault(wait.kind, []).append(part)
     return ",".join(f"{kind}:{':'.join(ids)}" for kind, ids in parts.items())

@@ -82,8 +82,8 @@ def console() -> Console:
 
 
 def _wait(wait: Any) -> str:
-    index = "" if wait.index is None else f"_{wait.index}"
-    return f"{wait.kind}:{wait.on}{index}"
+    place = "" if wait.place is None else f"_{wait.place}"
+    return f"{wait.kind}:{wait.on}{place}"
 
 
 def _resources(profile: Any) -> str:
