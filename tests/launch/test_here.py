@@ -1,0 +1,191 @@
+"""Studies on this machine: stages in order, failures, going on; and a real one, in-process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from salt_plugin.cli import main
+from salt_plugin.launch.attempts import ElementDirectory
+from salt_plugin.launch.states import counts, rows_of
+from salt_plugin.launch.study import Study
+
+STUB = Path(__file__).parents[1] / "cluster" / "stub_python.py"
+
+PIPELINE = """\
+name: tiny
+overrides: [trainer.max_steps=3]
+stages:
+  teacher: {method: pixel_teacher, sweep: ["seed=1,2"]}
+  student:
+    method: salt
+    needs: teacher
+    overrides: ["method.teacher.path={teacher}"]
+    sweep: ["seed=1,2"]
+  probe: {command: probe, needs: student, overrides: ["{student}", --json]}
+  report: {command: report, after: [teacher, student, probe]}
+"""
+
+
+@pytest.fixture
+def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a stub of Python in the working directory is told what to do."""
+    folder = tmp_path / "control"
+    folder.mkdir()
+    (folder / "fail").touch()
+    (folder / "seconds").write_text("0")
+    monkeypatch.setenv("SALT_STUB", str(folder))
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(PIPELINE)
+    profile = {"kind": "local", "python": f"{sys.executable} {STUB}", "array_parallelism": 4}
+    Path("here.yaml").write_text(json.dumps(profile))
+    return folder
+
+
+def salt(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["salt", *arguments])
+    main()
+
+
+def launch(monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    salt(monkeypatch, "launch", "tiny.yaml", "cluster=here.yaml", "--out", "study", *more)
+
+
+def test_a_failure_takes_what_is_based_on_it_and_retry_completes(
+    control: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (control / "fail").write_text("teacher/s2")
+    with pytest.raises(SystemExit):
+        launch(monkeypatch)
+    said = capsys.readouterr().err
+    assert "5 of 11 elements failed" in said
+    assert "teacher/s2: at work: error: the sky has fallen" in said
+    assert "probe/s2-s1: needs student/s2-s1, which is not finished" in said
+    study = Study(Path("study").absolute())
+    assert counts(rows_of(study)[0]) == {"finished": 6, "waiting": 4, "failed": 1}
+    assert (study.root / "report/all/table.md").read_text().count("| missing |") == 5
+    (control / "fail").write_text("")
+    salt(monkeypatch, "retry", "study")
+    salt(monkeypatch, "status", "study", "--json")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["counts"] == {"finished": 11}
+    assert "missing" not in (study.root / "report/all/table.md").read_text()
+    assert [row["restarts"] for row in found["elements"] if row["stage"] == "teacher"] == [0, 1]
+    assert found["elements"][0]["log"] == str(study.root / "teacher/s1/log.txt")
+
+
+def test_dry_run_writes_nothing(
+    control: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch(monkeypatch, "--dry-run", "cluster.flops_per_second=1e12")
+    said = capsys.readouterr().out
+    assert "aftercorr:1" in said
+    assert "11 elements" in said
+    assert "FLOPs planned for 6 of 6 that train" in said
+    assert "nothing was submitted or run" in said
+    assert not Path("study").exists()
+
+
+def test_another_study_is_refused_and_says_what_differs(
+    control: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch(monkeypatch)
+    launch(monkeypatch)  # the same: nothing is left to do
+    with pytest.raises(SystemExit):
+        launch(monkeypatch, "stages.teacher.sweep=['seed=1']")
+    said = capsys.readouterr().err
+    assert "holds another study" in said
+    assert "stages.teacher.sweep was ['seed=1,2'] and is now ['seed=1']" in said
+
+
+def test_an_override_that_does_not_compose_is_found_before_anything_runs(
+    control: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        launch(monkeypatch, "stages.student.sweep=['optimizer.lr=1e-3,-1']")
+    assert "student/s1-lr-1: optimizer.lr" in capsys.readouterr().err
+    assert not Path("study").exists()
+
+
+def test_cancel_lets_the_runs_save_and_retry_goes_on(
+    control: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (control / "seconds").write_text("0.3")
+    command = [sys.executable, "-m", "salt_plugin.cli", "launch", "tiny.yaml"]
+    process = subprocess.Popen([*command, "cluster=here.yaml", "--out", "study"])
+    files = ElementDirectory(Path("study/teacher/s1").absolute())
+    deadline = time.monotonic() + 60
+    while not files.progress()["step"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    salt(monkeypatch, "cancel", "study")
+    assert process.wait(30) == 1
+    assert [one["event"] for one in files.events()] == ["started", "interrupted"]
+    assert "SIGTERM" in files.events()[-1]["reason"]
+    (control / "seconds").write_text("0")
+    salt(monkeypatch, "retry", "study")
+    assert counts(rows_of(Study(Path("study").absolute()))[0]) == {"finished": 11}
+    assert len((Path("study/teacher/s1/teacher/metrics.csv")).read_text().splitlines()) == 1 + 3
+
+
+def test_nothing_outlives_a_launch_that_is_killed(
+    control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (control / "seconds").write_text("0.3")
+    command = [sys.executable, "-m", "salt_plugin.cli", "launch", "tiny.yaml"]
+    process = subprocess.Popen([*command, "cluster=here.yaml", "--out", "study"])
+    pid = Path("study/teacher/s1/pid-0")
+    deadline = time.monotonic() + 60
+    while not (pid.is_file() and pid.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while _alive(int(pid.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_launching_and_asking_imports_no_torch(
+    control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import sys; sys.argv = ['salt', *sys.argv[1:]]\n"
+        "from salt_plugin.cli import main\n"
+        "main()\n"
+        "assert not {'torch', 'lightly'} & sys.modules.keys()"
+    )
+    for arguments in (
+        ["launch", "tiny.yaml", "cluster=here.yaml", "--out", "study"],
+        ["status", "study"],
+        ["retry", "study"],
+        ["cancel", "study"],
+    ):
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=os.environ)
+
+
+@pytest.mark.parametrize("verb", ["status", "cancel", "retry"])
+def test_a_folder_that_is_no_study(
+    control: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+) -> None:
+    with pytest.raises(SystemExit):
+        salt(monkeypatch, verb, "nowhere")
+    assert "nowhere is no study: study.json is missing" in capsys.readouterr().err
+    assert not Path("nowhere").exists()
