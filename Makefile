@@ -1,10 +1,11 @@
-# `make train` runs the embedded demo, `make test` checks and tests; both make .venv first.
+# `make train` runs the embedded demo, `make test` checks and tests, `make test-slurm` tests on a Slurm
+# that it starts and ends; all make .venv first.
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN_DIR ?= runs/demo
 
-.PHONY: train test lint clean
+.PHONY: train test lint clean test-slurm slurm-packages slurm-up slurm-down
 .DELETE_ON_ERROR:
 
 train: $(INSTALLED)
@@ -12,6 +13,23 @@ train: $(INSTALLED)
 
 test: lint
 	$(BIN)/pytest
+
+# Skipped, with what is missing, where Slurm is not installed.
+test-slurm: $(INSTALLED)
+	$(BIN)/pytest -m cluster tests/cluster
+
+# As root, on Debian and Ubuntu; no service is started.
+slurm-packages:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends \
+		$$(python3 tests/cluster/slurm.py packages)
+
+# Two nodes on this machine, to try salt launch on; prints what to export.
+slurm-up:
+	@python3 tests/cluster/slurm.py up
+
+slurm-down:
+	@python3 tests/cluster/slurm.py down
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

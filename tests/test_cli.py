@@ -146,6 +146,9 @@ def test_the_wheel_trains_from_both_commands(tiny_videos: Path, tmp_path: Path) 
     where = "import salt_plugin.host as h; print(h.conf_folder())"
     found = command(sys.executable, "-c", where, cwd=tmp_path, path=site).stdout.strip()
     assert Path(found) == site / "salt_plugin" / "conf"
+    plan = ["launch", "compare_flops", "cluster=gpu_node", "--dry-run"]
+    done = command(SCRIPTS / "salt", *plan, cwd=tmp_path, path=site)
+    assert "25 elements" in done.stdout, done.stderr
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 
 from salt_plugin.launch.states import ACTIVE, Row, counts, rows_of
 from salt_plugin.launch.study import Study
-from tests.cluster.slurm import PACKAGES, Cluster, missing_programs
+from tests.cluster.slurm import Cluster, missing_programs
 
 HERE = Path(__file__).parent
 SECONDS = 150.0
@@ -54,7 +54,7 @@ def cluster() -> Iterator[Cluster]:
     if missing := missing_programs():
         pytest.skip(
             f"NO SLURM HERE, NOTHING OF IT WAS TESTED: {', '.join(missing)} missing; as root: "
-            f"apt-get install --no-install-recommends {PACKAGES}"
+            "make slurm-packages"
         )
     with tempfile.TemporaryDirectory(prefix="salt-slurm-") as folder:
         one = Cluster(Path(folder) / "c")

@@ -320,10 +320,13 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["down"]:
         cluster.down()
         return
+    if arguments[:1] == ["packages"]:
+        print(PACKAGES)
+        return
     if arguments[:1] != ["up"]:
-        raise SystemExit("usage: slurm.py up|down [FOLDER]")
+        raise SystemExit("usage: slurm.py packages | up [FOLDER] | down [FOLDER]")
     if missing := missing_programs():
-        raise SystemExit(f"not installed: {', '.join(missing)}; apt-get install {PACKAGES}")
+        raise SystemExit(f"not installed: {', '.join(missing)}; as root: make slurm-packages")
     cluster.up()
     print(f"export SLURM_CONF={cluster.conf}")
 
