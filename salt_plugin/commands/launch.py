@@ -41,14 +41,14 @@ def main(arguments: list[str]) -> None:
     study = Study((given.out or Path("runs") / config.name).expanduser().absolute())
     elements = all_elements(config, study.root)
     study.check(config, elements)
-    check_configs(elements)
+    composed = check_configs(elements)
     if given.dry_run:
         _print_plan(config, elements, profiles)
         return
     study.claim()
     try:
         study.check(config, elements)
-        study.write(config, cluster, elements)
+        study.write(config, cluster, elements, composed)
         run_and_tell(study, config, cluster)
     finally:
         study.release()

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,7 @@ import yaml
 
 from salt_plugin import __version__
 from salt_plugin.conf_folder import conf_folder, slurm_folder
+from salt_plugin.config import RunConfig
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import write_json, write_text
 from salt_plugin.launch.attempts import ElementDirectory
@@ -160,12 +161,27 @@ class Study:
             self._lock.close()
 
     def write(
-        self, config: PipelineConfig, cluster: ClusterConfig, elements: Sequence[Element]
+        self,
+        config: PipelineConfig,
+        cluster: ClusterConfig,
+        elements: Sequence[Element],
+        composed: Mapping[str, RunConfig],
     ) -> None:
-        """Writes what is to be run, and a copy of the code that runs it, where there is none."""
+        """Writes what is to be run, and a copy of the code that runs it, where there is none.
+
+        Args:
+            config: The pipeline.
+            cluster: Where it runs.
+            elements: Of the pipeline.
+            composed: A configuration of each stage that trains.
+        """
         before = self.stored() if self.file.is_file() else None
         if not self.code.is_dir():
             _copy_code(self.code)
+        self.configs.mkdir(exist_ok=True)
+        for stage, one in composed.items():
+            text = yaml.safe_dump(asdict(one), sort_keys=False)
+            write_text(self.configs / f"{stage}.yaml", text)
         write_text(self.pipeline, yaml.safe_dump(asdict(config), sort_keys=False))
         content = {
             "version": before["version"] if before else __version__,
