@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from salt_plugin.launch.states import Row
-from tests.cluster.conftest import ONE_STAGE, Bench
+from tests.cluster.bench import ONE_STAGE, Bench
 
 pytestmark = pytest.mark.cluster
 
@@ -47,6 +47,15 @@ def test_requeue_goes_on_and_what_is_finished_does_nothing(bench: Bench) -> None
     assert_complete(bench, restarts=1)
     bench.cluster.run("scontrol", "requeue", str(row.job))
     bench.until(lambda _: bench.cluster.run("squeue", "-h") == "")
+    assert_complete(bench, restarts=1)
+
+
+def test_a_node_that_fails(bench: Bench) -> None:
+    started(bench, sbatch={"nodelist": "localhost"})
+    node = ("scontrol", "update", "nodename=localhost")
+    bench.cluster.run(*node, "state=down", "reason=test")
+    bench.until(lambda rows: rows["run/s1"].state == "pending")
+    bench.cluster.run(*node, "state=resume")
     assert_complete(bench, restarts=1)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import ONE_STAGE, Bench
+from tests.cluster.bench import ONE_STAGE, Bench
 from tests.cluster.slurm import MAX_ARRAY
 
 pytestmark = pytest.mark.cluster

@@ -7,7 +7,7 @@ import csv
 import pytest
 
 from salt_plugin.launch.states import Row
-from tests.cluster.conftest import Bench
+from tests.cluster.bench import Bench
 
 pytestmark = pytest.mark.cluster
 
