@@ -13,8 +13,9 @@ from salt_plugin.launch.elements import Element
 from salt_plugin.launch.jobs import Job, jobs_of
 from salt_plugin.launch.local import run_here, run_in_process
 from salt_plugin.launch.pipeline import REPORT, TRAIN, PipelineConfig
+from salt_plugin.launch.queue import SlurmError
 from salt_plugin.launch.slurm import check_jobs, submit
-from salt_plugin.launch.states import ACTIVE, LOST, PENDING, Row, rows_of
+from salt_plugin.launch.states import ACTIVE, LOST, PENDING, UNKNOWN, Row, rows_of
 from salt_plugin.launch.study import Study, Submission
 
 
@@ -79,7 +80,10 @@ def run_missing(
         SlurmError: The cluster refuses.
     """
     elements = study.elements()
-    before, _ = rows_of(study)
+    before, remarks = rows_of(study)
+    if any(row.state == UNKNOWN for row in before):
+        # What is in the queue must not be submitted twice.
+        raise SlurmError(f"{'; '.join(remarks)}: ask again where it can be")
     rows = {row.id: row for row in before}
     selected = missing(elements, rows, only_failed)
     told = reporter(len(selected))

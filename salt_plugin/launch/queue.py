@@ -61,14 +61,28 @@ def call(*command: str) -> str:
     return done.stdout
 
 
-def states(jobs: Sequence[str]) -> tuple[dict[str, JobState], list[str]]:
-    """Returns the states of jobs and elements of arrays by their ids, and remarks.
+class Known(NamedTuple):
+    """What Slurm knows of some jobs.
+
+    Attributes:
+        states: Of jobs and elements of arrays, by their ids.
+        remarks: On what could not be asked.
+        complete: Whether a job that is not among them is not in the queue.
+    """
+
+    states: dict[str, JobState]
+    remarks: list[str]
+    complete: bool
+
+
+def states(jobs: Sequence[str]) -> Known:
+    """Returns what Slurm knows of jobs.
 
     Args:
         jobs: Ids, of arrays without the index.
     """
     if not jobs:
-        return {}, []
+        return Known({}, [], True)
     found: dict[str, JobState] = {}
     remarks = []
     try:
@@ -82,8 +96,8 @@ def states(jobs: Sequence[str]) -> tuple[dict[str, JobState], list[str]]:
     except SlurmError as error:
         # What has been forgotten: of a single id that is an error.
         if "Invalid job id" not in str(error):
-            remarks.append(f"the queue cannot be asked ({error})")
-    return found, remarks
+            return Known(found, [*remarks, f"the queue cannot be asked ({error})"], False)
+    return Known(found, remarks, True)
 
 
 def _queued(jobs: Sequence[str]) -> dict[str, JobState]:
@@ -151,7 +165,11 @@ def cancel(jobs: Iterable[str]) -> None:
     """Cancels jobs, arrays or elements; those that are over are left alone."""
     listed = list(jobs)
     for start in range(0, len(listed), 500):
-        call("scancel", *listed[start : start + 500])
+        try:
+            call("scancel", *listed[start : start + 500])
+        except SlurmError as error:
+            if not any(text in str(error) for text in ("already complet", "Invalid job id")):
+                raise
 
 
 def limits() -> dict[str, int]:

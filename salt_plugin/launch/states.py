@@ -13,10 +13,10 @@ from salt_plugin.launch.queue import JobState
 from salt_plugin.launch.slurm import log_of
 from salt_plugin.launch.study import Study
 
-# States of an element; the last four are over, but not finished.
+# States of an element, beside those of its attempts.
 WAITING, PENDING, RUNNING = "waiting", "pending", "running"
-CANCELLED, LOST = "cancelled", "lost"
-STATES = (FINISHED, RUNNING, PENDING, WAITING, FAILED, CANCELLED, INTERRUPTED, LOST)
+CANCELLED, LOST, UNKNOWN = "cancelled", "lost", "unknown"
+STATES = (FINISHED, RUNNING, PENDING, WAITING, FAILED, CANCELLED, INTERRUPTED, LOST, UNKNOWN)
 ACTIVE = (RUNNING, PENDING)
 
 
@@ -62,20 +62,22 @@ def rows_of(study: Study) -> tuple[list[Row], list[str]]:
     elements = study.elements()
     jobs = study.job_of()
     asked = sorted({job.partition("_")[0] for job in jobs.values()}, key=int)
-    known, remarks = queue.states(asked)
+    known = queue.states(asked)
     at_work = study.worked_on_by() is not None
     rows: list[Row] = []
     by_id: dict[str, Row] = {}
     for element in elements:
         job = jobs.get(element.id)
-        row = _row(study, element, job, known, at_work)
+        row = _row(study, element, job, known.states, at_work)
+        if row.state == LOST and not known.complete:
+            row = row._replace(state=UNKNOWN, reason="Slurm cannot be asked here")
         if row.state == CANCELLED and element.parent is not None:
             parent = by_id[element.parent]
             if parent.state not in (FINISHED, *ACTIVE):
                 row = row._replace(reason=f"needs {parent.id}, which is {parent.state}")
         rows.append(row)
         by_id[row.id] = row
-    return rows, remarks
+    return rows, known.remarks
 
 
 def _row(

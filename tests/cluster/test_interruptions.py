@@ -55,7 +55,7 @@ def test_a_node_that_fails(bench: Bench) -> None:
     node = ("scontrol", "update", "nodename=localhost")
     bench.cluster.run(*node, "state=down", "reason=test")
     bench.until(lambda rows: rows["run/s1"].state == "pending")
-    bench.cluster.run(*node, "state=resume")
+    bench.cluster.run(*node, "state=resume", check=False)  # it may be back by itself
     assert_complete(bench, restarts=1)
 
 

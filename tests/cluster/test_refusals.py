@@ -67,6 +67,22 @@ def test_without_accounting_the_queue_and_the_files_tell(bench: Bench) -> None:
     assert "no accounting (sacct: Slurm accounting storage is disabled)" in text
 
 
+def test_while_slurm_gives_no_answer_nothing_is_submitted_again(bench: Bench) -> None:
+    bench.launch("cluster.sbatch.hold=true")
+    folder = bench.pipeline.parent / "bin"
+    folder.mkdir()
+    for name in ("sacct", "squeue"):
+        (folder / name).write_text(
+            "#!/bin/sh\necho Unable to contact slurm controller >&2; exit 1\n"
+        )
+        (folder / name).chmod(0o755)
+    path = f"{folder}:{bench.cluster.environment['PATH']}"
+    assert "11 unknown" in bench.salt("status", str(bench.study.root), PATH=path)
+    text = bench.salt("retry", str(bench.study.root), PATH=path, status=1)
+    assert "the queue cannot be asked (squeue: Unable to contact" in text
+    assert len(bench.study.submissions()) == 6
+
+
 def test_a_folder_that_the_nodes_do_not_see(bench: Bench, tmp_path: Path) -> None:
     if os.getuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root and unshare, for a folder that this process alone sees")
