@@ -9,6 +9,7 @@ from pathlib import Path
 
 from salt_plugin.launch import queue
 from salt_plugin.launch.cluster import SLURM
+from salt_plugin.launch.slurm import strays
 from salt_plugin.launch.states import ACTIVE, rows_of
 from salt_plugin.launch.study import Study
 
@@ -32,15 +33,10 @@ def main(arguments: list[str]) -> None:
         study.claim()
         try:
             jobs = {row.job for row in active if row.job is not None}
-            # Whole arrays at once: Slurm takes a second for every few hundred elements.
-            whole = [one.job for one in study.submissions() if set(one.jobs().values()) <= jobs]
-            inside = {
-                job
-                for one in study.submissions()
-                if one.job in whole
-                for job in one.jobs().values()
-            }
-            queue.cancel([*whole, *sorted(jobs - inside)])
+            # Whole arrays at once: Slurm takes long over thousands of elements.
+            whole = [one for one in study.submissions() if set(one.jobs().values()) <= jobs]
+            rest = jobs - {job for one in whole for job in one.jobs().values()}
+            queue.cancel([*(one.job for one in whole), *sorted(rest), *strays(study)])
         finally:
             study.release()
     elif process:

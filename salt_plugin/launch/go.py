@@ -14,7 +14,7 @@ from salt_plugin.launch.jobs import Job, jobs_of
 from salt_plugin.launch.local import run_here, run_in_process
 from salt_plugin.launch.pipeline import REPORT, TRAIN, PipelineConfig
 from salt_plugin.launch.queue import SlurmError
-from salt_plugin.launch.slurm import check_jobs, submit
+from salt_plugin.launch.slurm import check_jobs, strays, submit
 from salt_plugin.launch.states import ACTIVE, LOST, PENDING, UNKNOWN, Row, rows_of
 from salt_plugin.launch.study import Study, Submission
 
@@ -84,6 +84,11 @@ def run_missing(
     if any(row.state == UNKNOWN for row in before):
         # What is in the queue must not be submitted twice.
         raise SlurmError(f"{'; '.join(remarks)}: ask again where it can be")
+    if cluster.kind == SLURM and (found := strays(study)):
+        raise SlurmError(
+            f"jobs of this study that a killed launch did not note are in the queue: "
+            f"{', '.join(found)}; salt cancel {study.root} ends them, then launch again"
+        )
     rows = {row.id: row for row in before}
     selected = missing(elements, rows, only_failed)
     told = reporter(len(selected))

@@ -131,6 +131,13 @@ def _expanded(job: str) -> list[str]:
     return found
 
 
+def commented(comment: str) -> list[str]:
+    """Returns the ids of the user's jobs in the queue that have a comment, arrays once."""
+    text = call("squeue", "-h", "-u", getpass.getuser(), "-o", "%F|%k")
+    rows = [line.split("|", 1) for line in text.splitlines() if "|" in line]
+    return list(dict.fromkeys(job for job, said in rows if said == comment))
+
+
 def own_job_id() -> str | None:
     """Returns the id of the job that this process belongs to, with its index in an array."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")

@@ -110,6 +110,12 @@ def submit(
         told(submission)
 
 
+def strays(study: Study) -> list[str]:
+    """Returns jobs of a study that wait or run without being noted: their launch was killed."""
+    noted = {submission.job for submission in study.submissions()}
+    return [job for job in queue.commented(str(study.root)) if job not in noted]
+
+
 def work_of(element: Element, study: Study, profile: ClusterConfig, cwd: str) -> Work:
     """Returns what a process of an element runs."""
     python = shlex.split(profile.python) if profile.python else [sys.executable]
@@ -144,6 +150,7 @@ def _options(profile: ClusterConfig) -> dict[str, Any]:
 def _submission(study: Study, profile: ClusterConfig) -> dict[str, Any]:
     code = shlex.quote(str(study.code))
     return {
+        "comment": str(study.root),
         "array_parallelism": profile.array_parallelism,
         "signal_delay_s": profile.signal_delay_s,
         # The study's own code, from the first import on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -81,6 +82,17 @@ def test_while_slurm_gives_no_answer_nothing_is_submitted_again(bench: Bench) ->
     text = bench.salt("retry", str(bench.study.root), PATH=path, status=1)
     assert "the queue cannot be asked (squeue: Unable to contact" in text
     assert len(bench.study.submissions()) == 6
+
+
+def test_jobs_that_a_killed_launch_did_not_note_are_not_submitted_again(bench: Bench) -> None:
+    bench.launch("cluster.sbatch.hold=true")
+    *noted, lost = bench.study.submitted.read_text().splitlines()
+    bench.study.submitted.write_text("".join(f"{line}\n" for line in noted))
+    job = json.loads(lost)["job"]
+    said = bench.launch("cluster.sbatch.hold=true", status=1)
+    assert f"a killed launch did not note are in the queue: {job}; salt cancel" in said
+    bench.salt("cancel", str(bench.study.root))
+    assert bench.cluster.run("squeue", "-h", "-t", "pending,running") == ""
 
 
 def test_a_folder_that_the_nodes_do_not_see(bench: Bench, tmp_path: Path) -> None:
