@@ -5,19 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import yaml
 
 from salt_plugin import __version__
-from salt_plugin.conf_folder import conf_folder, slurm_folder
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import write_json, write_text
@@ -25,6 +21,7 @@ from salt_plugin.launch.attempts import ElementDirectory
 from salt_plugin.launch.cluster import ClusterConfig
 from salt_plugin.launch.elements import Element
 from salt_plugin.launch.pipeline import PipelineConfig
+from salt_plugin.launch.snapshot import commit, copy_code
 from salt_plugin.run_directory import flat
 
 LOCK = ".lock"
@@ -177,7 +174,7 @@ class Study:
         """
         before = self.stored() if self.file.is_file() else None
         if not self.code.is_dir():
-            _copy_code(self.code)
+            copy_code(self.code)
         self.configs.mkdir(exist_ok=True)
         for stage, one in composed.items():
             text = yaml.safe_dump(asdict(one), sort_keys=False)
@@ -185,7 +182,7 @@ class Study:
         write_text(self.pipeline, yaml.safe_dump(asdict(config), sort_keys=False))
         content = {
             "version": before["version"] if before else __version__,
-            "commit": before["commit"] if before else _commit(),
+            "commit": before["commit"] if before else commit(),
             "cwd": before["cwd"] if before else os.getcwd(),
             "pipeline": asdict(config),
             "cluster": asdict(cluster),
@@ -214,36 +211,3 @@ class Study:
         for submission in self.submissions():
             found |= submission.jobs()
         return found
-
-
-def _copy_code(target: Path) -> None:
-    package = Path(str(resources.files("salt_plugin")))
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-    unfinished = target.with_name(target.name + ".tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    copy = unfinished / "salt_plugin"
-    shutil.copytree(package, copy, ignore=ignored)
-    # In a checkout they lie beside the package.
-    for folder in (conf_folder(), slurm_folder()):
-        shutil.copytree(folder, copy / folder.name, ignore=ignored, dirs_exist_ok=True)
-    import hydra_plugins
-
-    plugin = next(
-        file
-        for path in hydra_plugins.__path__
-        if (file := Path(path) / "salt_search_path.py").is_file()
-    )
-    (unfinished / "hydra_plugins").mkdir()
-    shutil.copy(plugin, unfinished / "hydra_plugins")
-    unfinished.rename(target)
-
-
-def _commit() -> str | None:
-    """Returns the commit of the package, `+` for changes; None where it is not in a checkout."""
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
