@@ -14,12 +14,14 @@ from salt_plugin.config import RunConfig
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import hold, write_text
 
-# Keys that change how fast a run goes but not what it computes.
+# Keys that change how fast a run goes, or whether it goes on, but not what it computes.
 OPERATIONAL = {
     "loader.num_workers",
     "method.checkpoint.every_minutes",
     "method.checkpoint.every_n_steps",
     "method.data.cache",
+    "method.data.max_bad",
+    "method.data.timeout",
     "method.model.activation_checkpointing",
     "method.model.compile",
     "method.encoders_every_n_steps",

@@ -1,41 +1,51 @@
-"""The list of files that could not be read."""
+"""The list of files that could not be read, and how many are too many."""
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from salt_plugin.callbacks.ranks import Ranks
+from salt_plugin.errors import DataError
 from salt_plugin.masks import Batch
+
+_SHOWN = 5
 
 
 class SkippedFiles(Callback):
-    """Lists each unreadable file once in `skipped.csv`, when it is first met.
+    """Lists each unreadable file once in `skipped.csv`, when it is first met; ends at too many.
 
-    What other processes meet is listed with the next checkpoint.
+    What other processes meet is listed, and counted, with the next checkpoint.
 
     Args:
         ranks: The processes that train together.
-        path: The file; it is made at the start, with its header alone while nothing was skipped.
+        path: The list; it is made at the start, with its header alone while nothing was skipped.
+        files: How many distinct files there are to train on.
+        max_bad: Share of them that may be bad.
     """
 
-    def __init__(self, ranks: Ranks, path: Path) -> None:
+    def __init__(self, ranks: Ranks, path: Path, files: int, max_bad: float) -> None:
         self.ranks = ranks
         self.path = path
-        self._known: set[str] = set()
+        self.files = files
+        self.allowed = int(max_bad * files)
+        # What all processes know, so that all of them end at the same step.
+        self._shared: dict[str, str] = {}
         self._met: dict[str, str] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reads what an earlier stage or an interrupted run has listed."""
-        if not trainer.is_global_zero:
-            return
-        if self.path.is_file():
-            self._known = {row["path"] for row in read_skipped(self.path)}
-        else:
-            self._append([("path", "reason")])
+        listed: dict[str, str] = {}
+        if trainer.is_global_zero:
+            if self.path.is_file():
+                listed = {row["path"]: row["reason"] for row in read_skipped(self.path)}
+            else:
+                self._append({"path": "reason"})
+        self._shared = self.ranks.gather(listed)[0]
 
     def on_train_batch_end(
         self,
@@ -45,31 +55,53 @@ class SkippedFiles(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Adds what was met in this batch."""
-        if trainer.is_global_zero:
-            self._list(dict(batch.skipped))
-        else:
-            self._met |= dict(batch.skipped)
+        """Adds what was met in this batch.
+
+        Raises:
+            DataError: More files are bad than may be.
+        """
+        known = self._shared.keys() | self._met.keys()
+        new = {path: reason for path, reason in batch.skipped if path not in known}
+        self._met |= new
+        if trainer.is_global_zero and new:
+            self._append(new)
+        if self.ranks.size == 1:
+            self._share(trainer)
+        if len(self._shared) > self.allowed:
+            raise self._too_many()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adds what other processes have met since the last checkpoint."""
-        everywhere = self.ranks.gather(self._met)
+        self._share(trainer)
+
+    def _share(self, trainer: Trainer) -> None:
+        known = self._shared | self._met
+        for met in self.ranks.gather(self._met):
+            for path, reason in met.items():
+                self._shared.setdefault(path, reason)
+        new = {path: reason for path, reason in self._shared.items() if path not in known}
+        if trainer.is_global_zero and new:
+            self._append(new)
         self._met = {}
-        if trainer.is_global_zero:
-            for met in everywhere:
-                self._list(met)
 
-    def _list(self, met: dict[str, str]) -> None:
-        new = {path: reason for path, reason in met.items() if path not in self._known}
-        if new:
-            self._append(list(new.items()))
-            self._known |= new.keys()
+    def _too_many(self) -> DataError:
+        # Details stand after a colon.
+        reasons = Counter(reason.partition(":")[0] for reason in self._shared.values())
+        counts = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        last = list(self._shared.items())[-_SHOWN:]
+        shown = "\n".join(f"  {path}: {reason}" for path, reason in last)
+        return DataError(
+            f"{len(self._shared)} of {self.files} files cannot be read, and method.data.max_bad "
+            f"allows {self.allowed}. By reason: {counts}. The last:\n{shown}\n"
+            f"All are in {self.path}. `salt data check INPUT --clean CLEAN.csv` writes a list "
+            "without bad files; or raise method.data.max_bad and start again to go on."
+        )
 
-    def _append(self, rows: list[tuple[str, str]]) -> None:
+    def _append(self, rows: dict[str, str]) -> None:
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows(rows)
+            csv.writer(file).writerows(rows.items())
 
 
 def read_skipped(path: Path) -> list[dict[str, str]]:

@@ -55,6 +55,7 @@ RULES: tuple[Rule, ...] = (
             "method.optim.warmup_start",
             "method.optim.max_warmup_share",
             "method.optim.final_lr",
+            "method.data.max_bad",
         ),
     ),
     (
@@ -93,7 +94,7 @@ RULES: tuple[Rule, ...] = (
     (
         "more than 0, or null",
         lambda value: value is None or value > 0,
-        ("method.clip.fps", "compute.budget"),
+        ("method.clip.fps", "method.data.timeout", "compute.budget"),
     ),
     (
         "a share between 0 and 1",
@@ -114,6 +115,11 @@ RULES: tuple[Rule, ...] = (
         "one of attentive, linear, knn, all",
         lambda value: value in ("attentive", "linear", "knn", "all"),
         ("method.probe_protocol",),
+    ),
+    (
+        "one of pyav, auto, decord",
+        lambda value: value in ("pyav", "auto", "decord"),
+        ("method.data.reader",),
     ),
     (
         "a folder, a CSV, a list of these, or '' for the demo",

@@ -70,9 +70,12 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """`method.data`: mixing, caching, and the embedded set."""
+    """`method.data`: mixing, reading, caching, and the embedded set."""
 
     weights: list[float] | None
+    reader: str
+    timeout: float | None
+    max_bad: float
     cache: bool
     demo: dict[str, Any]
 

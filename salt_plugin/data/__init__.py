@@ -2,9 +2,12 @@
 
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.dataset import ClipItem, EvalDataset, VideoDataset
+from salt_plugin.data.decord_reader import DecordReader
 from salt_plugin.data.demo import DemoSpec, make_demo
+from salt_plugin.data.exact_reader import ExactReader
 from salt_plugin.data.images import open_reader
-from salt_plugin.data.reader import DecordReader, VideoReadError
+from salt_plugin.data.opening import open_video
+from salt_plugin.data.reader import VideoReadError
 from salt_plugin.data.sampler import SampleKey, StepBatchSampler
 from salt_plugin.data.sources import VideoList, read_inputs, require_readable
 
@@ -14,6 +17,7 @@ __all__ = [
     "DecordReader",
     "DemoSpec",
     "EvalDataset",
+    "ExactReader",
     "SampleKey",
     "StepBatchSampler",
     "VideoDataset",
@@ -21,6 +25,7 @@ __all__ = [
     "VideoReadError",
     "make_demo",
     "open_reader",
+    "open_video",
     "read_inputs",
     "require_readable",
 ]

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from salt_plugin.data.clips import ClipSampler
-from salt_plugin.data.reader import DecordReader, MemoryReader, Reader, VideoReadError
+from salt_plugin.data.opening import DEFAULT_READER, ReadTimeoutError, open_video, within
+from salt_plugin.data.reader import MemoryReader, Reader, VideoReadError
 from salt_plugin.data.sampler import SampleKey
 from salt_plugin.data.sources import VideoList
 from salt_plugin.errors import DataError
@@ -41,8 +42,9 @@ class VideoDataset(Dataset[ClipItem]):
     """Training clips, one decode each, addressed by `SampleKey`.
 
     Start frame and augmentation depend on (seed, step, slot) only, never on the worker. A bad file
-    is replaced by another video, drawn from the same numbers and the attempt, and is not opened
-    again in this process.
+    is replaced by another video, drawn from the same numbers and the attempt. One that cannot be
+    opened, or hangs, is not opened again in this process; one that is damaged in places is, so that
+    its good places are read whatever this worker has met before.
 
     Args:
         videos: The videos.
@@ -53,6 +55,9 @@ class VideoDataset(Dataset[ClipItem]):
         max_attempts: Videos to try for one clip.
         cache: Keeps every decoded video whole, as uint8, in each process's memory; for small sets.
             A file with any broken frame is then bad as a whole.
+        reader: Reads the files: `pyav`, `auto` or `decord` (see `open_video`).
+        timeout: Seconds after which a file that is still being read is given up, None for never.
+            Files that hang are left out of the promise above: time is not a function of the seed.
     """
 
     def __init__(
@@ -63,12 +68,16 @@ class VideoDataset(Dataset[ClipItem]):
         seed: int,
         max_attempts: int = 10,
         cache: bool = False,
+        reader: str = DEFAULT_READER,
+        timeout: float | None = None,
     ) -> None:
         self.videos = videos
         self.clip_sampler = clip_sampler
         self.transform = transform
         self.seed = seed
         self.max_attempts = max_attempts
+        self.reader = reader
+        self.timeout = timeout
         self._cache: dict[str, MemoryReader] | None = {} if cache else None
         self._bad: dict[str, str] = {}
 
@@ -90,7 +99,6 @@ class VideoDataset(Dataset[ClipItem]):
             try:
                 frames = self._read(path, rng)
             except VideoReadError as error:
-                self._bad[path] = error.reason
                 skipped.append((path, error.reason))
                 continue
             clip = self._transformed(frames, int(rng.integers(2**63)))
@@ -104,13 +112,25 @@ class VideoDataset(Dataset[ClipItem]):
     def _read(self, path: str, rng: np.random.Generator) -> Tensor:
         if path in self._bad:
             raise VideoReadError(path, self._bad[path])
-        return _read_clip(self._open(path), path, self.clip_sampler, rng)
+        try:
+            return within(self.timeout, path, lambda: self._clip(path, rng))
+        except ReadTimeoutError as error:
+            self._bad[path] = error.reason
+            raise
+
+    def _clip(self, path: str, rng: np.random.Generator) -> Tensor:
+        try:
+            reader = self._open(path)
+        except VideoReadError as error:
+            self._bad[path] = error.reason
+            raise
+        return _read_clip(reader, path, self.clip_sampler, rng)
 
     def _open(self, path: str) -> Reader:
         if self._cache is None:
-            return DecordReader(path)
+            return open_video(path, self.reader)
         if path not in self._cache:
-            self._cache[path] = MemoryReader(path)
+            self._cache[path] = MemoryReader(open_video(path, self.reader), path)
         return self._cache[path]
 
     def _transformed(self, frames: Tensor, seed: int) -> Tensor:
@@ -147,7 +167,7 @@ class EvalDataset(Dataset[tuple[Tensor, int]]):
             VideoReadError: If the video cannot be read.
         """
         path = self.videos.paths[index]
-        frames = _read_clip(DecordReader(path), path, self.clip_sampler, None)
+        frames = _read_clip(open_video(path), path, self.clip_sampler, None)
         return self.transform(frames), self.videos.labels[index]
 
 

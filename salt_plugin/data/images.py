@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from salt_plugin.data.reader import DecordReader, Reader, VideoReadError
+from salt_plugin.data.opening import DEFAULT_READER, open_video
+from salt_plugin.data.reader import Reader, VideoReadError
 from salt_plugin.data.sources import IMAGE_SUFFIXES
 
 
@@ -28,6 +29,7 @@ class ImageReader:
                 pixels = np.array(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise VideoReadError(path, str(error)) from error
+        self.size = pixels.shape[:2]
         self._frame = torch.from_numpy(pixels).permute(2, 0, 1)
 
     def __len__(self) -> int:
@@ -39,10 +41,12 @@ class ImageReader:
         return self._frame.expand(len(indices), -1, -1, -1)
 
 
-def open_reader(path: str) -> Reader:
-    """Opens a video, or an image by its suffix.
+def open_reader(path: str, reader: str = DEFAULT_READER) -> Reader:
+    """Opens a video (see `open_video`), or an image by its suffix.
 
     Raises:
         VideoReadError: It cannot be read.
     """
-    return ImageReader(path) if path.lower().endswith(IMAGE_SUFFIXES) else DecordReader(path)
+    if path.lower().endswith(IMAGE_SUFFIXES):
+        return ImageReader(path)
+    return open_video(path, reader)

@@ -1,13 +1,10 @@
-"""One video file, opened and read with decord."""
+"""What an open video is, the error of one that cannot be read, and limits on what it may take."""
 
 from __future__ import annotations
 
 import os
-import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+import stat
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,8 +12,8 @@ from torch import Tensor
 
 from salt_plugin.errors import DataError
 
-_STDERR_LOCK = threading.Lock()
-_LOG_PREFIX = re.compile(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ")
+MAX_PIXELS = 2**26
+MAX_BYTES = 2**32
 
 
 class VideoReadError(DataError):
@@ -38,9 +35,18 @@ class VideoReadError(DataError):
 
 
 class Reader(Protocol):
-    """An open video."""
+    """An open video.
+
+    Attributes:
+        fps: Average frame rate in frames per second; 0 or NaN when the file does not tell.
+    """
 
     fps: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of its frames, in pixels."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -49,82 +55,21 @@ class Reader(Protocol):
         ...
 
 
-class DecordReader:
-    """A video file open in this process; open it where it is read, never before a fork.
-
-    decord decodes closed-GOP files exactly. In open-GOP H.264 and HEVC and in MPEG-4 with B-frames
-    it may return frames a few places off after a seek, without an error.
-
-    Args:
-        path: The file.
-
-    Attributes:
-        fps: Average frame rate in frames per second; 0 or NaN when the file does not tell.
-
-    Raises:
-        VideoReadError: If the file is missing, empty, or holds no video that decord can decode.
-        DataError: If decord is not installed.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._decord = _import_decord()
-        try:
-            size = os.stat(path).st_size
-        except OSError as error:
-            raise VideoReadError(path, error.strerror or "cannot be opened") from error
-        if size == 0:
-            raise VideoReadError(path, "the file is empty (0 bytes)")
-        try:
-            with _silent_stderr():
-                self._reader = self._decord.VideoReader(path, num_threads=1)
-            self.fps = float(self._reader.get_avg_fps())
-        except self._failures as error:
-            raise VideoReadError(path, _reason(error)) from error
-
-    def __len__(self) -> int:
-        """Number of frames, as the file states it."""
-        return len(self._reader)
-
-    def frames(self, indices: np.ndarray) -> Tensor:
-        """Decodes frames.
-
-        Args:
-            indices: Frame numbers, int [T]; repeated ones are decoded once.
-
-        Returns:
-            The frames, uint8 [T, C, H, W], RGB.
-
-        Raises:
-            VideoReadError: If a frame cannot be decoded.
-        """
-        unique, inverse = np.unique(indices, return_inverse=True)
-        try:
-            decoded = self._reader.get_batch(unique).asnumpy()
-        except self._failures as error:
-            raise VideoReadError(self._path, _reason(error)) from error
-        if len(unique) < len(indices):
-            decoded = decoded[inverse]
-        return torch.from_numpy(decoded).permute(0, 3, 1, 2)
-
-    @property
-    def _failures(self) -> tuple[type[Exception], ...]:
-        return (self._decord.DECORDError, RuntimeError, AssertionError, IndexError, OSError)
-
-
 class MemoryReader:
     """A video decoded once and kept whole as uint8.
 
     Args:
-        path: The file.
+        reader: The video.
+        path: Its file, for messages.
 
     Raises:
-        VideoReadError: As `DecordReader`, and if any frame of the file cannot be decoded.
+        VideoReadError: If any frame cannot be decoded, or the video takes more than 4 GiB.
     """
 
-    def __init__(self, path: str) -> None:
-        reader = DecordReader(path)
+    def __init__(self, reader: Reader, path: str) -> None:
+        require_memory(path, len(reader), reader.size)
         self.fps = reader.fps
+        self.size = reader.size
         self._frames = reader.frames(np.arange(len(reader)))
 
     def __len__(self) -> int:
@@ -136,39 +81,43 @@ class MemoryReader:
         return self._frames[torch.from_numpy(indices)]
 
 
-def _import_decord() -> Any:
+def require_regular_file(path: str) -> os.stat_result:
+    """Returns the state of a file that holds something; a pipe would block whoever opens it.
+
+    Raises:
+        VideoReadError: If it is missing, empty, or no regular file.
+    """
     try:
-        import decord
-    except ImportError as error:
-        raise DataError(
-            "reading videos needs decord, which is not installed here: pip install decord "
-            "(on other machines than x86_64, pip install decord2)."
-        ) from error
-    decord.logging.set_level(decord.logging.QUIET)
-    return decord
+        state = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise VideoReadError(path, getattr(error, "strerror", None) or str(error)) from error
+    if not stat.S_ISREG(state.st_mode):
+        raise VideoReadError(path, "not a video file but a folder, a pipe or a device")
+    if state.st_size == 0:
+        raise VideoReadError(path, "the file is empty (0 bytes)")
+    return state
 
 
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Hides what decord's C++ code prints about a file that it also reports as an exception."""
-    with _STDERR_LOCK:
-        saved = os.dup(2)
-        null = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(null, 2)
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(null)
-            os.close(saved)
+def require_memory(path: str, count: int, size: tuple[int, int]) -> None:
+    """Checks what frames take, before any is decoded.
 
+    Args:
+        path: The file.
+        count: Number of frames.
+        size: Height and width, in pixels, as the file's header states them.
 
-def _reason(error: Exception) -> str:
-    text = _LOG_PREFIX.sub("", str(error).partition("Stack trace")[0])
-    if "Error reading" in text:
-        return "not a video file that decord can open"
-    if "cannot find video stream" in text:
-        return "no video stream that decord can decode"
-    if "Invalid frame count" in text:
-        return "the video has no frames"
-    return "decoding failed: " + " ".join(text.split())[:160]
+    Raises:
+        VideoReadError: If a frame has no or more than 2^26 pixels, or all take more than 4 GiB.
+    """
+    height, width = size
+    if not 0 < height * width <= MAX_PIXELS:
+        raise VideoReadError(
+            path, f"frames of {width}x{height} pixels: expected 1 to {MAX_PIXELS} pixels"
+        )
+    needed = 3 * count * height * width
+    if needed > MAX_BYTES:
+        raise VideoReadError(
+            path,
+            f"{count} frames of {width}x{height} take {needed / 2**30:.1f} GiB: expected at most "
+            f"{MAX_BYTES / 2**30:.0f}",
+        )

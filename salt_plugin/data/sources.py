@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from salt_plugin.data.reader import DecordReader, VideoReadError
+from salt_plugin.data.opening import DEFAULT_READER, open_video, within
+from salt_plugin.data.reader import VideoReadError
 from salt_plugin.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -84,8 +86,15 @@ def read_inputs(
     return VideoList(paths, labels, names, source)
 
 
-def require_readable(videos: VideoList) -> None:
+def require_readable(
+    videos: VideoList, reader: str = DEFAULT_READER, timeout: float | None = None
+) -> None:
     """Opens videos until one gives a frame.
+
+    Args:
+        videos: The videos.
+        reader: As of `open_video`.
+        timeout: Seconds for each, None for no limit.
 
     Raises:
         DataError: If none does.
@@ -93,15 +102,19 @@ def require_readable(videos: VideoList) -> None:
     bad: list[VideoReadError] = []
     for path in videos.paths:
         try:
-            DecordReader(path).frames(np.zeros(1, dtype=np.int64))
+            within(timeout, path, partial(_first_frame, path, reader))
             return
         except VideoReadError as error:
             bad.append(error)
     shown = "\n".join(f"  {error.path}: {error.reason}" for error in bad[:_SHOWN])
     raise DataError(
         f"none of the {len(bad)} videos in input_dir can be read; the first:\n{shown}\n"
-        "Expected video files that decord can decode, such as H.264 in mp4."
+        "Expected video files such as H.264 in mp4; `salt data check` tells more of each."
     )
+
+
+def _first_frame(path: str, reader: str) -> None:
+    open_video(path, reader).frames(np.zeros(1, dtype=np.int64))
 
 
 def _read_input(

@@ -31,7 +31,7 @@ def training_videos(config: RunConfig) -> VideoList:
     inputs = config.input_dir or str(make_demo(demo_spec(config)) / "train.csv")
     videos = read_inputs(inputs)
     _sampler(config, videos, config.seed, total_steps=1)  # finds weights that cannot work
-    require_readable(videos)
+    require_readable(videos, config.method.data.reader, config.method.data.timeout)
     return videos
 
 
@@ -80,8 +80,17 @@ def training_loader(
     The processes that share the cores with this one, `sharing` in all, share its workers' too.
     """
     workers = loader_workers(config.loader.num_workers, sharing)
+    data = config.method.data
     return DataLoader(
-        VideoDataset(videos, clip_sampler(config), transform, seed, cache=config.method.data.cache),
+        VideoDataset(
+            videos,
+            clip_sampler(config),
+            transform,
+            seed,
+            cache=data.cache,
+            reader=data.reader,
+            timeout=data.timeout,
+        ),
         batch_sampler=_sampler(config, videos, seed, total_steps, start_step, rank, world_size),
         collate_fn=collate,
         num_workers=workers,

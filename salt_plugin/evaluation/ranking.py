@@ -22,7 +22,7 @@ MEASURE = (
     "method.masks",
     "method.transform",
 )
-UNRELATED = ("method.data.cache",)
+UNRELATED = ("method.data.cache", "method.data.max_bad", "method.data.timeout")
 SHOWN = 12  # characters of a fingerprint
 
 # Why the loss of a method without a frozen teacher ranks nothing.

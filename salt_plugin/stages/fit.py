@@ -79,7 +79,7 @@ def fit(
             *([budget] if budget else []),
             collapse,
             metrics,
-            SkippedFiles(ranks, run.skipped),
+            SkippedFiles(ranks, run.skipped, len(set(videos.paths)), config.method.data.max_bad),
             Progress(stage.name, stage.total_steps, accounts.ledger),
             KeptEncoders(files, _keep_every(stage, config), metrics, card, start_step),
             Checkpoints(

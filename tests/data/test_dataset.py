@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.dataset import ClipItem, EvalDataset, VideoDataset
-from salt_plugin.data.reader import DecordReader, VideoReadError
+from salt_plugin.data.exact_reader import ExactReader
+from salt_plugin.data.reader import VideoReadError
 from salt_plugin.data.sampler import SampleKey, StepBatchSampler
 from salt_plugin.data.sources import VideoList, read_inputs
 from salt_plugin.errors import DataError
@@ -24,12 +28,12 @@ def some_bad(tiny_videos: Path, tmp_path: Path) -> VideoList:
     return VideoList(paths, [*good.labels, 8, 9], None, [0] * 8)
 
 
-def _dataset(videos: VideoList, seed: int = 0, **extra: int) -> VideoDataset:
+def _dataset(videos: VideoList, seed: int = 0, **extra: Any) -> VideoDataset:
     return VideoDataset(videos, ClipSampler(4, step=2), SALTTransform(32), seed, **extra)
 
 
 def _stream(
-    videos: VideoList, workers: int, seed: int = 0, start: int = 0, **extra: int
+    videos: VideoList, workers: int, seed: int = 0, start: int = 0, **extra: Any
 ) -> list[ClipItem]:
     sampler = StepBatchSampler(len(videos.paths), 4, 6, seed, start_step=start)
     loader = DataLoader(
@@ -85,13 +89,13 @@ def test_cache_gives_the_same_stream_and_decodes_once(
 ) -> None:
     reference = _stream(some_bad, workers=0)
     opened: list[str] = []
-    original = DecordReader.__init__
+    original = ExactReader.__init__
 
-    def counting(self: DecordReader, path: str) -> None:
+    def counting(self: ExactReader, path: str) -> None:
         opened.append(path)
         original(self, path)
 
-    monkeypatch.setattr(DecordReader, "__init__", counting)
+    monkeypatch.setattr(ExactReader, "__init__", counting)
     assert _same(reference, _stream(some_bad, workers=0, cache=True))
     assert len(opened) == len(set(opened))
 
@@ -112,12 +116,58 @@ def test_bad_file_is_replaced_reported_and_not_opened_again(
     assert first.skipped[0] == (some_bad.paths[6], "the file is empty (0 bytes)")
     assert first.label == some_bad.labels[some_bad.paths.index(first.path)]
     opened: list[str] = []
-    original = DecordReader.__init__
+    original = ExactReader.__init__
     monkeypatch.setattr(
-        DecordReader, "__init__", lambda self, path: (opened.append(path), original(self, path))[1]
+        ExactReader, "__init__", lambda self, path: (opened.append(path), original(self, path))[1]
     )
     assert _same([first], [dataset[key]])
     assert opened == [first.path]
+
+
+def test_damage_in_places_leaves_the_stream_independent_of_workers(
+    kinds: Path, tmp_path: Path
+) -> None:
+    data = bytearray((kinds / "closed.mp4").read_bytes())
+    with av.open(str(kinds / "closed.mp4")) as container:
+        for packet in list(container.demux(video=0))[30:34]:
+            data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    (tmp_path / "hole.mp4").write_bytes(data)
+    paths = [str(tmp_path / "hole.mp4"), str(kinds / "plain.avi"), str(kinds / "closed.mp4")]
+    videos = VideoList(paths, [0, 1, 2], None, [0] * 3)
+    reference = _stream(videos, workers=0)
+    met = [item for item in reference if item.key.index == 0]
+    assert 0 < sum(bool(item.skipped) for item in met) < len(met)
+    assert _same(reference, _stream(videos, workers=2))
+    assert _same(reference[8:], _stream(videos, workers=0, start=2))
+
+
+def test_a_file_that_hangs_is_replaced_and_not_waited_for_again(
+    tiny_videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = read_inputs(str(tiny_videos))
+    stop = threading.Event()
+    hanging: list[str] = []
+
+    def opening(path: str, reader: str) -> ExactReader:
+        if path == videos.paths[2]:
+            hanging.append(path)
+            stop.wait(60)
+        return ExactReader(path)
+
+    monkeypatch.setattr("salt_plugin.data.dataset.open_video", opening)
+    dataset = _dataset(videos, timeout=0.5)
+    for step in range(2):
+        item = dataset[SampleKey(step, 0, 2)]
+        assert item.skipped[0] == (videos.paths[2], "not read within 0.5 s")
+        assert item.path != videos.paths[2]
+    stop.set()
+    assert hanging == [videos.paths[2]]
+
+
+def test_how_many_files_may_be_bad(tiny_videos: Path) -> None:
+    paths = read_inputs(str(tiny_videos)).paths * 100
+    videos = VideoList(paths, [0] * 600, None, [0] * 600)
+    assert _dataset(videos, max_bad=0.34).bad_allowed() == 2
 
 
 def test_only_bad_files_end_in_an_error(some_bad: VideoList) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from salt_plugin.data.decord_reader import DecordReader
 from salt_plugin.data.demo import DIRECTIONS, DemoSpec, make_demo, render
 from salt_plugin.data.digits import scan_split
-from salt_plugin.data.reader import DecordReader
 from salt_plugin.data.sources import read_inputs
 from salt_plugin.errors import ConfigError
 

@@ -1,0 +1,87 @@
+"""Which reader a file is opened with, and how long it may take."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from salt_plugin.data.decord_reader import DecordReader
+from salt_plugin.data.exact_reader import ExactReader
+from salt_plugin.data.inspection import decord_danger, open_container, read_facts
+from salt_plugin.data.reader import Reader, VideoReadError, require_regular_file
+
+READERS = ("pyav", "auto", "decord")
+DEFAULT_READER = "pyav"
+
+Result = TypeVar("Result")
+
+
+class ReadTimeoutError(VideoReadError):
+    """A file that was not read in time."""
+
+
+def open_video(path: str, reader: str = DEFAULT_READER) -> Reader:
+    """Opens a video.
+
+    Args:
+        path: The file.
+        reader: `pyav` reads exactly. `decord` refuses files of the kinds in which decord returns
+            frames that were not asked for. `auto` leaves these to `pyav`, and others to decord.
+
+    Raises:
+        VideoReadError: It cannot be read, or not by this reader.
+    """
+    if reader == "pyav":
+        return ExactReader(path)
+    state = require_regular_file(path)
+    danger = _danger(path, state.st_size, state.st_mtime_ns)
+    if danger is None:
+        return DecordReader(path)
+    if reader == "auto":
+        return ExactReader(path)
+    raise VideoReadError(path, f"{danger}; method.data.reader=pyav reads it")
+
+
+def within(seconds: float | None, path: str, read: Callable[[], Result]) -> Result:
+    """Calls a function that reads a file, and gives it up after a time.
+
+    Neither FFmpeg nor decord can be interrupted: what hangs goes on in a thread of its own, which
+    ends with the process at the latest.
+
+    Args:
+        seconds: The time; None waits for ever.
+        path: The file, for the message.
+        read: Reads it.
+
+    Raises:
+        ReadTimeoutError: If it takes longer.
+    """
+    if seconds is None:
+        return read()
+    outcome: list[tuple[Any, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((read(), None))
+        except BaseException as error:  # raised again where it is waited for
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True, name="salt-read")
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise ReadTimeoutError(path, f"not read within {seconds:g} s")
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
+
+
+@lru_cache(maxsize=2**16)
+def _danger(path: str, size: int, modified: int) -> str | None:
+    """Inspects a file once; size and time of change tell it from another under its name."""
+    container, stream = open_container(path)
+    with container:
+        return decord_danger(read_facts(path, container, stream))
