@@ -15,6 +15,7 @@ VERBS = {
         "train",
         "train a method, as lightly-ssl-train does; method=salt unless another is named",
     ),
+    "data": ("data", "check the files of a list or folder: damage, kinds of codec, copies"),
     "probe": ("probe", "evaluate a frozen encoder: attentive, linear and k-NN probes"),
     "track": ("track", "probe the encoders that a run kept; rank students of a teacher by loss"),
     "compare": ("compare", "train methods at matched FLOPs, probe them alike, tabulate and draw"),

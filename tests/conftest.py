@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_kinds import KINDS, write_kind
 
 from salt_plugin.data.demo import write_video
 
@@ -30,4 +31,13 @@ def tiny_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             grey = 10 * np.arange(length, dtype=np.uint8) + 5 * label
             frames = np.broadcast_to(grey[:, None, None, None], (length, 64, 64, 3))
             write_video(folder / name / f"{number}.mp4", np.ascontiguousarray(frames), fps=10)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a video of each of `KINDS`, 60 frames; `numbers` reads them off the pixels."""
+    folder = tmp_path_factory.mktemp("kinds")
+    for name, (codec, options) in KINDS.items():
+        write_kind(folder / name, codec, options)
     return folder

@@ -99,7 +99,7 @@ class ExactReader:
         times, found = set(wanted.tolist()), []
         for frame in decoded:
             if frame.pts in times:
-                found.append(_picture(self._path, frame))
+                found.append(picture(self._path, frame))
             if len(found) == len(wanted):
                 break
         return found
@@ -122,7 +122,7 @@ class ExactReader:
         found = []
         for number, frame in enumerate(decode_all(self._path)):
             if number in wanted:
-                found.append(_picture(self._path, frame))
+                found.append(picture(self._path, frame))
             if len(found) == len(unique):
                 return found
         raise VideoReadError(self._path, f"decoding failed: it ends before frame {unique[-1]}")
@@ -159,12 +159,16 @@ def _count(path: str, size: int, modified: int) -> int:
     return count
 
 
-def _picture(path: str, frame: Any) -> np.ndarray:
-    """Returns a frame upright, uint8 [H, W, 3]."""
+def picture(path: str, frame: Any) -> np.ndarray:
+    """Returns a decoded frame, upright, uint8 [H, W, 3].
+
+    Raises:
+        VideoReadError: If the decoder marked it as damaged.
+    """
     if frame.is_corrupt:
         raise VideoReadError(path, f"decoding failed: the frame at {frame.time} s is damaged")
-    picture = frame.to_ndarray(format="rgb24")
-    return np.rot90(picture, frame.rotation // 90) if frame.rotation else picture
+    pixels = frame.to_ndarray(format="rgb24")
+    return np.rot90(pixels, frame.rotation // 90) if frame.rotation else pixels
 
 
 def _failed(path: str, error: Exception) -> VideoReadError:

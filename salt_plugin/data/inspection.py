@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +132,23 @@ def read_facts(path: str, container: Any, stream: Any) -> VideoFacts:
         # Time stamps there are in the order of the file, and packed frames share a packet.
         and not (reorders and untold),
     )
+
+
+def packet_hash(path: str) -> str:
+    """Returns the SHA-256 of the compressed packets of a file's video stream.
+
+    Raises:
+        VideoReadError: If it cannot be opened or read.
+    """
+    container, stream = open_container(path)
+    digest = hashlib.sha256()
+    with container:
+        try:
+            for packet in container.demux(stream):
+                digest.update(packet)
+        except (av.FFmpegError, OSError) as error:
+            raise VideoReadError(path, f"decoding failed: {error.strerror}") from error
+    return digest.hexdigest()
 
 
 def decord_danger(facts: VideoFacts) -> str | None:

@@ -10,57 +10,12 @@ import av
 import numpy as np
 import pytest
 import torch
+from video_kinds import BROKEN, CODECS, FRAMES, KINDS, REFUSED, WHOLE, numbers
 
 from salt_plugin.data.decord_reader import DecordReader
 from salt_plugin.data.exact_reader import ExactReader, decode_all
 from salt_plugin.data.opening import READERS, ReadTimeoutError, open_video, within
 from salt_plugin.data.reader import MemoryReader, Reader, VideoReadError, require_memory
-from tests.data.conftest import FRAMES, KINDS, numbers
-
-# What decord refuses, because it returns other frames than asked for, and says nothing.
-REFUSED = {
-    "av1.mp4": "av1",
-    "av1_g24.mp4": "av1",
-    "h264_opengop_g24.mp4": "open-GOP h264",
-    "hevc10.mp4": "hevc",
-    "hevc8.mp4": "hevc",
-    "hevc_opengop_g24.mp4": "hevc",
-    "mpeg2.mpg": "mpeg2video",
-    "mpeg4_bframes.avi": "mpeg4",
-}
-CODECS = (
-    *REFUSED,
-    "h264.mp4",
-    "h264_1frame.mp4",
-    "h264_444.mp4",
-    "h264_audio.mp4",
-    "h264_g24.mp4",
-    "h264_opengop.mp4",
-    "h264_rot90.mp4",
-    "h264_vfr.mp4",
-    "mpeg4.avi",
-    "vp8.webm",
-    "vp9.webm",
-    "vp9_g24.webm",
-)
-# Why a broken file, decoded whole, is refused; None where every frame that it has is right.
-BROKEN = {
-    "audio_only.mp4": "no video stream",
-    "bitflips_mdat.mp4": "decoding failed",
-    "bitflips_moov.mp4": "no video stream",
-    "decord_corrupted.mp4": "decoding failed",
-    "random.mp4": "not a video",
-    "text.mp4": "not a video",
-    "trunc_5pct_faststart.mp4": "decoding failed",
-    "trunc_half.avi": "decoding failed",
-    "trunc_half.webm": None,
-    "trunc_half_faststart.mp4": "decoding failed",
-    "trunc_head_nomoov.mp4": "not a video",
-    "zero.avi": "empty",
-    "zero.mp4": "empty",
-    "zeroed_middle.mp4": "decoding failed",
-}
-WHOLE = {"avi": "mpeg4.avi", "webm": "vp9.webm", "mp4": "h264.mp4"}
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -1,10 +1,11 @@
+"""Small videos of several codecs, and what is expected of the real files beside the checkout."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import av
 import numpy as np
-import pytest
 from torch import Tensor
 
 FRAMES = 60
@@ -25,14 +26,50 @@ KINDS = {
     "vp9.webm": ("libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8", "b": "1M"}),
 }
 
-
-@pytest.fixture(scope="session")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a video of each of `KINDS`, 60 frames; `numbers` reads them off the pixels."""
-    folder = tmp_path_factory.mktemp("kinds")
-    for name, (codec, options) in KINDS.items():
-        _write(folder / name, codec, options)
-    return folder
+# What decord refuses, because it returns other frames than asked for, and says nothing.
+REFUSED = {
+    "av1.mp4": "av1",
+    "av1_g24.mp4": "av1",
+    "h264_opengop_g24.mp4": "open-GOP h264",
+    "hevc10.mp4": "hevc",
+    "hevc8.mp4": "hevc",
+    "hevc_opengop_g24.mp4": "hevc",
+    "mpeg2.mpg": "mpeg2video",
+    "mpeg4_bframes.avi": "mpeg4",
+}
+CODECS = (
+    *REFUSED,
+    "h264.mp4",
+    "h264_1frame.mp4",
+    "h264_444.mp4",
+    "h264_audio.mp4",
+    "h264_g24.mp4",
+    "h264_opengop.mp4",
+    "h264_rot90.mp4",
+    "h264_vfr.mp4",
+    "mpeg4.avi",
+    "vp8.webm",
+    "vp9.webm",
+    "vp9_g24.webm",
+)
+# Why a broken file, decoded whole, is refused; None where every frame that it has is right.
+BROKEN = {
+    "audio_only.mp4": "no video stream",
+    "bitflips_mdat.mp4": "decoding failed",
+    "bitflips_moov.mp4": "no video stream",
+    "decord_corrupted.mp4": "decoding failed",
+    "random.mp4": "not a video",
+    "text.mp4": "not a video",
+    "trunc_5pct_faststart.mp4": "decoding failed",
+    "trunc_half.avi": "decoding failed",
+    "trunc_half.webm": None,
+    "trunc_half_faststart.mp4": "decoding failed",
+    "trunc_head_nomoov.mp4": "not a video",
+    "zero.avi": "empty",
+    "zero.mp4": "empty",
+    "zeroed_middle.mp4": "decoding failed",
+}
+WHOLE = {"avi": "mpeg4.avi", "webm": "vp9.webm", "mp4": "h264.mp4"}
 
 
 def numbers(frames: Tensor) -> list[int]:
@@ -41,7 +78,7 @@ def numbers(frames: Tensor) -> list[int]:
     return [int(sum(2**bit for bit in range(8) if row[bit] > 128)) for row in blocks]
 
 
-def _write(path: Path, codec: str, options: dict[str, str]) -> None:
+def write_kind(path: Path, codec: str, options: dict[str, str]) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.width = stream.height = SIDE

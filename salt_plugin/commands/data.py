@@ -1,0 +1,131 @@
+"""`salt data check`: which files of a list can be trained on, and what is wrong with the others."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import Progress
+
+from salt_plugin.errors import ConfigError
+
+if TYPE_CHECKING:
+    from salt_plugin.data.check import Verdict
+
+_SHOWN = 20
+
+
+def main(arguments: list[str]) -> None:
+    """Checks every file, prints what was found, and writes the lists that were asked for.
+
+    Args:
+        arguments: The command line after the verb.
+
+    Raises:
+        DataError: The input cannot be listed.
+        ConfigError: A list would be written over the input.
+    """
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    for name in ("workers", "positions", "short_side", "timeout"):
+        if getattr(given, name) <= 0 and not (name == "workers" and given.workers == -1):
+            parser.error(f"--{name.replace('_', '-')}: expected a positive number")
+    outputs = [path for path in (given.clean, given.quarantine) if path is not None]
+    if len({path.resolve() for path in [*outputs, given.input]}) <= len(outputs):
+        raise ConfigError(
+            f"--clean, --quarantine and {given.input} have to be different files: name others."
+        )
+
+    from salt_plugin.data.checking import check_videos, write_lists
+    from salt_plugin.data.sources import read_inputs
+    from salt_plugin.data.workers import loader_workers
+
+    videos = read_inputs(given.input, "INPUT")
+    # A bar on stderr, so that stdout is what was found.
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task("checking", total=len(videos.paths))
+        verdicts = check_videos(
+            videos.paths,
+            reader=given.reader,
+            positions=given.positions,
+            seed=given.seed,
+            workers=loader_workers(given.workers),
+            timeout=given.timeout,
+            done=lambda: progress.advance(bar),
+        )
+    write_lists(videos, verdicts, given.clean, given.quarantine)
+    if given.json:
+        bad = sum(verdict.reason is not None for verdict in verdicts)
+        print(
+            json.dumps(
+                {
+                    "files": len(verdicts),
+                    "clean": len(verdicts) - bad,
+                    "quarantine": bad,
+                    "reader": given.reader,
+                    "verdicts": [asdict(verdict) for verdict in verdicts],
+                }
+            )
+        )
+    else:
+        _print(verdicts, given.short_side)
+
+
+def _print(verdicts: list[Verdict], short_side: int) -> None:
+    from salt_plugin.data.check import can_be_mended, mending_line
+
+    good = [verdict for verdict in verdicts if verdict.reason is None]
+    kinds = Counter((v.codec, v.container, v.gop) for v in verdicts if v.codec is not None)
+    for (codec, container, gop), count in kinds.most_common():
+        print(f"{count:8,} {codec} in {container}, GOP {gop}")
+    rates = sorted({round(v.fps, 3) for v in good if v.fps})
+    if rates:
+        seconds = sum(v.seconds or 0 for v in good)
+        print(f"{rates[0]:g} to {rates[-1]:g} frames/s, {seconds / 3600:.2f} hours in good files")
+    print(f"{len(good):,} of {len(verdicts):,} files can be trained on")
+    _list("not readable", [f"{v.path}: {v.reason}" for v in verdicts if v.reason is not None])
+    _list("copies", [f"{v.path}: as {v.copy_of}" for v in good if v.copy_of])
+    _list("cut short", [f"{v.path}: states {v.seconds:.1f} s" for v in good if v.cut])
+    _list("not for decord", [f"{v.path}: {v.danger}" for v in good if v.danger])
+    mendable = [v for v in verdicts if can_be_mended(v)]
+    _list("to mend (closed-GOP H.264)", [mending_line(v.path, short_side) for v in mendable])
+
+
+def _list(title: str, lines: list[str]) -> None:
+    if lines:
+        print(f"{title}: {len(lines):,}")
+        print("\n".join(f"  {line.encode(errors='replace').decode()}" for line in lines[:_SHOWN]))
+        if len(lines) > _SHOWN:
+            print(f"  and {len(lines) - _SHOWN:,} more: --json lists all")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="salt data", description="Videos before training.")
+    verbs = parser.add_subparsers(metavar="check", required=True)
+    check = verbs.add_parser(
+        "check",
+        help="decode every file and compare with random access",
+        description="Decodes every file from the start and at random positions, each in a process "
+        "of its own, and tells which can be trained on. Damaged files cannot be mended: get them "
+        "again.",
+    )
+    check.add_argument("input", metavar="INPUT", type=Path, help="a folder or a CSV (`path label`)")
+    check.add_argument("--clean", type=Path, metavar="CSV", help="write the good files here")
+    check.add_argument("--quarantine", type=Path, metavar="CSV", help="write path,reason here")
+    check.add_argument(
+        "--reader", choices=["pyav", "auto", "decord"], default="pyav", help="that will read them"
+    )
+    check.add_argument("--workers", type=int, default=-1, help="processes (one for each core)")
+    check.add_argument("--positions", type=int, default=8, help="frames to compare in a file (8)")
+    check.add_argument("--seed", type=int, default=0, help="of the positions (0)")
+    check.add_argument("--timeout", type=float, default=600, help="seconds for a file (600)")
+    check.add_argument(
+        "--short-side", type=int, default=256, metavar="PX", help="of mended files (256)"
+    )
+    check.add_argument("--json", action="store_true", help="one line of JSON instead of text")
+    return parser

@@ -1,0 +1,116 @@
+"""Many files checked at once, each in a process of its own, and the lists that come of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from salt_plugin.data.check import Verdict, check_video
+from salt_plugin.data.sources import VideoList
+from salt_plugin.files import write_text
+
+
+def check_videos(
+    paths: list[str],
+    *,
+    reader: str,
+    positions: int,
+    seed: int,
+    workers: int,
+    timeout: float,
+    done: Callable[[], None],
+) -> list[Verdict]:
+    """Checks files in parallel; one that hangs or kills its process is a verdict like others.
+
+    Args:
+        paths: The files.
+        reader: As of `check_video`.
+        positions: Likewise.
+        seed: Likewise.
+        workers: Processes at a time, at least 1.
+        timeout: Seconds for a file.
+        done: Called after each file.
+
+    Returns:
+        The verdicts, in the order of the files, copies of earlier ones marked.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["salt_plugin.data.check"])
+
+    def one(path: str) -> Verdict:
+        ours, theirs = context.Pipe(duplex=False)
+        work = partial(check_video, path, reader, positions, seed)
+        process = context.Process(target=_report, args=(theirs, work), daemon=True)
+        process.start()
+        theirs.close()
+        try:
+            if not ours.poll(timeout):
+                return Verdict(path, reason=f"not read within {timeout:g} s")
+            verdict: Verdict = ours.recv()
+            return verdict
+        except EOFError:
+            process.join(timeout)
+            return Verdict(path, reason=f"reading it kills the process ({process.exitcode})")
+        finally:
+            process.kill()
+            process.join()
+            ours.close()
+            done()
+
+    with ThreadPoolExecutor(workers) as pool:
+        return _marked(list(pool.map(one, paths)))
+
+
+def write_lists(
+    videos: VideoList, verdicts: list[Verdict], clean: Path | None, quarantine: Path | None
+) -> None:
+    """Writes the good files as a list that training reads, and the others with their reasons.
+
+    Args:
+        videos: What was checked.
+        verdicts: One for each, in order.
+        clean: Where to, lines `path label`; None writes none.
+        quarantine: Where to, a CSV `path,reason`; None writes none.
+    """
+    if clean is not None:
+        pairs = zip(verdicts, videos.labels, strict=True)
+        write_text(clean, "".join(f"{v.path} {label}\n" for v, label in pairs if v.reason is None))
+    if quarantine is not None:
+        table = io.StringIO()
+        rows = [(v.path, v.reason) for v in verdicts if v.reason is not None]
+        csv.writer(table).writerows([("path", "reason"), *rows])
+        text = table.getvalue().encode("utf-8", "backslashreplace").decode()
+        write_text(quarantine, text)
+
+
+def _report(connection: Connection, work: Callable[[], Verdict]) -> None:
+    connection.send(work())
+
+
+def _marked(verdicts: list[Verdict]) -> list[Verdict]:
+    first: dict[str, str] = {}
+    marked = []
+    for verdict in verdicts:
+        if verdict.reason is None and not _can_be_listed(verdict.path):
+            verdict = replace(verdict, reason="a list cannot hold its name: rename the file")
+        elif verdict.reason is None and verdict.content is not None:
+            earlier = first.setdefault(verdict.content, verdict.path)
+            if earlier != verdict.path:
+                verdict = replace(verdict, copy_of=earlier)
+        marked.append(verdict)
+    return marked
+
+
+def _can_be_listed(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return path == path.strip() and not {"\n", "\r"} & set(path)
