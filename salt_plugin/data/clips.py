@@ -87,7 +87,9 @@ class ClipSampler:
 
     def _span(self, num_frames: int, video_fps: float) -> tuple[np.ndarray, int]:
         """Returns a clip's frames from its start, and the last start from which it fits."""
-        offsets = np.floor(np.arange(self.frames) * self._step_in(video_fps) + 0.5).astype(np.int64)
+        # Beyond any video, and far from where 64 bits end.
+        step = float(min(self._step_in(video_fps), 2**40))
+        offsets = np.floor(np.arange(self.frames) * step + 0.5).astype(np.int64)
         return offsets, max(num_frames - 1 - int(offsets[-1]), 0)
 
     def _step_in(self, video_fps: float) -> float:

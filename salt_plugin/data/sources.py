@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from salt_plugin.errors import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
 _SHOWN = 5
+_LABEL = re.compile(r"-1|[0-9]{1,18}")
 _LINE = "`path label` (a space, then a whole number of -1 or more)"
 
 
@@ -174,7 +176,7 @@ def _read_csv(file: Path) -> list[tuple[str, int | None]]:
         if not line.strip():
             continue
         path, _, label = line.strip().rpartition(" ")
-        if path and label.removeprefix("-").isdecimal() and int(label) >= -1:
+        if path and "\0" not in path and _LABEL.fullmatch(label):
             rows.append(
                 (os.path.join(root, path.strip()), None if int(label) == -1 else int(label))
             )
