@@ -24,9 +24,8 @@ class DecordReader:
     """A video file open in this process; open it where it is read, never before a fork.
 
     decord is exact in whole files of the kinds that `inspection.decord_danger` lets pass. In others
-    it returns frames that were not asked for, in damaged files frames that the decoder made up, and
-    it leaks memory on each file that it fails to open; none of these is told. `open_video` refuses
-    or avoids what can be told from a file's packets.
+    it returns frames that were not asked for, and in damaged files frames that the decoder made up,
+    without an error. `open_video` refuses or avoids what can be told from a file's packets.
 
     Args:
         path: The file.
