@@ -43,6 +43,11 @@ class ExactReader:
         self.size = self.facts.size
         self._length = len(self.facts.pts_n) if self.facts.timed else _counted(path)
 
+    def __del__(self) -> None:
+        # PyAV's objects refer to one another: left to the garbage collector, their memory piles up.
+        if hasattr(self, "_container"):
+            self._container.close()
+
     def __len__(self) -> int:
         """Number of frames."""
         return self._length

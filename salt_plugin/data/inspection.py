@@ -74,6 +74,18 @@ def open_container(path: str) -> tuple[Any, Any]:
         container = av.open(path, options=_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoReadError(path, "not a video file that PyAV can open") from error
+    try:
+        stream = _video_stream(path, container)
+    except VideoReadError:
+        container.close()
+        raise
+    context = stream.codec_context
+    context.thread_count = 1
+    context.options = {"err_detect": "explode"}
+    return container, stream
+
+
+def _video_stream(path: str, container: Any) -> Any:
     stream = next(iter(container.streams.video), None)
     if stream is None or stream.codec_context is None:
         raise VideoReadError(path, "no video stream that PyAV can decode")
@@ -81,9 +93,7 @@ def open_container(path: str) -> tuple[Any, Any]:
     if not (context.width and context.height):
         raise VideoReadError(path, "no video stream that PyAV can decode: it states no size")
     require_memory(path, 1, (context.height, context.width))
-    context.thread_count = 1
-    context.options = {"err_detect": "explode"}
-    return container, stream
+    return stream
 
 
 def read_facts(path: str, container: Any, stream: Any) -> VideoFacts:

@@ -73,10 +73,13 @@ def within(seconds: float | None, path: str, read: Callable[[], Result]) -> Resu
     thread.join(seconds)
     if not outcome:
         raise ReadTimeoutError(path, f"not read within {seconds:g} s")
-    result, error = outcome[0]
-    if error is not None:
-        raise error
-    return result
+    result, error = outcome.pop()
+    try:
+        if error is not None:
+            raise error
+        return result
+    finally:
+        del error  # it refers to this frame: together they would keep the open file in memory
 
 
 @lru_cache(maxsize=2**16)
