@@ -13,6 +13,7 @@ import json
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from torch.utils.data import DataLoader
 
 from salt_plugin.data import (
     ClipSampler,
-    DecordReader,
     StepBatchSampler,
     VideoDataset,
+    open_video,
     read_inputs,
 )
+from salt_plugin.data.opening import READERS
 from salt_plugin.losses import LatentLoss
 from salt_plugin.masks import MaskCollator, MultiBlockMasks
 from salt_plugin.methods import SALT, Recipe
@@ -66,8 +68,8 @@ def _measure(arguments: argparse.Namespace, videos: str) -> dict[str, Any]:
     listed = read_inputs(videos)
     sampler = ClipSampler(arguments.frames, step=arguments.step)
     decoders = {
-        name: _decoder_speed(read, listed.paths, sampler, arguments)
-        for name, read in (("decord", _read_decord), ("pyav", _read_pyav))
+        name: _decoder_speed(partial(_read, reader=name), listed.paths, sampler, arguments)
+        for name in READERS
     }
     shape = EncoderShape.named(arguments.encoder)
     grid = shape.grid(arguments.frames, arguments.size, arguments.size)
@@ -126,26 +128,9 @@ def _decoder_speed(
     return 1 / statistics.mean(seconds)
 
 
-def _read_decord(path: str, sampler: ClipSampler, rng: np.random.Generator) -> Any:
-    reader = DecordReader(path)
-    return reader.frames(sampler.indices(len(reader), reader.fps, rng))
-
-
-def _read_pyav(path: str, sampler: ClipSampler, rng: np.random.Generator) -> Any:
-    """Forward from the keyframe before the clip."""
-    with av.open(path) as container:
-        stream = container.streams.video[0]
-        rate, base = stream.average_rate, stream.time_base
-        wanted = sampler.indices(stream.frames, float(rate), rng)
-        container.seek(int(wanted[0] / rate / base), stream=stream)
-        found, numbers = {}, set(wanted.tolist())
-        for frame in container.decode(stream):
-            number = round(frame.pts * base * rate)
-            if number in numbers:
-                found[number] = frame.to_ndarray(format="rgb24")
-            if number >= wanted[-1]:
-                break
-    return [found[number] for number in wanted.tolist()]
+def _read(path: str, sampler: ClipSampler, rng: np.random.Generator, reader: str) -> Any:
+    video = open_video(path, reader)
+    return video.frames(sampler.indices(len(video), video.fps, rng))
 
 
 def _loader_speed(loader: DataLoader, arguments: argparse.Namespace) -> float:
