@@ -64,7 +64,7 @@ def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
         "launch, status, cancel, retry, export"
     )
     studies = ("launch", "status", "cancel", "retry")
-    verbs = ("train", "probe", "track", "compare", "flops", "plan", *studies, "export")
+    verbs = ("train", "probe", "track", "compare", "flops", "plan", *studies, "export", "data")
     modules = ", ".join(["salt_plugin.cli", *(f"salt_plugin.commands.{verb}" for verb in verbs)])
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert command(sys.executable, "-c", code, cwd=tmp_path).returncode == 0

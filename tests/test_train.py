@@ -262,6 +262,11 @@ def test_bad_files_are_replaced_and_listed(tiny_videos: Path, tmp_path: Path) ->
     assert {Path(row["path"]).name for row in skipped} == {"text.mp4", "missing.mp4"}
     assert all(row["reason"] for row in skipped)
     assert summary["skipped_files"] == 2
+    with pytest.raises(
+        DataError, match=r"files cannot be read, and method\.data\.max_bad allows 0"
+    ):
+        train(videos, tmp_path / "strict", method="pixel_teacher")
+    assert read_skipped(tmp_path / "strict" / "skipped.csv")
 
 
 @pytest.mark.parametrize(
