@@ -60,8 +60,8 @@ def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
     assert unknown.returncode == 1
     assert (
         unknown.stderr.strip()
-        == "error: unknown verb 'trian'; choose one of train, probe, track, compare, flops, plan, "
-        "launch, status, cancel, retry, export"
+        == "error: unknown verb 'trian'; choose one of train, data, probe, track, compare, flops, "
+        "plan, launch, status, cancel, retry, export"
     )
     studies = ("launch", "status", "cancel", "retry")
     verbs = ("train", "probe", "track", "compare", "flops", "plan", *studies, "export", "data")
