@@ -164,12 +164,6 @@ def test_a_file_that_hangs_is_replaced_and_not_waited_for_again(
     assert hanging == [videos.paths[2]]
 
 
-def test_how_many_files_may_be_bad(tiny_videos: Path) -> None:
-    paths = read_inputs(str(tiny_videos)).paths * 100
-    videos = VideoList(paths, [0] * 600, None, [0] * 600)
-    assert _dataset(videos, max_bad=0.34).bad_allowed() == 2
-
-
 def test_only_bad_files_end_in_an_error(some_bad: VideoList) -> None:
     bad = VideoList(some_bad.paths[6:], [-1, -1], None, [0, 0])
     with pytest.raises(DataError, match="5 videos in a row"):
