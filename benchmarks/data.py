@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
+from made_videos import make_videos
 from torch.utils.data import DataLoader
 
 from salt_plugin.data import (
@@ -37,8 +37,6 @@ from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
 from salt_plugin.shapes import EncoderShape, PredictorShape
 from salt_plugin.transforms import SALTTransform
 
-FPS, SECONDS, SIDE, VIDEOS = 30, 10, 256, 8
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -53,7 +51,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one last line of JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = _measure(arguments, arguments.videos or _make_videos(Path(folder)))
+        result = _measure(arguments, arguments.videos or make_videos(Path(folder)))
     for decoder, clips_per_s in result["decoders"].items():
         print(f"decoder {decoder:<8} {clips_per_s:7.1f} clips/s in one process, no transform")
     for workers, clips_per_s in result["workers"].items():
@@ -95,24 +93,6 @@ def _measure(arguments: argparse.Namespace, videos: str) -> dict[str, Any]:
         "step": step,
         "limited_by": "data" if data < step else "compute",
     }
-
-
-def _make_videos(folder: Path) -> str:
-    """Smooth textures that drift: they compress as real video does, unlike noise."""
-    rng = np.random.default_rng(0)
-    for number in range(VIDEOS):
-        small = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8).astype(np.float32)
-        texture = np.kron(small, np.ones((16, 16, 1), np.float32))
-        options = {"g": str(FPS), "bf": "2", "flags": "+cgop", "preset": "veryfast"}
-        with av.open(str(folder / f"{number}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=FPS, options=options)
-            stream.width = stream.height = SIDE
-            stream.pix_fmt = "yuv420p"
-            for t in range(FPS * SECONDS):
-                frame = texture[t : t + SIDE, t // 2 : t // 2 + SIDE].astype(np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
-    return str(folder)
 
 
 def _decoder_speed(
