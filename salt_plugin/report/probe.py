@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 
-class Bars:
+class Bars(Progress):
     """A bar for each title, on standard error; used as a context."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
+        self._titles: dict[str, TaskID] = {}
 
     def __call__(self, title: str, done: int, total: int) -> None:
         """Moves the bar of a title."""
-        if title not in self._tasks:
-            self._tasks[title] = self._progress.add_task(title)
-        self._progress.update(self._tasks[title], completed=done, total=total)
+        if title not in self._titles:
+            self._titles[title] = self.add_task(title)
+        self.update(self._titles[title], completed=done, total=total)
 
 
 def print_probe(encoder: str, found: Mapping[str, Any]) -> None:
