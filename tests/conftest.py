@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 from video_kinds import KINDS, write_kind
 
 from salt_plugin.data.demo import write_video
+
+# A shell ignores SIGINT in what it starts in the background, and so would the runs of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
