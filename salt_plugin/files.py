@@ -5,8 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from pathlib import Path
 from typing import IO, Any
+
+MAX_JSON = 2**26
 
 
 def write_text(path: Path, text: str) -> None:
@@ -19,6 +22,35 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a file in one piece."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def require_regular(path: Path) -> os.stat_result:
+    """Returns the state of a file that opens at once and ends: no pipe, no device.
+
+    Raises:
+        OSError: It is missing.
+        ValueError: It is something else.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("no regular file but a folder, a pipe or a device")
+    return state
+
+
+def read_json(path: Path) -> Any:
+    """Returns what a file holds that somebody else may have written.
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: It is no JSON, nested without end, or larger than 64 MiB.
+    """
+    size = require_regular(path).st_size
+    if size > MAX_JSON:
+        raise ValueError(f"it has {size} bytes: expected at most {MAX_JSON}")
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def hold(folder: Path) -> IO[str] | None:

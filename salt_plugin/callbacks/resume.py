@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
+from salt_plugin.checkpoints import read_torch_file
 from salt_plugin.errors import CheckpointError
 
 
@@ -39,8 +37,8 @@ def resume_point(last: Path) -> ResumePoint:
             continue
         try:
             point = ResumePoint(path, _steps(path))
-        except Exception as error:
-            reasons.append(f"{path} cannot be resumed from ({type(error).__name__}: {error})")
+        except CheckpointError as error:
+            reasons.append(f"{path} cannot be resumed from: {error}")
             continue
         for reason in reasons:
             warnings.warn(f"{reason}; {path.name}, step {point.step}, is used", stacklevel=2)
@@ -54,9 +52,7 @@ def resume_point(last: Path) -> ResumePoint:
 
 
 def _steps(path: Path) -> int:
-    # torch does not compare the checksums that it writes.
-    with zipfile.ZipFile(path) as archive:
-        broken = archive.testzip()
-    if broken is not None:
-        raise ValueError(f"the checksum of {broken} differs")
-    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    step = read_torch_file(path, checksums=True).get("global_step")
+    if not isinstance(step, int) or step < 0:
+        raise CheckpointError(f"its global_step is {str(step)[:80]}: expected a number of steps")
+    return step

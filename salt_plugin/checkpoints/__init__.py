@@ -17,6 +17,8 @@ from salt_plugin.checkpoints.predictor_file import (
     read_predictor_card,
     save_predictor,
 )
+from salt_plugin.checkpoints.safetensors_file import read_safetensors
+from salt_plugin.checkpoints.torch_file import read_torch_file
 
 __all__ = [
     "ENCODER_FILE",
@@ -33,6 +35,8 @@ __all__ = [
     "read_card",
     "read_input",
     "read_predictor_card",
+    "read_safetensors",
+    "read_torch_file",
     "save_encoder",
     "save_predictor",
 ]

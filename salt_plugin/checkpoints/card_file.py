@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from salt_plugin.checkpoints.safetensors_file import read_safetensors
 from salt_plugin.checkpoints.strict import load_strictly
 from salt_plugin.errors import CheckpointError, ConfigError
-from salt_plugin.files import write_json
+from salt_plugin.files import read_json, write_json
 from salt_plugin.models.teacher import fingerprint
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -60,11 +59,11 @@ def read_card_of(path: Path, kind: str, width: str, *needed: str) -> dict[str, A
             "are told by .pt, .pth or .tar, Hugging Face's by config.json beside them"
         )
     try:
-        card = json.loads(card_path.read_text())
+        card = read_json(card_path)
         card["shape"][width], card["fingerprint"]
         for key in needed:
             card[key]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{card_path} is no {kind} card ({type(error).__name__}: {error}); copy it again from "
             "the run that wrote it"
@@ -94,11 +93,12 @@ def load_with_card(
             f"{sorted(known)}; the file was written by another version"
         )
     try:
-        module = build(shape_type(**card["shape"]))
-        state = load_file(path)
-    except (SafetensorError, OSError, ConfigError, TypeError, ValueError) as error:
+        shape = shape_type(**card["shape"])
+        parts = int(shape.depth) + int(getattr(shape, "num_mask_tokens", 0))
+    except (ConfigError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); copy or train it again") from None
-    load_strictly(module, state, path, kind)
+    state = read_safetensors(path)
+    module = load_strictly(lambda: build(shape), parts, state, path, kind)
     if fingerprint(state) != card["fingerprint"]:
         raise CheckpointError(
             f"{path} does not match the fingerprint in {path.with_suffix('.json').name}: damaged, "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from salt_plugin.errors import CheckpointError
+from salt_plugin.files import read_json
 from salt_plugin.models.block import NORM_EPS
 from salt_plugin.shapes import EncoderShape, PredictorShape
 
@@ -31,6 +31,8 @@ DEFAULTS: dict[str, Any] = {
     "pred_num_mask_tokens": 10,
     "pred_mlp_ratio": 4.0,
 }
+# Of no model: what is larger overflows where it is multiplied.
+LARGEST = 2**31
 # What our models always are.
 FIXED: dict[str, Any] = {
     "model_type": "vjepa2",
@@ -48,7 +50,7 @@ def read_config(file: Path) -> dict[str, Any]:
     """
     path = file.with_name(CONFIG_FILE)
     try:
-        given = json.loads(path.read_text())
+        given = read_json(path)
         config = {**DEFAULTS, **FIXED, "model_type": None, **given}
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); copy it again") from None
@@ -60,7 +62,7 @@ def read_config(file: Path) -> dict[str, Any]:
             )
     for key, default in DEFAULTS.items():
         kinds = (int, float) if isinstance(default, float) else int
-        if not isinstance(config[key], kinds) or config[key] <= 0:
+        if not isinstance(config[key], kinds) or not 0 < config[key] < LARGEST:
             raise CheckpointError(
                 f"{path}: {key}={config[key]!r}, expected a positive number as {default}"
             )

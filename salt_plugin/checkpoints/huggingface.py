@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from salt_plugin.checkpoints.hf_config import (
@@ -14,9 +12,17 @@ from salt_plugin.checkpoints.hf_config import (
     predictor_shape,
     read_config,
 )
-from salt_plugin.checkpoints.hf_names import ENCODER_PREFIX, PREDICTOR_PREFIX, from_hf, to_hf
-from salt_plugin.checkpoints.strict import check_state, load_strictly
+from salt_plugin.checkpoints.hf_names import (
+    ENCODER_PREFIX,
+    MASK_TOKENS,
+    PREDICTOR_PREFIX,
+    from_hf,
+    to_hf,
+)
+from salt_plugin.checkpoints.safetensors_file import read_safetensors
+from salt_plugin.checkpoints.strict import load_strictly
 from salt_plugin.errors import CheckpointError, ConfigError
+from salt_plugin.files import read_json
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 
@@ -32,13 +38,13 @@ def read_encoder(file: Path) -> VideoEncoder:
     """
     config = read_config(file)
     try:
-        encoder = VideoEncoder(encoder_shape(config))
+        shape = encoder_shape(config)
     except ConfigError as error:
         raise CheckpointError(f"{file.with_name(CONFIG_FILE)}: {error}") from None
     state = _tensors(file, other=PREDICTOR_PREFIX)
-    check_state(to_hf(encoder.state_dict()), state, file, "encoder")
-    load_strictly(encoder, from_hf(state), file, "encoder")
-    return encoder
+    return load_strictly(
+        lambda: VideoEncoder(shape), shape.depth, state, file, "encoder", to_hf, from_hf
+    )
 
 
 def read_predictor(file: Path) -> Predictor:
@@ -49,14 +55,18 @@ def read_predictor(file: Path) -> Predictor:
     """
     config = read_config(file)
     try:
-        width = config["hidden_size"]
-        predictor = Predictor(width, width, predictor_shape(config))
+        width, shape = config["hidden_size"], predictor_shape(config)
     except ConfigError as error:
         raise CheckpointError(f"{file.with_name(CONFIG_FILE)}: {error}") from None
     state = _tensors(file, other=ENCODER_PREFIX)
-    check_state(to_hf(predictor.state_dict()), state, file, "predictor")
-    load_strictly(predictor, from_hf(state), file, "predictor")
-    return predictor
+    # All mask tokens are one tensor here.
+    held = state[MASK_TOKENS].numel() if MASK_TOKENS in state else 0
+    parts = shape.depth + max(0, shape.num_mask_tokens - held)
+
+    def build() -> Predictor:
+        return Predictor(width, width, shape)
+
+    return load_strictly(build, parts, state, file, "predictor", to_hf, from_hf)
 
 
 def holds_predictor(file: Path) -> bool:
@@ -70,17 +80,18 @@ def _tensors(file: Path, other: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: A file is missing or damaged.
     """
-    state: dict[str, Tensor] = {}
-    place = file
+    if file.suffix != ".json":
+        return read_safetensors(file, but=other)
     try:
-        places = [file]
-        if file.suffix == ".json":
-            shards = json.loads(file.read_text())["weight_map"].values()
-            places = [file.with_name(name) for name in sorted(set(shards))]
-        for place in places:
-            with safe_open(place, framework="pt") as tensors:
-                names = [name for name in tensors.keys() if not name.startswith(other)]  # noqa: SIM118
-                state |= {name: tensors.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{place} cannot be read ({error}); copy it again") from None
+        shards = sorted(set(read_json(file)["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}); copy it again") from None
+    state: dict[str, Tensor] = {}
+    for name in shards:
+        if not isinstance(name, str) or "\0" in name or Path(name).name != name:
+            raise CheckpointError(
+                f"{file} names the file {str(name)[:120]!r}: expected names of files beside it, "
+                "without a folder; do not use it, or mend its weight_map"
+            )
+        state |= read_safetensors(file.with_name(name), but=other)
     return state

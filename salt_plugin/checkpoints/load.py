@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,16 @@ import torch
 
 from salt_plugin.checkpoints import encoder_file, huggingface, predictor_file, vjepa2
 from salt_plugin.checkpoints.encoder_file import ENCODER_FILE, read_card
-from salt_plugin.checkpoints.hf_config import CONFIG_FILE, PROCESSOR_FILE, read_config
+from salt_plugin.checkpoints.hf_config import CONFIG_FILE, LARGEST, PROCESSOR_FILE, read_config
 from salt_plugin.checkpoints.predictor_file import PREDICTOR_FILE
 from salt_plugin.errors import CheckpointError
+from salt_plugin.files import read_json
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 
 STUDENT_FIRST = ("student", "teacher")
 TEACHER_FIRST = ("teacher", "student")
+SIZES = ("frames", "size")
 
 
 def find_encoder(path: str | os.PathLike[str], order: Sequence[str] = STUDENT_FIRST) -> Path:
@@ -126,8 +128,8 @@ def read_input(file: Path) -> dict[str, Any]:
     if is_huggingface(file):
         config = read_config(file)
         clip = {"frames": config["frames_per_clip"], "size": config["crop_size"]}
-        return clip | _processor(file.with_name(PROCESSOR_FILE))
-    return dict(read_card(file).get("input", {}))
+        return _checked(clip | _processor(file.with_name(PROCESSOR_FILE)), file)
+    return _checked(read_card(file).get("input", {}), file)
 
 
 def read_bill(file: Path) -> int | None:
@@ -145,17 +147,45 @@ def read_bill(file: Path) -> int | None:
     if is_vjepa2(file) or is_huggingface(file):
         return None
     compute = read_card(file).get("compute") or {}
-    total = compute.get("bill", {}).get("total")
-    return None if total is None else int(total)
+    try:
+        total = compute.get("bill", {}).get("total")
+        return None if total is None else int(total)
+    except (AttributeError, ValueError, TypeError, OverflowError) as error:
+        raise CheckpointError(
+            f"{file.with_suffix('.json')}: compute.bill.total is no number of FLOPs ({error}); "
+            "copy the card again"
+        ) from None
+
+
+def _checked(clip: Any, file: Path) -> dict[str, Any]:
+    """Returns what a card or a config tells of clips, if it is of the kind that clips have."""
+    good = isinstance(clip, dict) and all(
+        type(clip.get(key, 1)) is int and 0 < clip.get(key, 1) < LARGEST for key in SIZES
+    )
+    if good:
+        for key in ("mean", "std"):
+            values = clip.get(key, [1.0])
+            good = good and isinstance(values, list) and all(map(_is_finite, values))
+        good = good and 0 not in clip.get("std", [])
+    if not good:
+        raise CheckpointError(
+            f"{file}: the clips told of beside it are {str(clip)[:200]}: expected whole numbers "
+            "for frames and size, and a number for each colour in mean and std; copy it again"
+        )
+    return dict(clip)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < math.inf
 
 
 def _processor(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        processor = json.loads(file.read_text())
+        processor = read_json(file)
         return {"mean": list(processor["image_mean"]), "std": list(processor["image_std"])}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{file} tells no image_mean and image_std ({type(error).__name__}: {error}); copy it "
             "again, or remove it to normalise as for ImageNet"

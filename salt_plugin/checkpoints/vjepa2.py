@@ -7,15 +7,14 @@ them, are looked up. Only tensors and plain values are read; code in a file is n
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from salt_plugin.checkpoints.strict import load_strictly
+from salt_plugin.checkpoints.torch_file import read_torch_file
 from salt_plugin.errors import CheckpointError, ConfigError
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
@@ -66,11 +65,9 @@ def read_encoder(file: Path, num_heads: int | None = None) -> VideoEncoder:
         shape = EncoderShape.of(
             width, depth, heads, hidden, patch_size=patch, tubelet_size=tubelet, in_chans=in_chans
         )
-    except ConfigError as error:
+    except (ConfigError, ArithmeticError) as error:
         raise CheckpointError(f"{file}: {error}") from None
-    encoder = VideoEncoder(shape)
-    load_strictly(encoder, state, file, "encoder")
-    return encoder
+    return load_strictly(lambda: VideoEncoder(shape), depth, state, file, "encoder")
 
 
 def read_predictor(file: Path, num_heads: int | None = None) -> Predictor:
@@ -97,34 +94,18 @@ def read_predictor(file: Path, num_heads: int | None = None) -> Predictor:
     depth, tokens = _count(state, "predictor_blocks"), _count(state, "mask_tokens")
     try:
         shape = PredictorShape(dim, depth, heads, hidden / dim, num_mask_tokens=tokens)
-    except ConfigError as error:
+    except (ConfigError, ArithmeticError) as error:
         raise CheckpointError(f"{file}: {error}") from None
-    predictor = Predictor(context_dim, out_dim, shape)
-    load_strictly(predictor, state, file, "predictor")
-    return predictor
+
+    def build() -> Predictor:
+        return Predictor(context_dim, out_dim, shape)
+
+    return load_strictly(build, depth + tokens, state, file, "predictor")
 
 
 def holds_predictor(file: Path) -> bool:
     """Tells whether a `.pt` file has a predictor."""
-    return any(isinstance(_content(file).get(name), Mapping) for name in PREDICTORS)
-
-
-def _content(file: Path) -> Mapping[str, Any]:
-    try:
-        content = torch.load(
-            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
-        )
-        if not isinstance(content, Mapping):
-            raise TypeError(f"a {type(content).__name__}, not a dictionary")
-    except Exception as error:  # what a damaged pickle raises is anything
-        # torch's own message goes on to advise loading it as code.
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it holds {refused[1]}" if refused else str(error).strip().split("\n")[0]
-        raise CheckpointError(
-            f"{file} is no encoder file of this package and no checkpoint of V-JEPA 2: it cannot "
-            f"be read as tensors and plain values ({reason}); nothing in it was executed"
-        ) from None
-    return content
+    return any(isinstance(read_torch_file(file).get(name), Mapping) for name in PREDICTORS)
 
 
 def _state(file: Path, names: Sequence[str], first: str) -> dict[str, Tensor]:
@@ -135,7 +116,7 @@ def _state(file: Path, names: Sequence[str], first: str) -> dict[str, Tensor]:
         names: Under which keys the model may be, the best one first.
         first: How a name of the model begins, to know its bare state dict by.
     """
-    content = _content(file)
+    content = read_torch_file(file)
     wrapped = next((content[name] for name in names if name in content), content)
     state = _unwrapped(wrapped) if isinstance(wrapped, Mapping) else {}
     if not any(name.startswith(first) for name in state):

@@ -9,6 +9,7 @@ from timm.layers import Format
 from timm.models import is_model
 from torch import Tensor, nn
 
+from salt_plugin.checkpoints import read_safetensors, read_torch_file
 from salt_plugin.errors import CheckpointError, ConfigError
 
 TUBELET = 2
@@ -24,11 +25,11 @@ class ImageFrames(nn.Module):
         name: Of a model of timm.
         size: Height and width of the frames in pixels. Models that take `img_size` are built for
             it, and the positions in a file are resampled by timm; the others take any size.
-        file: Weights of that model; None leaves it random.
+        file: Weights of that model, safetensors or of `torch.save`; None leaves it random.
 
     Raises:
         ConfigError: timm has no such model, or it cannot be built for this size.
-        CheckpointError: The file does not fit the model.
+        CheckpointError: The file cannot be read, holds code, or does not fit the model.
     """
 
     def __init__(self, name: str, size: int, file: Path | None = None) -> None:
@@ -39,6 +40,8 @@ class ImageFrames(nn.Module):
             )
         if file is not None and not file.is_file():
             raise CheckpointError(f"timm:{name}:{file}: the file does not exist")
+        if file is not None:  # before timm opens it
+            (read_safetensors if file.suffix == ".safetensors" else read_torch_file)(file)
         given = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}} if file else {}
         try:
             try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from salt_plugin.callbacks.skipped import read_skipped
-from salt_plugin.checkpoints import load_encoder, read_card
+from salt_plugin.checkpoints import load_encoder, read_card, read_torch_file
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
@@ -134,7 +134,7 @@ def _first_batch(config: RunConfig, parts: Parts, videos: VideoList) -> Batch:
 
 def _trained_teacher(config: RunConfig, parts: Parts, files: StageDirectory) -> PixelTeacher:
     method = pixel_teacher_stage(config, parts, files, Length(steps=1)).method
-    state = torch.load(files.last_checkpoint, map_location="cpu", weights_only=True)
+    state = read_torch_file(files.last_checkpoint)
     method.load_state_dict(state["state_dict"])
     assert isinstance(method, PixelTeacher)
     return method.eval()

@@ -98,7 +98,7 @@ def test_code_in_a_file_is_refused_and_not_executed(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     file = _save({**_checkpoint(), "opt": _Harmful(trace)}, tmp_path / "vitl.pt")
     for load in (load_encoder, load_predictor):
-        with pytest.raises(CheckpointError, match=r"it holds posix\.mkdir\); nothing in it was"):
+        with pytest.raises(CheckpointError, match=r"wants to call posix\.mkdir\. It was not run"):
             load(file)
     assert not trace.exists()
 
@@ -107,7 +107,9 @@ def test_code_in_a_file_is_refused_and_not_executed(tmp_path: Path) -> None:
 def test_a_truncated_file(tmp_path: Path, keep: int) -> None:
     file = _save(_checkpoint(), tmp_path / "vitl.pt")
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match=r"vitl\.pt is no encoder file .*no checkpoint of V"):
+    with pytest.raises(
+        CheckpointError, match=r"vitl\.pt cannot be read as tensors .*Copy it again"
+    ):
         load_encoder(file)
 
 
