@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from salt_plugin.config import RunConfig
+from salt_plugin.config import METHOD_CONFIGS, RunConfig, read_yaml, require_known_targets
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import hold, write_text
 
@@ -21,6 +21,7 @@ OPERATIONAL = {
     "method.checkpoint.every_n_steps",
     "method.data.cache",
     "method.data.max_bad",
+    "method.data.root",
     "method.data.timeout",
     "method.model.activation_checkpointing",
     "method.model.compile",
@@ -118,17 +119,23 @@ class RunDirectory:
         """Returns what `config.yaml` holds.
 
         Raises:
-            ConfigError: The folder holds no run.
+            ConfigError: The folder holds no run, or its file names classes of neither this
+                package nor `SALT_TRUSTED_PACKAGES`, or refers to the environment.
         """
         if not self.config.is_file():
             raise ConfigError(
                 f"{self.root} is no run directory: {self.config.name} is missing; name the folder "
                 "that a training run wrote (hydra.run.dir)"
             )
-        stored = OmegaConf.to_container(OmegaConf.load(self.config))
-        if not isinstance(stored, dict) or not isinstance(stored.get("method"), dict):
-            raise ConfigError(f"{self.config} is no configuration of ours: it has no method")
-        return {str(key): value for key, value in stored.items()}
+        stored = read_yaml(self.config)
+        method = stored.get("method")
+        if not isinstance(method, dict) or method.get("name") not in METHOD_CONFIGS:
+            raise ConfigError(
+                f"{self.config} is no configuration of ours: method.name is none of "
+                f"{', '.join(METHOD_CONFIGS)}"
+            )
+        require_known_targets(stored, self.config)
+        return stored
 
     def check(self, config: RunConfig) -> None:
         """Checks that the folder is free, or holds a run of the same configuration.
@@ -138,7 +145,7 @@ class RunDirectory:
         """
         if not self.config.is_file():
             return
-        changed = _differences(OmegaConf.to_container(OmegaConf.load(self.config)), asdict(config))
+        changed = _differences(read_yaml(self.config), asdict(config))
         if changed:
             raise ConfigError(
                 f"{self.root} holds a run of another configuration: {'; '.join(changed)}. Give the "
@@ -173,14 +180,24 @@ def _unwritable(folder: Path, error: OSError) -> ConfigError:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Returns the rows of a `metrics.csv`, without empty cells; a torn last line is left out."""
+    """Returns the rows of a `metrics.csv`, without empty cells; a torn last line is left out.
+
+    Raises:
+        ConfigError: It holds something else than numbers.
+    """
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
-    integers = {"step", "context_tokens", "target_tokens", "clips", "flops"}
-    return [
-        {k: int(v) if k in integers else float(v) for k, v in row.items() if v != ""}
-        for row in rows
-    ]
+        integers = {"step", "context_tokens", "target_tokens", "clips", "flops"}
+        try:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+            return [
+                {k: int(v) if k in integers else float(v) for k, v in row.items() if v != ""}
+                for row in rows
+            ]
+        except (ValueError, TypeError, csv.Error) as error:
+            raise ConfigError(
+                f"{path} holds other rows than numbers under a header of names ({error}); copy "
+                "it again from the run that wrote it"
+            ) from None
 
 
 def recent_loss(path: Path) -> float:

@@ -169,6 +169,8 @@ def _make_paths_absolute(config: RunConfig) -> None:
         absolute(inputs) if isinstance(inputs, str) else [absolute(p) for p in inputs]
     )
     config.checkpoint = absolute(config.checkpoint)
+    data = config.method.data
+    data.root = None if data.root is None else absolute(data.root)
     teacher = getattr(config.method, "teacher", None)
     if teacher is not None and teacher.path is not None:
         teacher.path = absolute(teacher.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -41,11 +42,11 @@ def main(arguments: list[str]) -> None:
             f"--clean, --quarantine and {given.input} have to be different files: name others."
         )
 
-    from salt_plugin.data.checking import check_videos, write_lists
+    from salt_plugin.data.checking import check_videos, root_of_list, write_lists
     from salt_plugin.data.sources import read_inputs
     from salt_plugin.data.workers import loader_workers
 
-    videos = read_inputs(given.input, "INPUT")
+    videos = read_inputs(given.input, "INPUT", root=given.root, root_key="--root {}")
     # A bar on stderr, so that stdout is what was found.
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("checking", total=len(videos.paths))
@@ -59,6 +60,9 @@ def main(arguments: list[str]) -> None:
             done=lambda: progress.advance(bar),
         )
     write_lists(videos, verdicts, given.clean, given.quarantine)
+    if given.clean is not None and (root := root_of_list(given.clean, verdicts)) is not None:
+        hint = f"{given.clean} names files in other folders: train with method.data.root={root}"
+        print(hint, file=sys.stderr)
     if given.json:
         bad = sum(verdict.reason is not None for verdict in verdicts)
         print(
@@ -115,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "again.",
     )
     check.add_argument("input", metavar="INPUT", type=Path, help="a folder or a CSV (`path label`)")
+    check.add_argument("--root", metavar="DIR", help="files may lie here, too (/: anywhere)")
     check.add_argument("--clean", type=Path, metavar="CSV", help="write the good files here")
     check.add_argument("--quarantine", type=Path, metavar="CSV", help="write path,reason here")
     check.add_argument(

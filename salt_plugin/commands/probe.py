@@ -137,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
         "--groups", type=_path, metavar="CSV", help="`path group` of test videos, for the intervals"
     )
     parser.add_argument(
+        "--root", type=_path, metavar="DIR", help="listed files may lie here, too (/: anywhere)"
+    )
+    parser.add_argument(
         "--protocol", choices=["attentive", "linear", "knn", "all"], help="one of them, or all"
     )
     parser.add_argument(

@@ -108,7 +108,7 @@ def _score(
     given: argparse.Namespace, run: RunDirectory, encoder: Path, temporary: Path
 ) -> ProbeScore:
     """Returns the score on the videos asked for, seen as the encoder's card says."""
-    from salt_plugin.checkpoints import read_card
+    from salt_plugin.checkpoints import read_input
     from salt_plugin.evaluation.score import ProbeScore, demo_lists
 
     if given.train:
@@ -117,7 +117,8 @@ def _score(
         lists = demo_lists(run.stored_config(), _task(given))
     keep = given.cache is not None
     cache = given.cache if keep else temporary
-    return ProbeScore(*lists, read_card(encoder)["input"], cache, given.protocol, keep)
+    root: dict[str, Any] = {"root": str(given.root.expanduser().absolute())} if given.root else {}
+    return ProbeScore(*lists, read_input(encoder), cache, given.protocol, keep, **root)
 
 
 def _draw_features(path: Path, score: ProbeScore, kept: Mapping[int, Path]) -> None:
@@ -165,6 +166,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run directories")
     parser.add_argument("--train", metavar="CSV", type=Path, help="labelled videos to learn from")
     parser.add_argument("--test", metavar="CSV", type=Path, help="labelled videos to score on")
+    parser.add_argument(
+        "--root", metavar="DIR", type=Path, help="listed files may lie here, too (/: anywhere)"
+    )
     parser.add_argument(
         "--task",
         choices=DEMO_TASKS,

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from salt_plugin.comparison.cells import Cell
 from salt_plugin.config.compare import CompareConfig
-from salt_plugin.config.probe import read_yaml
+from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import hold, write_text
 from salt_plugin.run_directory import RunDirectory, flat

@@ -2,17 +2,20 @@
 
 from salt_plugin.config.batch import clips_of_rank
 from salt_plugin.config.load import compose, load_config
-from salt_plugin.config.nodes import build
+from salt_plugin.config.nodes import build, require_known_targets
 from salt_plugin.config.probe import ProbeConfig, probe_config, require_lists
 from salt_plugin.config.schema import (
+    METHOD_CONFIGS,
     MethodConfig,
     PixelTeacherConfig,
     RunConfig,
     SALTConfig,
     VJEPAConfig,
 )
+from salt_plugin.config.yaml_file import read_yaml
 
 __all__ = [
+    "METHOD_CONFIGS",
     "MethodConfig",
     "PixelTeacherConfig",
     "ProbeConfig",
@@ -24,5 +27,7 @@ __all__ = [
     "compose",
     "load_config",
     "probe_config",
+    "read_yaml",
+    "require_known_targets",
     "require_lists",
 ]

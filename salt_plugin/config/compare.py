@@ -12,9 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from salt_plugin.conf_folder import conf_folder
 from salt_plugin.config.checks import Rule, check_rules
-from salt_plugin.config.probe import ProbeConfig, probe_config, read_yaml, with_absolute_paths
+from salt_plugin.config.probe import ProbeConfig, probe_config, with_absolute_paths
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import first_line, typed
+from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import EncoderShape
 

@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import inspect
+import os
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 
 from salt_plugin.config.suggest import suggestion
+from salt_plugin.config.yaml_file import leaves
 from salt_plugin.errors import ConfigError, SaltError
+
+TARGET = "_target_"
+# In a run's stored configuration, beside this package; the user names more by the variable.
+TRUSTED = "SALT_TRUSTED_PACKAGES"
+
+
+def require_known_targets(config: dict[str, Any], file: Path) -> None:
+    """Checks the classes that a stored configuration names; none is imported.
+
+    Args:
+        config: What the file holds.
+        file: The file, for the message.
+
+    Raises:
+        ConfigError: One is neither of this package nor of those that the user trusts by the
+            environment variable `SALT_TRUSTED_PACKAGES`, names separated by commas.
+    """
+    trusted = {"salt_plugin", *filter(None, os.environ.get(TRUSTED, "").split(","))}
+    for key, value in leaves(config):
+        if key.rpartition(".")[2] == TARGET and str(value).partition(".")[0] not in trusted:
+            package = str(value).partition(".")[0][:80]
+            raise ConfigError(
+                f"{file}: {key}={str(value)[:120]!r} is no class of salt_plugin; a run of "
+                "somebody else's could so name any code that is installed here. If it is yours, "
+                f"set the environment variable {TRUSTED}={package}"
+            )
 
 
 def build(node: dict[str, Any], key: str, kind: type, **arguments: Any) -> Any:
@@ -25,7 +54,12 @@ def build(node: dict[str, Any], key: str, kind: type, **arguments: Any) -> Any:
         ConfigError: There is no such class, it is of another kind, or it takes no such
             argument or value.
     """
-    target = node.get("_target_")
+    target = node.get(TARGET)
+    for name, _ in leaves({name: value for name, value in node.items() if name != TARGET}):
+        if name.rpartition(".")[2] == TARGET:
+            raise ConfigError(
+                f"{key}.{name}: only {key} itself names a class; give plain values to its arguments"
+            )
     try:
         cls = get_class(str(target))
     except Exception as error:
@@ -34,10 +68,10 @@ def build(node: dict[str, Any], key: str, kind: type, **arguments: Any) -> Any:
         raise ConfigError(f"{key}._target_={target}: expected {kind.__name__} or a class from it")
     known = [name for name in inspect.signature(cls).parameters if name not in arguments]
     for name in node:
-        if name != "_target_" and name not in known:
+        if name != TARGET and name not in known:
             raise ConfigError(f"{key}.{name}: unknown key; {suggestion(name, known)}")
     try:
-        return instantiate(node, **arguments, _convert_="all")
+        return instantiate(node, **arguments, _convert_="all", _recursive_=False)
     except InstantiationException as error:
         if isinstance(error.__cause__, SaltError):
             raise error.__cause__ from None

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from salt_plugin.conf_folder import conf_folder
 from salt_plugin.config.checks import Rule, check_rules
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
+from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 
 BASE = "base"
@@ -32,6 +29,7 @@ class ProbeConfig:
     val: str | None
     test: str | None
     groups: str | None
+    root: str | None
     classes: int | None
     images: bool
     frames: int
@@ -139,24 +137,9 @@ def require_lists(config: ProbeConfig) -> None:
             )
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Returns the keys and values of a file.
-
-    Raises:
-        ConfigError: It cannot be read, or holds something else.
-    """
-    try:
-        node = OmegaConf.to_container(OmegaConf.load(file))
-    except (OSError, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
-    if not isinstance(node, dict):
-        raise ConfigError(f"{file}: expected keys and values, e.g. `train: train.csv`")
-    return {str(key): value for key, value in node.items()}
-
-
 def with_absolute_paths(values: dict[str, Any], file: Path) -> dict[str, Any]:
     """Lets the paths of an evaluation's lists count from the file that names them."""
-    for key in ("train", "val", "test", "groups"):
+    for key in ("train", "val", "test", "groups", "root"):
         path = values.get(key)
         if isinstance(path, str) and not path.startswith("demo:"):
             values[key] = str(file.parent / Path(path).expanduser())

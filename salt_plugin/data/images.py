@@ -8,8 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 from salt_plugin.data.opening import DEFAULT_READER, open_video
-from salt_plugin.data.reader import Reader, VideoReadError
+from salt_plugin.data.reader import Reader, VideoReadError, require_memory, require_regular_file
 from salt_plugin.data.sources import IMAGE_SUFFIXES
+
+# Of others Pillow starts programs to read some.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 
 class ImageReader:
@@ -24,8 +27,10 @@ class ImageReader:
 
     def __init__(self, path: str) -> None:
         self.fps = 1.0
+        require_regular_file(path)
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
+                require_memory(path, 1, (image.height, image.width))
                 pixels = np.array(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise VideoReadError(path, str(error)) from error

@@ -9,7 +9,12 @@ from typing import Any
 import av
 import numpy as np
 
-from salt_plugin.data.reader import VideoReadError, require_memory, require_regular_file
+from salt_plugin.data.reader import (
+    MAX_PIXELS,
+    VideoReadError,
+    require_memory,
+    require_regular_file,
+)
 
 # Playlists, which name other files and addresses, are videos to FFmpeg too, whatever their suffix.
 FORMATS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ivf,flv,asf,ogg"
@@ -81,7 +86,8 @@ def open_container(path: str) -> tuple[Any, Any]:
         raise
     context = stream.codec_context
     context.thread_count = 1
-    context.options = {"err_detect": "explode"}
+    # Data may state other sizes than the header.
+    context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
     return container, stream
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from salt_plugin.errors import DataError
 from salt_plugin.evaluation.stored import StoredFeatures, TokenFeatures
-from salt_plugin.files import user_cache, write_text
+from salt_plugin.files import read_json, require_regular, user_cache, write_text
 
 FORMAT = 1
 TOKEN_TYPE = np.float16
@@ -88,17 +88,58 @@ class FeatureStore:
 
     @property
     def rows_done(self) -> int:
-        """Videos whose features are on disk."""
+        """Videos whose features are on disk.
+
+        Raises:
+            DataError: The file that tells is damaged.
+        """
         file = self.folder / ROWS_FILE
-        return json.loads(file.read_text()) if file.is_file() else 0
+        if not file.is_file():
+            return 0
+        try:
+            rows = read_json(file)
+        except (OSError, ValueError) as error:
+            raise self._damaged(file, str(error)) from None
+        if type(rows) is not int or not 0 <= rows <= self.shape[0]:
+            raise self._damaged(file, f"{str(rows)[:80]} rows of {self.shape[0]}")
+        return rows
 
     def read(self) -> StoredFeatures:
-        """Returns the features of a finished store."""
-        means = np.load(self.folder / MEANS_FILE)
+        """Returns the features of a finished store.
+
+        Raises:
+            DataError: A file of it is damaged, or of other contents than the key says.
+        """
+        means = np.array(self._mapped(MEANS_FILE, "r"))
         tokens = None
         if TOKENS_FILE in self._files:
-            tokens = TokenFeatures(np.load(self.folder / TOKENS_FILE, mmap_mode="r"))
+            tokens = TokenFeatures(self._mapped(TOKENS_FILE, "r"))
         return StoredFeatures(torch.from_numpy(means), tokens)
+
+    def _mapped(self, name: str, mode: Literal["r", "r+"]) -> np.memmap:
+        """Maps a file, once its header is that of this store; a larger one would make it grow."""
+        path, (kind, shape) = self.folder / name, self._files[name]
+        try:
+            size = require_regular(path).st_size
+            with path.open("rb") as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0
+                found, fortran, dtype = read(file) if version == (1, 0) else ((), False, None)
+                expected = file.tell() + int(np.prod(shape)) * np.dtype(kind).itemsize
+        except (OSError, ValueError) as error:
+            raise self._damaged(path, str(error).split("\n")[0]) from None
+        if (found, fortran, dtype, size) != (shape, False, np.dtype(kind), expected):
+            raise self._damaged(
+                path,
+                f"an array {str(found)[:80]} of {dtype} in {size} bytes: expected {shape} of "
+                f"{np.dtype(kind)} in {expected}",
+            )
+        return np.lib.format.open_memmap(path, mode=mode)
+
+    def _damaged(self, file: Path, reason: str) -> DataError:
+        return DataError(
+            f"{file} is no features of this package, or damaged ({reason}); remove {self.folder}"
+        )
 
     @contextmanager
     def writing(self) -> Iterator[StoreWriter]:
@@ -112,10 +153,7 @@ class FeatureStore:
                 ) from None
             if not (self.folder / META_FILE).is_file():
                 self._make()
-            maps = {
-                name: np.lib.format.open_memmap(self.folder / name, mode="r+")
-                for name in self._files
-            }
+            maps = {name: self._mapped(name, "r+") for name in self._files}
             writer = StoreWriter(self.folder, maps, self.rows_done)
             try:
                 yield writer
@@ -197,7 +235,7 @@ def check_store(folder: Path, key: dict[str, Any]) -> None:
         DataError: They are of another encoder, list, transform or choice of views.
     """
     try:
-        stored = json.loads((folder / META_FILE).read_text())
+        stored = read_json(folder / META_FILE)
         differing = [
             name for name in sorted(stored.keys() | key) if stored.get(name) != key.get(name)
         ]

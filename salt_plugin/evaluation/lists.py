@@ -10,10 +10,12 @@ from torch import Tensor
 
 from salt_plugin.config import ProbeConfig, require_lists
 from salt_plugin.data import DemoSpec, VideoList, make_demo, read_inputs
+from salt_plugin.data.bounds import read_lines
 from salt_plugin.data.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from salt_plugin.errors import DataError
 
 DEMO = "demo:"
+ROOT_KEY = "--root {} (in a file of keys root: {}, in a run method.data.root={})"
 _SHOWN = 5
 
 
@@ -83,9 +85,9 @@ def read_groups(file: Path, paths: list[str]) -> Tensor:
         DataError: The file is missing, or does not name each of these videos.
     """
     try:
-        lines = file.expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"probe.groups={file} cannot be read as UTF-8 text: {error}") from None
+        lines = read_lines(file.expanduser())
+    except DataError as error:
+        raise DataError(f"probe.groups: {error}") from None
     rows = [line.strip().rpartition(" ") for line in lines if line.strip()]
     root = file.expanduser().absolute().parent
     group_of = {str(root / path.strip()): group for path, _, group in rows}
@@ -104,7 +106,7 @@ def _read(config: ProbeConfig, key: str) -> VideoList:
     if given.startswith(DEMO):
         given = str(make_demo(DemoSpec()) / given.removeprefix(DEMO))
     suffixes = IMAGE_SUFFIXES if config.images else VIDEO_SUFFIXES
-    videos = read_inputs(Path(given).expanduser(), f"probe.{key}", suffixes)
+    videos = read_inputs(Path(given).expanduser(), f"probe.{key}", suffixes, config.root, ROOT_KEY)
     unlabelled = [path for path, at in zip(videos.paths, videos.labels, strict=True) if at < 0]
     if unlabelled:
         raise DataError(

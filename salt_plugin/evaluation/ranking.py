@@ -22,7 +22,12 @@ MEASURE = (
     "method.masks",
     "method.transform",
 )
-UNRELATED = ("method.data.cache", "method.data.max_bad", "method.data.timeout")
+UNRELATED = (
+    "method.data.cache",
+    "method.data.max_bad",
+    "method.data.root",
+    "method.data.timeout",
+)
 SHOWN = 12  # characters of a fingerprint
 
 # Why the loss of a method without a frozen teacher ranks nothing.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from salt_plugin.conf_folder import slurm_folder
-from salt_plugin.config.probe import read_yaml
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
+from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 
 BASE = "base"
@@ -96,7 +96,8 @@ def cluster_config(name: str, changes: Mapping[str, Any]) -> ClusterConfig:
             f"cluster={name!r} is no profile; {suggestion(name, profiles())}, or a .yaml file"
         )
     folder = slurm_folder() / "clusters"
-    found = read_yaml(folder / f"{BASE}.yaml") | read_yaml(file or folder / f"{name}.yaml")
+    found = read_yaml(folder / f"{BASE}.yaml")
+    found |= read_yaml(file or folder / f"{name}.yaml", references=True)
     return checked(found | dict(changes), "cluster.")
 
 

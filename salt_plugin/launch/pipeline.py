@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from salt_plugin.conf_folder import conf_folder, slurm_folder
-from salt_plugin.config.probe import read_yaml
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import first_line, typed
+from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 
 TRAIN, PROBE, TRACK, EXPORT, REPORT = "train", "probe", "track", "export", "report"
@@ -73,7 +73,7 @@ def pipeline_config(name: str, changes: Sequence[str] = ()) -> PipelineConfig:
     Raises:
         ConfigError: There is no such pipeline, or a key or value cannot work.
     """
-    values = _merged(read_yaml(_file(name)), changes)
+    values = _merged(read_yaml(_file(name), references=True), changes)
     config: PipelineConfig = typed(PipelineConfig, values, "pipeline.")
     config.name = config.name or Path(name).stem
     if not config.stages:

@@ -47,9 +47,12 @@ def mixed(tiny_videos: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_lists_and_verdicts(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_and_verdicts(
+    mixed: Path, tiny_videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clean, quarantine = mixed / "clean.csv", mixed / "bad.csv"
-    found = _run(capsys, mixed / "list.csv", "--clean", clean, "--quarantine", quarantine)
+    lists = ["--clean", clean, "--quarantine", quarantine]
+    found = _run(capsys, mixed / "list.csv", "--root", tiny_videos, *lists)
     assert (found["files"], found["clean"], found["quarantine"]) == (5, 3, 2)
     first, second, copy, *bad = found["verdicts"]
     assert (first["codec"], first["frames"], first["fps"], first["height"]) == ("h264", 20, 10, 64)
@@ -59,7 +62,7 @@ def test_lists_and_verdicts(mixed: Path, capsys: pytest.CaptureFixture[str]) -> 
         "not a video file that PyAV can open",
         "the file is empty (0 bytes)",
     ]
-    listed = read_inputs(str(clean))
+    listed = read_inputs(str(clean), root=str(tiny_videos))
     assert listed.paths == [first["path"], second["path"], copy["path"]]
     assert listed.labels == [4, -1, 5]
     lines = quarantine.read_text().splitlines()
@@ -71,7 +74,8 @@ def test_text_says_what_is_wrong_and_how_to_mend(
     mixed: Path, kinds: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (mixed / "more.csv").write_text(f"{kinds / 'open.mp4'} 0\nzero.mp4 0\n")
-    data.main(["check", str(mixed / "more.csv"), "--workers", "1", "--short-side", "48"])
+    options = ["--workers", "1", "--short-side", "48", "--root", str(kinds)]
+    data.main(["check", str(mixed / "more.csv"), *options])
     out = capsys.readouterr().out
     for part in (
         "1 h264 in mov, GOP open",

@@ -38,7 +38,8 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     (tmp_path / "near").mkdir()
     (tmp_path / "near" / "a").symlink_to(tmp_path / "far")
     (tmp_path / "far" / "loop").symlink_to(tmp_path / "near")
-    assert read_inputs(str(tmp_path / "near")).paths == [str(tmp_path / "near" / "a" / "1.mp4")]
+    videos = read_inputs(str(tmp_path / "near"), root=str(tmp_path / "far"))
+    assert videos.paths == [str(tmp_path / "near" / "a" / "1.mp4")]
 
 
 def test_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +47,7 @@ def test_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.csv").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for name in ("list.csv", str(tmp_path / "list.csv")):
-        videos = read_inputs(name)
+        videos = read_inputs(name, root="/")
         assert videos.paths == [
             str(tmp_path / "my clips/a b.mp4"),
             "/abs/c.mp4",

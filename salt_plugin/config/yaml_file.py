@@ -1,0 +1,74 @@
+"""YAML files as plain values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from salt_plugin.errors import ConfigError
+from salt_plugin.files import require_regular
+
+MAX_YAML = 2**20
+# Each repeats a part, of parts that repeat others: eight make at most 19 of one.
+MAX_ALIASES = 8
+REFERENCE = re.compile(r"(?<!\\)\$\{")
+
+
+def read_yaml(file: Path, references: bool = False) -> dict[str, Any]:
+    """Returns the keys and values of a file, which may be of somebody else.
+
+    It is read as data: no tag makes an object, and no `${oc.env:NAME}` is looked up.
+
+    Args:
+        file: The file.
+        references: Whether values may hold `${...}`, for files that run commands of the user's
+            anyhow.
+
+    Raises:
+        ConfigError: It cannot be read, holds something else, or refers to the environment.
+    """
+    try:
+        if require_regular(file).st_size > MAX_YAML:
+            raise ValueError(f"it has more than {MAX_YAML} bytes")
+        text = file.read_text(encoding="utf-8")
+        _require_small(text)
+        node = OmegaConf.to_container(OmegaConf.create(text))
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    except (OmegaConfBaseException, AttributeError, KeyError) as error:
+        raise ConfigError(f"{file} cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(node, dict):
+        raise ConfigError(f"{file}: expected keys and values, e.g. `train: train.csv`")
+    for key, value in leaves(node):
+        if not references and isinstance(value, str) and REFERENCE.search(value):
+            raise ConfigError(
+                f"{file}: {key} is {value[:120]!r}: expected a value; what ${{...}} refers to, "
+                "such as the environment, is not looked up for a file. Write the value"
+            )
+    return {str(key): value for key, value in node.items()}
+
+
+def _require_small(text: str) -> None:
+    """Checks that a text does not name one part again and again, which grows without end."""
+    aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
+    if aliases > MAX_ALIASES:
+        raise ValueError(f"it has {aliases} aliases (*name): expected at most {MAX_ALIASES}")
+
+
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the values in dictionaries and lists, each with its dotted key."""
+    if isinstance(node, dict):
+        inner: Iterable[tuple[Any, Any]] = node.items()
+    elif isinstance(node, list):
+        inner = enumerate(node)
+    else:
+        yield key, node
+        return
+    for name, value in inner:
+        yield from leaves(value, f"{key}.{name}" if key else str(name))
