@@ -88,10 +88,10 @@ def _tensors(file: Path, other: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} cannot be read ({error}); copy it again") from None
     state: dict[str, Tensor] = {}
     for name in shards:
-        if not isinstance(name, str) or "\0" in name or Path(name).name != name:
+        if not isinstance(name, str) or not name.endswith(".safetensors") or "/" in name:
             raise CheckpointError(
-                f"{file} names the file {str(name)[:120]!r}: expected names of files beside it, "
-                "without a folder; do not use it, or mend its weight_map"
+                f"{file} names the file {str(name)[:120]!r}: expected names of safetensors files "
+                "beside it, without a folder; do not use it, or mend its weight_map"
             )
         state |= read_safetensors(file.with_name(name), but=other)
     return state

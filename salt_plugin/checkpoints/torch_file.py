@@ -6,6 +6,8 @@ that make tensors; the sizes that a file states are compared with its own before
 
 from __future__ import annotations
 
+import io
+import pickletools
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,7 @@ from salt_plugin.files import require_regular
 # A million numbers of parts: what training saves has thousands.
 MAX_MEMBERS = 2**20
 SHOWN = 200
+LOOKED_AT = 2**20
 
 
 def read_torch_file(file: Path, *, checksums: bool = False) -> Mapping[str, Any]:
@@ -108,14 +111,35 @@ def _tensors(content: Any) -> Iterator[Tensor]:
             waiting += one.values() if isinstance(one, Mapping) else one
 
 
+def _named(file: Path) -> str | None:
+    """Returns the first function that a bare pickle names, read as data; None where none is."""
+    if not file.is_file():
+        return None
+    with file.open("rb") as opened:
+        start = io.BytesIO(opened.read(LOOKED_AT))
+    strings: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(start):
+            if opcode.name == "GLOBAL":
+                return str(argument).replace(" ", ".")
+            if opcode.name == "STACK_GLOBAL":
+                return ".".join(strings[-2:])
+            if isinstance(argument, str):
+                strings.append(argument)
+    except Exception:  # of what is no pickle, anything
+        return None
+    return None
+
+
 def _explained(file: Path, error: Exception) -> str:
     """Returns one message; torch's own goes on to advise loading the file as code."""
     text = str(error).strip()
-    named = re.search(r"GLOBAL (\S+)|[`'\"]?((?:\w+\.)+\w+)[`'\"]? (?:was|is) not .*allowed", text)
+    refused = re.search(r"GLOBAL (\S+)", text)
+    named = refused[1] if refused else _named(file)
     if named is not None:
         return (
             f"{file} cannot be read as tensors and plain values: it is a pickle that wants to call "
-            f"{named[1] or named[2]}. It was not run, since such a file can do whatever you can. "
+            f"{named}. It was not run, since such a file can do whatever you can. "
             "Ask for a safetensors file; or, in a container without network and without your "
             "files, load it with torch.load(weights_only=False) and torch.save its state_dict, "
             "which is tensors alone"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from salt_plugin.files import require_regular
 MAX_YAML = 2**20
 # Each repeats a part, of parts that repeat others: eight make at most 19 of one.
 MAX_ALIASES = 8
+MAX_DEPTH = 64
 REFERENCE = re.compile(r"(?<!\\)\$\{")
 
 
@@ -38,7 +40,7 @@ def read_yaml(file: Path, references: bool = False) -> dict[str, Any]:
             raise ValueError(f"it has more than {MAX_YAML} bytes")
         text = file.read_text(encoding="utf-8")
         _require_small(text)
-        node = OmegaConf.to_container(OmegaConf.create(text))
+        node = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from None
     except (OmegaConfBaseException, AttributeError, KeyError) as error:
@@ -55,10 +57,16 @@ def read_yaml(file: Path, references: bool = False) -> dict[str, Any]:
 
 
 def _require_small(text: str) -> None:
-    """Checks that a text does not name one part again and again, which grows without end."""
-    aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
-    if aliases > MAX_ALIASES:
-        raise ValueError(f"it has {aliases} aliases (*name): expected at most {MAX_ALIASES}")
+    """Checks that a text does not name one part again and again, nor nests without end."""
+    aliases = depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if aliases > MAX_ALIASES or depth > MAX_DEPTH:
+            raise ValueError(
+                f"expected at most {MAX_ALIASES} aliases (*name) and {MAX_DEPTH} levels"
+            )
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

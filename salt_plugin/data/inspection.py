@@ -18,7 +18,9 @@ from salt_plugin.data.reader import (
 
 # Playlists, which name other files and addresses, are videos to FFmpeg too, whatever their suffix.
 FORMATS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ivf,flv,asf,ogg"
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+_FILES = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+# Frames may state other sizes than the header, and are decoded to learn what it leaves out.
+_PIXELS = {"max_pixels": str(MAX_PIXELS)}
 # Measured: decord's frames were those of decoding from the start.
 _DECORD_CODECS = ("h264", "vp8", "vp9", "mpeg4")
 _INDEXED = ("mov", "matroska", "avi")
@@ -76,7 +78,7 @@ def open_container(path: str) -> tuple[Any, Any]:
     """
     require_regular_file(path)
     try:
-        container = av.open(path, options=_OPTIONS, metadata_errors="replace")
+        container = av.open(path, options=_FILES | _PIXELS, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoReadError(path, "not a video file that PyAV can open") from error
     try:
@@ -86,8 +88,7 @@ def open_container(path: str) -> tuple[Any, Any]:
         raise
     context = stream.codec_context
     context.thread_count = 1
-    # Data may state other sizes than the header.
-    context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
+    context.options = {"err_detect": "explode"} | _PIXELS
     return container, stream
 
 
@@ -97,7 +98,11 @@ def _video_stream(path: str, container: Any) -> Any:
         raise VideoReadError(path, "no video stream that PyAV can decode")
     context = stream.codec_context
     if not (context.width and context.height):
-        raise VideoReadError(path, "no video stream that PyAV can decode: it states no size")
+        raise VideoReadError(
+            path,
+            "no video stream that PyAV can decode: it states no size, or more than "
+            f"{MAX_PIXELS} pixels",
+        )
     require_memory(path, 1, (context.height, context.width))
     return stream
 
