@@ -77,12 +77,12 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         f"some of {', '.join(PROTOCOLS)}",
-        lambda value: len(value) > 0 and set(value) <= set(PROTOCOLS),
+        lambda value: len(value) > 0 and all(one in PROTOCOLS for one in value),
         ("protocols",),
     ),
     (
         f"some of {', '.join(CONTROLS)}, or none",
-        lambda value: set(value) <= set(CONTROLS),
+        lambda value: all(one in CONTROLS for one in value),
         ("controls",),
     ),
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -130,6 +130,7 @@ KEYS = st.sampled_from(
 
 
 @SETTINGS
+@example(values={"protocols": [[]]})
 @given(values=st.dictionaries(KEYS, VALUES, max_size=4))
 def test_any_values_in_a_configuration(tmp_path: Path, values: dict[str, Any]) -> None:
     (tmp_path / "file.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -136,6 +139,65 @@ def test_features_of_another_encoder_are_refused_and_kept(
     with pytest.raises(DataError, match=r"holds other features|is one store"):
         features(nano, replace(small, cache=str(store)))
     assert (store / "tokens.npy").read_bytes() == before
+
+
+class _Canary:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("name", ["tokens.npy", "means.npy"])
+def test_features_are_numbers_and_as_many_as_the_store_says(
+    nano: FrozenEncoder, small: ProbeConfig, tmp_path: Path, name: str
+) -> None:
+    features(nano, small)
+    (store,) = stores(small)
+    trace, right = tmp_path / "trace", (store / name).read_bytes()
+    for array in (
+        np.array([_Canary(trace)], dtype=object),
+        np.zeros(3, np.float16),
+        np.zeros((6, 6, 128), np.int8),
+    ):
+        np.save(store / name, array, allow_pickle=True)
+        _refused(nano, small, name)
+    (store / name).write_bytes(pickle.dumps(_Canary(trace)))
+    _refused(nano, small, name)
+    for changed in (
+        right.replace(b"(6, 6", b"(6, 2**40"),
+        right.replace(b"(6, 6, ", b"(99999999999999, 6, "),
+        right.replace(b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00"),
+        right.replace(b"False", b"True "),
+        right[:-1],
+        right[:20],
+        b"",
+    ):
+        assert changed != right
+        (store / name).write_bytes(changed)
+        for rows in (6, 3):  # read whole, and gone on with
+            (store / "rows.json").write_text(str(rows))
+            _refused(nano, small, name)
+        assert (store / name).read_bytes() == changed
+        (store / "rows.json").write_text("6")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("rows", ["-1", "7", "[1]", "[" * 10**5, "x", "true"])
+def test_how_many_rows_are_done_is_a_number(
+    nano: FrozenEncoder, small: ProbeConfig, rows: str
+) -> None:
+    features(nano, small)
+    (store,) = stores(small)
+    (store / "rows.json").write_text(rows)
+    _refused(nano, small, "rows.json")
+
+
+def _refused(nano: FrozenEncoder, small: ProbeConfig, name: str) -> None:
+    with pytest.raises(DataError, match=rf"{name} is no features .*remove ") as caught:
+        features(nano, small)
+    assert len(str(caught.value)) < 1000
 
 
 def test_a_store_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
