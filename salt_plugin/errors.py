@@ -39,3 +39,9 @@ class Interrupted(SaltError):  # noqa: N818  it is no mistake
     def exit_status(self) -> int:
         """Status to end with: 75 (`EX_TEMPFAIL`: the same command goes on), 130 after Ctrl-C."""
         return 130 if self.signal_number == signal.SIGINT else os.EX_TEMPFAIL
+
+
+class LostOthersError(SaltError):
+    """Another process of a training has ended: the same command goes on from what was saved."""
+
+    exit_status = os.EX_TEMPFAIL

@@ -9,7 +9,9 @@ Nothing here imports torch or Lightly: Hydra loads it in every application.
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from salt_plugin.conf_folder import conf_folder
 from salt_plugin.job import train_job
 
 LIGHTLY_CONFIG = "pkg://lightly.cli/config"
+LIGHTLY_COMMAND = "lightly.cli.train_cli"
 
 
 def config_path() -> str:
@@ -48,20 +51,46 @@ def join_lightly(search_path: ConfigSearchPath) -> None:
     shadow = Path(__file__).parent / "host_config"
     search_path.prepend("salt_plugin", f"file://{shadow}")
     search_path.append("salt_plugin", "pkg://lightly.cli")
-    train_cli = sys.modules.get("lightly.cli.train_cli")
-    if train_cli is not None and not hasattr(train_cli._train_cli, "__wrapped__"):
-        train_cli._train_cli = _dispatch(train_cli._train_cli)  # type: ignore[attr-defined]
+    train_cli = sys.modules.get(LIGHTLY_COMMAND)
+    if train_cli is not None:
+        _dispatch_in(train_cli)
 
 
-def _dispatch(original: Any) -> Any:
-    @functools.wraps(original)
-    def _train_cli(cfg: Any, is_cli_call: bool = True) -> Any:
+def hydra_job(cfg: DictConfig) -> None:
+    """Trains what Hydra has composed, in this process or in one that a launcher has started."""
+    register_resolvers()
+    train_job(cfg)
+
+
+class _Dispatch:
+    """The function that Lightly's command calls: ours where the config has a method.
+
+    A launcher of Hydra sends it to processes of its own, which join Lightly when they read it.
+    """
+
+    def __init__(self, original: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, original)
+        self._original = original
+
+    def __call__(self, cfg: Any, is_cli_call: bool = True) -> Any:
         # Lightly itself has no `method`; what a name stands for is checked by our config.
         if OmegaConf.select(OmegaConf.create(cfg), "method.name") is None:
-            return original(cfg, is_cli_call)
-        return train_job(cfg)
+            return self._original(cfg, is_cli_call)
+        return hydra_job(cfg)
 
-    return _train_cli
+    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
+        return _joined, ()
+
+
+def _joined() -> Any:
+    return _dispatch_in(importlib.import_module(LIGHTLY_COMMAND))
+
+
+def _dispatch_in(train_cli: Any) -> _Dispatch:
+    if not isinstance(train_cli._train_cli, _Dispatch):
+        train_cli._train_cli = _Dispatch(train_cli._train_cli)
+    found: _Dispatch = train_cli._train_cli
+    return found
 
 
 def _dotted(path: str) -> str:

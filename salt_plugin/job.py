@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
-from salt_plugin.errors import Interrupted, SaltError
+from salt_plugin.errors import Interrupted, LostOthersError, SaltError
 
 
 def train_job(cfg: DictConfig) -> None:
@@ -17,7 +19,8 @@ def train_job(cfg: DictConfig) -> None:
 
     Raises:
         SystemExit: With status 1 after such a mistake; with 75, or 130 after Ctrl-C, where a signal
-            has stopped training and the same command goes on.
+            has stopped training and the same command goes on: a job of Hydra's launcher for Slurm
+            is queued again. With 75 also where another process of the training has ended.
     """
     from salt_plugin.train import run
 
@@ -25,9 +28,30 @@ def train_job(cfg: DictConfig) -> None:
         run(cfg, Path(HydraConfig.get().runtime.output_dir))
     except Interrupted as stop:
         print(stop, file=sys.stderr)
+        if stop.exit_status == os.EX_TEMPFAIL and _is_sent_to_slurm():
+            _queue_again()
         raise SystemExit(stop.exit_status) from None
+    except LostOthersError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from None
     except SaltError as error:
         fail(_without_traceback(str(error)))
+
+
+def _is_sent_to_slurm() -> bool:
+    """Tells whether Hydra's launcher for Slurm runs this job; `salt launch` has its own ways."""
+    hydra: Any = HydraConfig.get()
+    launcher = OmegaConf.select(hydra, "launcher._target_", default="")
+    return hydra.mode == RunMode.MULTIRUN and launcher.endswith("submitit_launcher.SlurmLauncher")
+
+
+def _queue_again() -> None:
+    # submitit's own way queues it before anything is saved; in training, signals are not its own.
+    from salt_plugin.launch import queue
+
+    job = queue.own_job_id()
+    if job is not None:
+        queue.requeue(job)
 
 
 def _without_traceback(message: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -198,6 +199,22 @@ def test_a_job_with_a_method_comes_to_us_and_all_else_goes_to_the_host(
     assert [who for who, _, _ in calls] == ["host"] * 3
     assert [flag for _, _, flag in calls] == [True, False, True]
     assert calls[0][1] is foreign
+
+
+def test_a_process_that_a_launcher_of_hydra_starts_joins_lightly_as_well(
+    train_cli: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.join_lightly(_search_path("main", host.LIGHTLY_CONFIG))
+    sent = pickle.dumps(train_cli._train_cli)
+    train_cli._train_cli = inspect.unwrap(train_cli._train_cli)  # as in a process that starts
+    monkeypatch.setattr(host, "train_job", lambda cfg: ran.append(cfg))
+    ran: list[Any] = []
+    OmegaConf.clear_resolver("salt.demo_or")
+    received = pickle.loads(sent)
+    received(job := OmegaConf.create({"method": {"name": "salt"}}))
+    assert ran == [job]
+    assert OmegaConf.has_resolver("salt.demo_or")
+    assert received is train_cli._train_cli
 
 
 def test_hydra_finds_the_plugin() -> None:

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(result | {"elements": listed}))
         return
     out = console()
-    out.print(status_table([row._asdict() for row in rows], study.root))
+    out.print(status_table([row._asdict() for row in rows], study.root), soft_wrap=True)
     for line in [", ".join(f"{n} {state}" for state, n in found.items()), *remarks]:
         out.print(line, highlight=False, soft_wrap=True)
 

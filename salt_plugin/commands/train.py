@@ -6,8 +6,7 @@ import sys
 
 import hydra
 
-from salt_plugin.host import LIGHTLY_CONFIG
-from salt_plugin.job import train_job
+from salt_plugin.host import LIGHTLY_CONFIG, hydra_job
 
 
 def main(arguments: list[str]) -> None:
@@ -20,4 +19,4 @@ def main(arguments: list[str]) -> None:
         arguments = ["method=salt", *arguments]
     # Under DDP the first process starts the others with these arguments, which have no verb.
     sys.argv = [sys.argv[0], *arguments]
-    hydra.main(config_path=LIGHTLY_CONFIG, config_name="config", version_base=None)(train_job)()
+    hydra.main(config_path=LIGHTLY_CONFIG, config_name="config", version_base=None)(hydra_job)()

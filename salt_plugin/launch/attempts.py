@@ -73,6 +73,15 @@ class ElementDirectory:
         last = steps[-MOST_WITHOUT_PROGRESS:]
         return len(last) == MOST_WITHOUT_PROGRESS and max(last) <= last[0]
 
+    def failure(self) -> str | None:
+        """Returns why a process of the last attempt has failed; None where none has."""
+        for event in reversed(self.events()):
+            if event["event"] == FAILED:
+                return str(event["reason"])
+            if event["event"] == STARTED:
+                break
+        return None
+
     def progress(self) -> dict[str, Any]:
         """Returns `step` and `loss` of the stage at work, `flops` of all; None: unknown."""
         rows = [_last_row(StageDirectory(self.root / name).metrics) for name in _STAGES]

@@ -30,6 +30,9 @@ from salt_plugin.launch.attempts import FAILED, INTERRUPTED, STARTED, ElementDir
 # Of a run that was asked to stop, and has saved (EX_TEMPFAIL).
 TO_BE_CONTINUED = 75
 
+# A process that has lost another waits so long for word of why.
+WORD_SECONDS = 3.0
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
@@ -102,6 +105,8 @@ def work_once(work: Work, rank: int = 0, job: str | None = None, in_process: boo
         return
     said = last_line(files.log(rank))
     if code == TO_BE_CONTINUED or code < 0 or signalled:
+        if failure := _failure_of_others(files, signalled):
+            raise ElementFailedError(failure)
         reason = _how(code, signalled)
         step = files.progress()["step"] or 0
         if rank == 0 or code < 0:
@@ -111,6 +116,17 @@ def work_once(work: Work, rank: int = 0, job: str | None = None, in_process: boo
         said = f"interrupted again and again without getting past step {step}: {reason}"
     files.note(FAILED, reason=said, status=code, job=job, rank=rank)
     raise ElementFailedError(said)
+
+
+def _failure_of_others(files: ElementDirectory, signalled: list[int]) -> str | None:
+    """Returns why another process has failed and so ended this one, None where none has."""
+    if int(os.environ.get("SLURM_NTASKS", "1")) == 1:
+        return None
+    # srun's signal comes after the other's word; without one, that may be yet to come.
+    deadline = time.monotonic() + (0 if signalled else WORD_SECONDS)
+    while (failure := files.failure()) is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return failure
 
 
 _received: list[int] = []
@@ -184,7 +200,7 @@ def _call(work: Work) -> int:
 def _how(code: int, signalled: list[int]) -> str:
     if signalled:
         return f"{signal.Signals(signalled[0]).name} was received"
-    return f"ended by {signal.Signals(-code).name}" if code < 0 else "asked to stop"
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else "it asked to be started again"
 
 
 def arguments_of(work: Work) -> list[str]:

@@ -32,7 +32,13 @@ from salt_plugin.compute import recomputed
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
-from salt_plugin.errors import CheckpointError, ConfigError, Interrupted, SaltError
+from salt_plugin.errors import (
+    CheckpointError,
+    ConfigError,
+    Interrupted,
+    LostOthersError,
+    SaltError,
+)
 from salt_plugin.masks import MaskCollator
 from salt_plugin.methods import SALT, LatentPrediction
 from salt_plugin.run_directory import RunDirectory, last_stage
@@ -52,6 +58,7 @@ def fit(
     Raises:
         CheckpointError: The checkpoint to resume from is unreadable.
         Interrupted: A signal has stopped training, which has saved what it had done.
+        LostOthersError: Another process of the training has ended.
         SaltError: Training ended early, or the frozen teacher has changed.
     """
     files = stage.files
@@ -117,7 +124,7 @@ def fit(
                 "the stage again"
             ) from error
         if lost_others(error):
-            raise SaltError(
+            raise LostOthersError(
                 f"{stage.name}: another process of this training has ended or does not answer "
                 f"({str(error).splitlines()[0]}); the same command with the same hydra.run.dir "
                 f"goes on from the last checkpoint, step {resume_point(files.last_checkpoint).step}"

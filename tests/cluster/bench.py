@@ -77,7 +77,12 @@ class Bench:
         (self.control / "seconds").write_text(str(seconds))
 
     def salt(
-        self, *arguments: str, status: int = 0, before: tuple[str, ...] = (), **environment: str
+        self,
+        *arguments: str,
+        status: int = 0,
+        before: tuple[str, ...] = (),
+        seconds: float = SECONDS,
+        **environment: str,
     ) -> str:
         """Returns what `salt` prints; `before` is a command that it is given to."""
         done = subprocess.run(
@@ -86,25 +91,27 @@ class Bench:
             cwd=self.pipeline.parent,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=seconds,
             check=False,
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def launch(self, *changes: str, status: int = 0) -> str:
+    def launch(self, *changes: str, status: int = 0, **environment: str) -> str:
         given = [str(self.pipeline), f"cluster={self.profile}", "--out", str(self.study.root)]
-        return self.salt("launch", *given, *changes, status=status)
+        return self.salt("launch", *given, *changes, status=status, **environment)
 
     def rows(self) -> dict[str, Row]:
         return {row.id: row for row in rows_of(self.study)[0]}
 
-    def until(self, condition: Callable[[dict[str, Row]], bool]) -> dict[str, Row]:
-        deadline = time.monotonic() + SECONDS
+    def until(
+        self, condition: Callable[[dict[str, Row]], bool], seconds: float = SECONDS
+    ) -> dict[str, Row]:
+        deadline = time.monotonic() + seconds
         while not condition(rows := self.rows()):
             if time.monotonic() > deadline:
                 listed = "\n".join(map(str, rows.values()))
-                raise AssertionError(f"waited {SECONDS:g} s for a study:\n{listed}")
+                raise AssertionError(f"waited {seconds:g} s for a study:\n{listed}")
             time.sleep(0.5)
         return rows
 

@@ -18,7 +18,7 @@ import torch
 
 from salt_plugin.callbacks import ranks
 from salt_plugin.config import compose
-from salt_plugin.errors import Interrupted, SaltError
+from salt_plugin.errors import SaltError
 from salt_plugin.masks import MaskGenerator, MaskSet
 from salt_plugin.masks.types import split_by_mask
 from salt_plugin.methods import SALT, PixelTeacher
@@ -146,7 +146,7 @@ def _train(
         run(cfg, run_dir)
     except SaltError as error:
         log.with_suffix(".message").write_text(str(error))
-        sys.exit(error.exit_status if isinstance(error, Interrupted) else 1)
+        sys.exit(getattr(error, "exit_status", 1))
 
 
 def _watch(cls: Any, stage: str, rank: int, log: Path, moment: Moment | None) -> None:

@@ -103,7 +103,7 @@ def test_one_process_that_is_asked_or_killed_costs_the_run_nothing(
     assert {process.message for process in ended} == {"saved at step 1; the same command goes on"}
     killed = Moment(1, "student", 3, signal.SIGKILL)
     ended = train_together(2, tmp_path / "run", tmp_path / "killed", overrides, killed)
-    assert [process.status for process in ended] == [1, -signal.SIGKILL]
+    assert [process.status for process in ended] == [75, -signal.SIGKILL]
     assert "another process of this training has ended" in ended[0].message
     assert "goes on from the last checkpoint, step 2" in ended[0].message
     assert order(ended)["teacher", 1] == order(together)["teacher", 1]
