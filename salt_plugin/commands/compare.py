@@ -112,6 +112,7 @@ def _gather(
     failed: dict[str, str],
 ) -> dict[str, Any]:
     """Writes CSV, table and figures; runs that cannot be compared are added to the failed ones."""
+    from salt_plugin.comparison.figures import draw
     from salt_plugin.comparison.results import as_csv, groups, probe_columns, read_rows
     from salt_plugin.files import write_text
     from salt_plugin.report.compare import comparison_table, markdown_table
@@ -127,42 +128,10 @@ def _gather(
     write_text(folder.table, markdown_table(found, columns))
     console = Console()
     console.print(comparison_table(found, columns))
-    written = [folder.results, folder.table, *_draw(rows, found, columns, folder)]
+    written = [folder.results, folder.table, *draw(rows, found, columns, folder.figures)]
     for path in written:
         console.print(str(path), highlight=False, soft_wrap=True)
     return {"rows": rows, "groups": found, "failed": failed}
-
-
-def _draw(
-    rows: list[dict[str, Any]],
-    found: list[dict[str, Any]],
-    columns: list[str],
-    folder: ComparisonDirectory,
-) -> list[Path]:
-    from salt_plugin.comparison.cells import RANDOM
-    from salt_plugin.comparison.results import DONE, pareto
-    from salt_plugin.evaluation.track import agreement
-    from salt_plugin.report.compare_figures import draw_accuracy, draw_allocation, draw_losses
-
-    trained = [group for group in found if group["method"] != RANDOM]
-    if not trained:
-        return []
-    random = [group for group in found if group["method"] == RANDOM]
-    runs = [row for row in rows if row["method"] != RANDOM and row["status"] == DONE]
-    frontiers = {
-        column: pareto([(group["flops"], group[column]) for group in trained]) for column in columns
-    }
-    fits = {}
-    for method in {row["method"] for row in runs}:
-        of = [row for row in runs if row["method"] == method]
-        for column in columns:
-            fit = agreement([row["loss"] for row in of], [row[column] for row in of])
-            fits[method, column] = fit._asdict()
-    paths = [folder.figures / f"{name}.png" for name in ("accuracy", "loss", "allocation")]
-    draw_accuracy(paths[0], trained, random, columns, frontiers)
-    draw_losses(paths[1], runs, columns, fits)
-    draw_allocation(paths[2], trained, columns)
-    return paths
 
 
 def _of_failed(failed: dict[str, str], folder: ComparisonDirectory, total: int) -> str:

@@ -13,7 +13,7 @@ from salt_plugin.comparison.cells import RANDOM, Cell
 from salt_plugin.comparison.directory import CellDirectory, ComparisonDirectory
 from salt_plugin.config.compare import CompareConfig, evaluations
 from salt_plugin.errors import ConfigError
-from salt_plugin.run_directory import recent_loss
+from salt_plugin.run_directory import RunDirectory, recent_loss
 
 CONVENTION = "exact"
 DONE, UNFINISHED = "done", "unfinished"
@@ -60,6 +60,29 @@ def read_rows(
                 row["status"] = "failed"
         rows.append(row)
     return rows, unusable
+
+
+def spent(run: RunDirectory) -> Row:
+    """Returns what a finished run has cost: FLOPs in all and by part, steps, loss, seconds.
+
+    Raises:
+        ConfigError: Its FLOPs are unknown, or counted by another convention.
+    """
+    summary = json.loads(run.summary.read_text())
+    bill = _checked_bill(summary, run)
+    stages = {stage["stage"]: stage for stage in summary["stages"]}
+    result = run.result
+    this = stages[result.root.name]
+    teacher = stages["teacher"]["steps"] if "teacher" in stages and len(stages) > 1 else None
+    return {
+        "flops": bill["total"],
+        **{f"flops_{part}": bill["parts"].get(part) for part in PARTS},
+        "teacher_steps": teacher,
+        "steps": this["steps"],
+        "loss": recent_loss(result.metrics),
+        "target_rank": this.get("target_rank"),
+        "seconds": sum(stage["seconds"] for stage in stages.values()),
+    }
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -133,32 +156,18 @@ def _measured(cell: Cell, files: CellDirectory, config: CompareConfig) -> Row:
     }
     if cell.method == RANDOM:
         return row | {"flops": 0}
-    summary = json.loads(files.run.summary.read_text())
-    bill = _checked_bill(summary, files)
-    stages = {stage["stage"]: stage for stage in summary["stages"]}
-    result = files.run.result
-    this = stages[result.root.name]
-    teacher = stages["teacher"]["steps"] if "teacher" in stages and len(stages) > 1 else None
-    row |= {f"flops_{part}": bill["parts"].get(part) for part in PARTS}
-    return row | {
-        "flops": bill["total"],
-        "teacher_steps": teacher,
-        "steps": this["steps"],
-        "loss": recent_loss(result.metrics),
-        "target_rank": this.get("target_rank"),
-        "seconds": sum(stage["seconds"] for stage in stages.values()),
-    }
+    return row | spent(files.run)
 
 
-def _checked_bill(summary: Mapping[str, Any], files: CellDirectory) -> Mapping[str, Any]:
+def _checked_bill(summary: Mapping[str, Any], run: RunDirectory) -> Mapping[str, Any]:
     bill: Mapping[str, Any] = summary["bill"]
     if bill["convention"] != CONVENTION:
         raise ConfigError(
             f"its FLOPs are counted by the convention {bill['convention']!r}: expected "
-            f"{CONVENTION!r}; remove {files.root} and give the command again"
+            f"{CONVENTION!r}; remove {run.root} and give the command again"
         )
     if bill["total"] is None:
-        teacher = files.run.stored_config()["method"].get("teacher", {}).get("path")
+        teacher = run.stored_config()["method"].get("teacher", {}).get("path")
         raise ConfigError(
             f"its FLOPs are unknown, for its teacher {teacher} has no ledger: expected a teacher "
             "that one of our runs trained; name one, or let the run train its own"

@@ -11,6 +11,7 @@ from typing import Any
 
 from salt_plugin.files import write_text
 from salt_plugin.launch.attempts import FINISHED
+from salt_plugin.launch.compared import leave_comparison
 from salt_plugin.launch.elements import Element
 from salt_plugin.launch.pipeline import PROBE, TRAIN
 from salt_plugin.launch.study import Study
@@ -19,13 +20,14 @@ COLUMNS = ("stage", "element", "status", "step", "loss", "flops")
 
 
 def main(arguments: list[str]) -> None:
-    """Writes `results.csv` and `table.md`.
+    """Writes `results.csv` and `table.md`; of runs with budgets also a comparison and its figures.
 
     Args:
         arguments: The folder of the study, and the one to write to.
     """
     study, folder = Study(Path(arguments[0])), Path(arguments[1])
-    rows = [_row(study, one) for one in study.elements() if one.arguments[0] in (TRAIN, PROBE)]
+    elements = study.elements()
+    rows = [_row(study, one) for one in elements if one.arguments[0] in (TRAIN, PROBE)]
     names = list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)]))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -33,7 +35,10 @@ def main(arguments: list[str]) -> None:
     writer.writerows(rows)
     write_text(folder / "results.csv", text.getvalue())
     write_text(folder / "table.md", _markdown(names, rows))
-    print(folder / "table.md")
+    probes = [one for one in elements if one.arguments[0] == PROBE and study.finished(one)]
+    found = {one.id: _accuracies(study.element(one).output) for one in probes}
+    for path in [folder / "table.md", *leave_comparison(study, elements, found, folder)]:
+        print(path)
 
 
 def _row(study: Study, element: Element) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Stands for Python on a node: training in milliseconds, under the rules of the real one.
 
 Under SIGTERM or SIGUSR2 it saves and ends with status 75; the same command goes on. `$SALT_STUB` is
-a folder: `fail` lists elements (`stage/name`) that fail, `seconds` is the time of a step.
+a folder: `fail` lists elements (`stage/name`) that fail, or of which the second process does
+(`stage/name:1`), `seconds` is the time of a step.
 """
 
 from __future__ import annotations
@@ -38,11 +39,14 @@ def train(overrides: list[str]) -> None:
         signal.signal(number, asked)
     rank = int(os.environ.get("SLURM_PROCID", "0"))
     (root / f"pid-{rank}").write_text(str(os.getpid()))
+    failing = (CONTROL / "fail").read_text().split()
+    if rank > 0 and f"{element}:{rank}" in failing:
+        sys.exit("error: the sky has fallen")
     while rank > 0 and not stop and not (root / "summary.json").is_file():
         time.sleep(0.05)
     if rank > 0:
         sys.exit(75 if stop else 0)
-    if element in (CONTROL / "fail").read_text().split():
+    if element in failing:
         sys.exit("error: the sky has fallen")
     while len(losses) < int(keys["trainer.max_steps"]) and not stop:
         time.sleep(float((CONTROL / "seconds").read_text()))

@@ -87,6 +87,16 @@ def test_a_killed_task_of_two_nodes(bench: Bench, rank: int) -> None:
     assert bench.losses("run/s1") == [1 + 1 / n for n in range(1, STEPS + 1)]
 
 
+def test_a_failure_of_one_task_is_no_interruption_of_the_others(bench: Bench) -> None:
+    bench.fail("run/s1:1")
+    bench.pipeline.write_text(ONE_STAGE % (STEPS, "1"))
+    bench.profile_keys(nodes=2)
+    bench.step_seconds(0.5)
+    bench.launch()
+    row = bench.ended()["run/s1"]
+    assert (row.state, row.restarts, row.reason) == ("failed", 0, "error: the sky has fallen")
+
+
 def test_without_progress_it_ends(bench: Bench, tmp_path: Path) -> None:
     from salt_plugin.launch.attempts import INTERRUPTED, ElementDirectory
 

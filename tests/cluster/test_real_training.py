@@ -166,7 +166,8 @@ def computed(study: Study, element: str) -> dict[str, Any]:
 
 
 def table(study: Study) -> list[dict[str, str]]:
-    """Returns `results.csv` without losses of `pair`, which differ with the number of tasks."""
+    """Returns `results.csv`; of `pair`, masks differ with the number of tasks."""
     with (study.root / "report" / "all" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    return [row | {"loss": ""} if row["stage"] == "pair" else row for row in rows]
+    masked = {"loss": "", "flops": ""}
+    return [row | masked if row["stage"] == "pair" else row for row in rows]
