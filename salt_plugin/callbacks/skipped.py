@@ -10,6 +10,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from salt_plugin.callbacks.ranks import Ranks
+from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.errors import DataError
 from salt_plugin.masks import Batch
 
@@ -19,20 +20,25 @@ _SHOWN = 5
 class SkippedFiles(Callback):
     """Lists each unreadable file once in `skipped.csv`, when it is first met; ends at too many.
 
-    What other processes meet is listed, and counted, with the next checkpoint.
+    What other processes meet is listed, and counted, with the next checkpoint. Files that hang are
+    put in quarantine, which every checkpoint holds.
 
     Args:
         ranks: The processes that train together.
         path: The list; it is made at the start, with its header alone while nothing was skipped.
         files: How many distinct files there are to train on.
         max_bad: Share of them that may be bad.
+        quarantine: That the loader heeds.
     """
 
-    def __init__(self, ranks: Ranks, path: Path, files: int, max_bad: float) -> None:
+    def __init__(
+        self, ranks: Ranks, path: Path, files: int, max_bad: float, quarantine: Quarantine
+    ) -> None:
         self.ranks = ranks
         self.path = path
         self.files = files
         self.allowed = int(max_bad * files)
+        self.quarantine = quarantine
         # What all processes know, so that all of them end at the same step.
         self._shared: dict[str, str] = {}
         self._met: dict[str, str] = {}
@@ -46,6 +52,7 @@ class SkippedFiles(Callback):
             else:
                 self._append({"path": "reason"})
         self._shared = self.ranks.gather(listed)[0]
+        self.quarantine.add(self._shared, trainer.global_step)
 
     def on_train_batch_end(
         self,
@@ -73,15 +80,25 @@ class SkippedFiles(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adds what other processes have met since the last checkpoint."""
+        """Adds what other processes have met since the last checkpoint, and the quarantine."""
         self._share(trainer)
+        checkpoint["quarantine"] = self.quarantine.state()
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Takes up the quarantine."""
+        self.quarantine.load(checkpoint["quarantine"])
 
     def _share(self, trainer: Trainer) -> None:
-        known = self._shared | self._met
+        learnt: dict[str, str] = {}
         for met in self.ranks.gather(self._met):
             for path, reason in met.items():
-                self._shared.setdefault(path, reason)
-        new = {path: reason for path, reason in self._shared.items() if path not in known}
+                if path not in self._shared:
+                    learnt.setdefault(path, reason)
+        self._shared |= learnt
+        self.quarantine.add(learnt, trainer.global_step)
+        new = {path: reason for path, reason in learnt.items() if path not in self._met}
         if trainer.is_global_zero and new:
             self._append(new)
         self._met = {}

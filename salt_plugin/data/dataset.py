@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.opening import DEFAULT_READER, ReadTimeoutError, open_video, within
+from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.data.reader import MemoryReader, Reader, VideoReadError
 from salt_plugin.data.sampler import SampleKey
 from salt_plugin.data.sources import VideoList
@@ -58,6 +59,7 @@ class VideoDataset(Dataset[ClipItem]):
         reader: Reads the files: `pyav`, `auto` or `decord` (see `open_video`).
         timeout: Seconds after which a file that is still being read is given up, None for never.
             Files that hang are left out of the promise above: time is not a function of the seed.
+        quarantine: Files that any worker, or the run before it was stopped, found to hang.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class VideoDataset(Dataset[ClipItem]):
         cache: bool = False,
         reader: str = DEFAULT_READER,
         timeout: float | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.videos = videos
         self.clip_sampler = clip_sampler
@@ -78,6 +81,7 @@ class VideoDataset(Dataset[ClipItem]):
         self.max_attempts = max_attempts
         self.reader = reader
         self.timeout = timeout
+        self.quarantine = quarantine or Quarantine(videos.paths, clips=1)
         self._cache: dict[str, MemoryReader] | None = {} if cache else None
         self._bad: dict[str, str] = {}
 
@@ -97,6 +101,7 @@ class VideoDataset(Dataset[ClipItem]):
             index = key.index if attempt == 0 else int(rng.integers(len(self)))
             path = self.videos.paths[index]
             try:
+                self.quarantine.require(index, key.step)
                 frames = self._read(path, rng)
             except VideoReadError as error:
                 skipped.append((path, error.reason))

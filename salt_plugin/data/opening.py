@@ -17,9 +17,16 @@ DEFAULT_READER = "pyav"
 
 Result = TypeVar("Result")
 
+_TIMEOUT = "not read within"
+
 
 class ReadTimeoutError(VideoReadError):
     """A file that was not read in time."""
+
+
+def is_timeout(reason: str) -> bool:
+    """Tells whether the reason of a `VideoReadError` is that of a `ReadTimeoutError`."""
+    return reason.startswith(_TIMEOUT)
 
 
 def open_video(path: str, reader: str = DEFAULT_READER) -> Reader:
@@ -72,7 +79,7 @@ def within(seconds: float | None, path: str, read: Callable[[], Result]) -> Resu
     thread.start()
     thread.join(seconds)
     if not outcome:
-        raise ReadTimeoutError(path, f"not read within {seconds:g} s")
+        raise ReadTimeoutError(path, f"{_TIMEOUT} {seconds:g} s")
     result, error = outcome.pop()
     try:
         if error is not None:

@@ -13,6 +13,7 @@ from salt_plugin.config import RunConfig, clips_of_rank
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.dataset import VideoDataset
 from salt_plugin.data.demo import DemoSpec, make_demo
+from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.data.sampler import StepBatchSampler
 from salt_plugin.data.sources import VideoList, read_inputs, require_readable
 from salt_plugin.data.workers import loader_workers, start_worker
@@ -74,10 +75,12 @@ def training_loader(
     rank: int,
     world_size: int,
     sharing: int = 1,
+    quarantine: Quarantine | None = None,
 ) -> DataLoader:
     """Returns the batches of a stage from `start_step` on, a function of the seed alone.
 
     The processes that share the cores with this one, `sharing` in all, share its workers' too.
+    Files in quarantine, which may grow meanwhile, are replaced without being opened.
     """
     workers = loader_workers(config.loader.num_workers, sharing)
     data = config.method.data
@@ -90,6 +93,7 @@ def training_loader(
             cache=data.cache,
             reader=data.reader,
             timeout=data.timeout,
+            quarantine=quarantine,
         ),
         batch_sampler=_sampler(config, videos, seed, total_steps, start_step, rank, world_size),
         collate_fn=collate,

@@ -30,6 +30,7 @@ from salt_plugin.callbacks.resume import resume_point
 from salt_plugin.checkpoints import save_encoder, save_predictor
 from salt_plugin.compute import recomputed
 from salt_plugin.config import RunConfig
+from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
 from salt_plugin.errors import (
@@ -76,6 +77,9 @@ def fit(
     if stage.budget is not None:
         budget = Budget(accounts, stage.budget, stage.total_steps)
         method.clock = budget.position
+    clips = config.method.global_batch_size
+    assert clips is not None, "train.run sets it"
+    quarantine = Quarantine(videos.paths, clips)
     trainer = new_trainer(
         config,
         stage.total_steps if budget is None else -1,
@@ -86,7 +90,13 @@ def fit(
             *([budget] if budget else []),
             collapse,
             metrics,
-            SkippedFiles(ranks, run.skipped, len(set(videos.paths)), config.method.data.max_bad),
+            SkippedFiles(
+                ranks,
+                run.skipped,
+                len(set(videos.paths)),
+                config.method.data.max_bad,
+                quarantine,
+            ),
             Progress(stage.name, stage.total_steps, accounts.ledger),
             KeptEncoders(files, _keep_every(stage, config), metrics, card, start_step),
             Checkpoints(
@@ -111,6 +121,7 @@ def fit(
         rank=trainer.global_rank,
         world_size=trainer.world_size,
         sharing=sharing(config),
+        quarantine=quarantine,
     )
     set_up(method, config, stage.total_steps)
     try:
