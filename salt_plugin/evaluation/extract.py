@@ -74,6 +74,7 @@ def extract(
     key = {
         "encoder": encoder.fingerprint,
         "videos": files_digest(wanted.paths),
+        "reader": dataset.reader,
         "clip": [config.frames, sampler.step, sampler.fps, config.size],
         "transform": ["SALTEvalTransform", encoder.mean, encoder.std],
         "views": list(wanted.views),

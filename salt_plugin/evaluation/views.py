@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from salt_plugin.data import ClipSampler, VideoReadError, open_reader
+from salt_plugin.data.opening import DEFAULT_READER
 from salt_plugin.errors import DataError
 from salt_plugin.transforms import SALTEvalTransform
 
@@ -40,6 +41,9 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
         clip_sampler: Picks the frames of a clip.
         transform: Makes the crops.
         views: How many.
+
+    Attributes:
+        reader: What reads videos, the exact one whatever a run was trained with.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
         self.clip_sampler = clip_sampler
         self.transform = transform
         self.views = views
+        self.reader = DEFAULT_READER
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -76,7 +81,7 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
         """Returns the views of a video, float32 [V, C, T, H, W], segments before crops."""
         path = self.paths[index]
         try:
-            reader = open_reader(path)
+            reader = open_reader(path, self.reader)
             indices_st = self.clip_sampler.segments(len(reader), reader.fps, self.views.segments)
             frames = reader.frames(indices_st.reshape(-1))
         except VideoReadError as error:

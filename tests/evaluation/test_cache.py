@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from salt_plugin.config import ProbeConfig
-from salt_plugin.data import VideoReadError
+from salt_plugin.data import VideoReadError, open_reader
+from salt_plugin.data.reader import Reader
 from salt_plugin.errors import DataError
 from salt_plugin.evaluation import extract as extraction
 from salt_plugin.evaluation.cache import FeatureStore, cache_root
@@ -113,6 +114,26 @@ def test_a_key_changes_with_all_that_features_depend_on(
         assert len(stores(small)) == number
     features(nano, small)
     assert len(stores(small)) == len(calls)
+
+
+def test_what_another_reader_gave_is_not_used(
+    nano: FrozenEncoder, small: ProbeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features(nano, small)
+    (store,) = stores(small)
+    assert json.loads((store / "store.json").read_text())["reader"] == "pyav"
+    used: list[str] = []
+    original = open_reader
+
+    def opening(path: str, reader: str) -> Reader:
+        used.append(reader)
+        return original(path, reader)
+
+    monkeypatch.setattr("salt_plugin.evaluation.views.open_reader", opening)
+    monkeypatch.setattr("salt_plugin.evaluation.views.DEFAULT_READER", "decord")
+    features(nano, small)
+    assert used == ["decord"] * 6
+    assert len(stores(small)) == 2
 
 
 def test_a_file_that_changed_is_read_again(
