@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
 
 import torch
+
+# Of glibc's mallopt.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def loader_workers(asked: int, sharing: int = 1) -> int:
@@ -29,10 +33,23 @@ def start_worker(_: int) -> None:
     trains to decide, which needs them for its last step: they end when it tells them.
     """
     torch.set_num_threads(1)
+    _return_memory()
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _return_memory() -> None:
+    """Gives frames back to the system once they are freed, where the C library is glibc.
+
+    It would keep what was the largest so far for the next ones: over videos of several sizes, that
+    grows by a tenth before it settles (docs/benchmarks/soak.md).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**22)
+        mallopt(_M_TRIM_THRESHOLD, 2**24)
 
 
 def _end_with_parent() -> None:
