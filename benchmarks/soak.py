@@ -2,9 +2,10 @@
 
     python benchmarks/soak.py [--videos FOLDER_OR_CSV ...] [--broken FOLDER] [overrides of Hydra]
 
-Trains through Lightly's command, watches the memory of the process and of its loader workers, prints
-one line of JSON, and ends with status 1 where memory grows after the first fifth of the steps by more
-than 5 % (docs/benchmarks/soak.md). Without `--videos` and `--broken`, files are made for it.
+Trains through Lightly's command, watches the memory of the process and of its loader workers,
+prints one line of JSON, and ends with status 1 where the memory of all of them grows by more than
+5 % after the first fifth of the steps (docs/benchmarks/soak.md). Without `--videos` and
+`--broken`, files are made for it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import threading
@@ -41,11 +42,13 @@ def start_worker(_: int) -> None:
 
 
 def _return_memory() -> None:
-    """Gives frames back to the system once they are freed, where the C library is glibc.
+    """Keeps a worker from growing for long before it settles (docs/benchmarks/soak.md).
 
-    It would keep what was the largest so far for the next ones: over videos of several sizes, that
-    grows by a tenth before it settles (docs/benchmarks/soak.md).
+    Frames go back to the system once they are freed, where the C library is glibc: it would keep
+    what was the largest so far for the next ones. And garbage is not looked for in what the
+    process that trains had before: to look there copies its pages, which are shared.
     """
+    gc.freeze()
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 2**22)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import av
 import pytest
-from video_kinds import BROKEN, CODECS, REFUSED
+from video_kinds import REFUSED
 
 from salt_plugin.commands import data
 from salt_plugin.data import read_inputs
@@ -15,14 +16,46 @@ from salt_plugin.data.check import Verdict, check_video, mending_line
 from salt_plugin.data.checking import check_videos
 from salt_plugin.errors import ConfigError
 
-GOPS = {
-    "single": {
-        "h264.mp4", "h264_444.mp4", "h264_opengop.mp4", "h264_rot90.mp4", "h264_vfr.mp4",
-        "hevc10.mp4", "hevc8.mp4",
-    },
-    "intra": {"h264_1frame.mp4"},
-    "open": {"h264_opengop_g24.mp4", "hevc_opengop_g24.mp4", "mpeg4_bframes.avi"},
-}  # fmt: skip
+# What is expected of each file beside the checkout: codec, container, GOP kind, frames, frames a
+# second, seconds that it states. `REFUSED` says which of them are not for decord.
+GOOD = {
+    "av1.mp4": ("av1", "mov", "closed", 240, 24, 10),
+    "av1_g24.mp4": ("av1", "mov", "closed", 240, 24, 10),
+    "h264.mp4": ("h264", "mov", "single", 240, 24, 10),
+    "h264_1frame.mp4": ("h264", "mov", "intra", 1, 24, 0.0417),
+    "h264_444.mp4": ("h264", "mov", "single", 240, 24, 10),
+    "h264_audio.mp4": ("h264", "mov", "closed", 300, 29.97, 10.01),
+    "h264_g24.mp4": ("h264", "mov", "closed", 240, 24, 10),
+    "h264_opengop.mp4": ("h264", "mov", "single", 240, 24, 10),  # one GOP: open to nothing
+    "h264_opengop_g24.mp4": ("h264", "mov", "open", 240, 24, 10),
+    "h264_rot90.mp4": ("h264", "mov", "single", 240, 24, 10),
+    "h264_vfr.mp4": ("h264", "mov", "single", 154, 15.148, 10),
+    "hevc10.mp4": ("hevc", "mov", "single", 240, 24, 10),
+    "hevc8.mp4": ("hevc", "mov", "single", 240, 24, 10),
+    "hevc_opengop_g24.mp4": ("hevc", "mov", "open", 240, 24, 10),
+    "mpeg2.mpg": ("mpeg2video", "mpeg", "closed", 240, 24, 10),
+    "mpeg4.avi": ("mpeg4", "avi", "closed", 240, 24, 10),
+    "mpeg4_bframes.avi": ("mpeg4", "avi", "open", 240, 24, 10),
+    "vp8.webm": ("vp8", "matroska", "closed", 240, 24, 10),
+    "vp9.webm": ("vp9", "matroska", "closed", 240, 24, 10),
+    "vp9_g24.webm": ("vp9", "matroska", "closed", 240, 24, 10),
+    "trunc_half.webm": ("vp9", "matroska", "single", 120, 24, 10),  # cut between two packets
+}
+BAD = {
+    "audio_only.mp4": "no video stream that PyAV can decode",
+    "bitflips_mdat.mp4": "decoding failed: Invalid data found when processing input",
+    "bitflips_moov.mp4": "no video stream that PyAV can decode",
+    "decord_corrupted.mp4": "decoding failed: Invalid data found when processing input",
+    "random.mp4": "not a video file that PyAV can open",
+    "text.mp4": "not a video file that PyAV can open",
+    "trunc_5pct_faststart.mp4": "decoding failed: Invalid data found when processing input",
+    "trunc_half.avi": "decoding failed: Invalid data found when processing input",
+    "trunc_half_faststart.mp4": "decoding failed: Invalid data found when processing input",
+    "trunc_head_nomoov.mp4": "not a video file that PyAV can open",
+    "zero.avi": "the file is empty (0 bytes)",
+    "zero.mp4": "the file is empty (0 bytes)",
+    "zeroed_middle.mp4": "decoding failed: Invalid data found when processing input",
+}
 
 
 def _dies(path: str, reader: str, positions: int, seed: int) -> Verdict:
@@ -131,23 +164,56 @@ def test_the_input_is_not_written_over(mixed: Path) -> None:
     assert (mixed / "list.csv").read_text() == before
 
 
-@pytest.mark.parametrize("name", CODECS)
-def test_verdicts_of_codecs(shared_videos: Path, name: str) -> None:
-    verdict = check_video(str(shared_videos / "codecs" / name), "pyav", 2, 0)
-    assert verdict.reason is None
-    assert not verdict.cut
-    expected = next((gop for gop, names in GOPS.items() if name in names), "closed")
-    assert verdict.gop == expected
-    if name in REFUSED:
-        assert REFUSED[name] in str(verdict.danger)
-    else:
-        assert verdict.danger is None
+@pytest.mark.slow
+def test_every_shared_file_has_the_verdict_that_is_stated_here(
+    shared_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [path for name in ("codecs", "broken") for path in (shared_videos / name).iterdir()]
+    assert {path.name for path in files} == GOOD.keys() | BAD.keys()
+    (tmp_path / "all.csv").write_text("".join(f"{path} -1\n" for path in sorted(files)))
+    clean, quarantine = tmp_path / "clean.csv", tmp_path / "bad.csv"
+    found = _run(capsys, tmp_path / "all.csv", "--clean", clean, "--quarantine", quarantine)
+    assert (found["files"], found["clean"], found["quarantine"]) == (34, 21, 13)
+    of = {Path(verdict["path"]).name: verdict for verdict in found["verdicts"]}
+    for name, (codec, container, gop, frames, fps, seconds) in GOOD.items():
+        verdict = of[name]
+        assert verdict["reason"] is None, name
+        told = tuple(verdict[key] for key in ("codec", "container", "gop", "frames"))
+        assert told == (codec, container, gop, frames), name
+        assert verdict["fps"] == pytest.approx(fps, rel=1e-3), name
+        assert verdict["seconds"] == pytest.approx(seconds, rel=1e-2), name
+        assert verdict["cut"] == (name == "trunc_half.webm"), name
+        assert REFUSED.get(name, "") in (verdict["danger"] or ""), name
+        assert (verdict["danger"] is None) == (name not in REFUSED), name
+        # The same stream: only its rotation differs.
+        copied = of["h264.mp4"]["path"] if name == "h264_rot90.mp4" else None
+        assert verdict["copy_of"] == copied, name
+    # At which frame it is noticed is for FFmpeg to say.
+    assert {name: of[name]["reason"].partition(" (frame")[0] for name in BAD} == BAD
+    listed = [Path(line.rpartition(" ")[0]).name for line in clean.read_text().splitlines()]
+    assert sorted(listed) == sorted(GOOD)
+    with quarantine.open(newline="") as file:
+        rows = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert rows == {name: of[name]["reason"] for name in BAD}
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_verdicts_of_broken_files(shared_videos: Path, name: str) -> None:
-    verdict = check_video(str(shared_videos / "broken" / name), "pyav", 2, 0)
-    if BROKEN[name] is None:
-        assert (verdict.reason, verdict.cut) == (None, True)
-    else:
-        assert BROKEN[name] in str(verdict.reason)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*REFUSED, *BAD])
+def test_for_decord_what_it_cannot_read_exactly_is_refused_too(
+    shared_videos: Path, name: str
+) -> None:
+    folder = "codecs" if name in REFUSED else "broken"
+    verdict = check_video(str(shared_videos / folder / name), "decord", 2, 0)
+    assert REFUSED.get(name, "") in str(verdict.reason)
+    assert verdict.reason is not None
+
+
+def test_a_bar_shows_the_progress_and_processes_work_side_by_side(
+    tiny_videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data.main(["check", str(tiny_videos), "--workers", "3", "--positions", "1"])
+    captured = capsys.readouterr()
+    assert "checking" in captured.err
+    assert "100%" in captured.err
+    assert "6 of 6 files can be trained on" in captured.out
+    assert "10 to 10 frames/s, 0.00 hours in good files" in captured.out
