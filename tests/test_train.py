@@ -15,6 +15,9 @@ from salt_plugin import load_encoder
 from salt_plugin.callbacks.skipped import read_skipped
 from salt_plugin.checkpoints import read_card
 from salt_plugin.config import compose
+from salt_plugin.data.exact_reader import ExactReader
+from salt_plugin.data.opening import ReadTimeoutError
+from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.errors import CheckpointError, ConfigError, DataError, SaltError
 from salt_plugin.methods import SALT, PixelTeacher
 from salt_plugin.run_directory import read_metrics
@@ -141,6 +144,50 @@ def test_a_resume_repeats_stochastic_depth(
         train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
     monkeypatch.setattr(PixelTeacher, "step_loss", original)
     train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
+    whole, broken = (
+        read_card(tmp_path / run / "teacher" / "encoder.safetensors") for run in ("whole", "broken")
+    )
+    assert whole["fingerprint"] == broken["fingerprint"]
+
+
+def test_a_resumed_run_does_not_wait_again_for_a_file_that_hung(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = sorted(str(path) for path in tiny_videos.rglob("*.mp4"))
+    waited: list[str] = []
+
+    def opening(path: str, reader: str) -> ExactReader:
+        if path == paths[0]:
+            waited.append(path)
+            raise ReadTimeoutError(path, "not read within 60 s")
+        return ExactReader(path)
+
+    original, quarantine = PixelTeacher.step_loss, Quarantine.__init__
+
+    def power_failure(self: PixelTeacher, batch: Any) -> torch.Tensor:
+        if batch.step == 3:
+            raise MemoryError("as if the machine had gone")
+        return original(self, batch)
+
+    def at_once(self: Quarantine, paths: list[str], clips: int) -> None:
+        quarantine(self, paths, clips, ahead=1)
+
+    monkeypatch.setattr("salt_plugin.data.dataset.open_video", opening)
+    monkeypatch.setattr(Quarantine, "__init__", at_once)
+    overrides = ["method.checkpoint.every_n_steps=1", "method.data.max_bad=0.5"]
+    train(tiny_videos, tmp_path / "whole", *overrides, method="pixel_teacher")
+    monkeypatch.setattr(PixelTeacher, "step_loss", power_failure)
+    with pytest.raises(MemoryError):
+        train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
+    monkeypatch.setattr(PixelTeacher, "step_loss", original)
+    last = tmp_path / "broken" / "teacher" / "checkpoints" / "last.ckpt"
+    stored = torch.load(last, weights_only=True)["quarantine"]
+    assert stored == {paths[0]: 3}
+    (tmp_path / "broken" / "skipped.csv").unlink()
+    waited.clear()
+    train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
+    assert torch.load(last, weights_only=True)["quarantine"] == stored
+    assert waited == []
     whole, broken = (
         read_card(tmp_path / run / "teacher" / "encoder.safetensors") for run in ("whole", "broken")
     )
