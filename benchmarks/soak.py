@@ -87,6 +87,8 @@ def _measure(given: argparse.Namespace, overrides: list[str], folder: Path) -> d
         looks = list(_looks(process, run / "teacher" / "metrics.csv", given.every))
     if process.returncode:
         sys.exit(f"{' '.join(command)}\n{(folder / 'log').read_text()[-4000:]}")
+    if not looks:
+        sys.exit("the run was over before the first look: give more --steps, or a smaller --every")
     memory = {
         part: {share: _at(looks, share, given.steps, part) for share in SHARES}
         for part in ("training", "workers", "all")
@@ -140,8 +142,12 @@ def _mib(pid: int) -> float:
 
 
 def _at(looks: list[tuple[int, float, float]], share: int, steps: int, part: str) -> float:
-    """Median within 5 % of the steps around a share of them."""
-    near = [look for look in looks if abs(look[0] / steps - share / 100) <= 0.05]
+    """Median within 5 % of the steps around a share of them, or else the look nearest to it."""
+
+    def distance(look: tuple[int, float, float]) -> float:
+        return abs(look[0] / steps - share / 100)
+
+    near = [look for look in looks if distance(look) <= 0.05] or [min(looks, key=distance)]
     first, last = {"training": (1, 2), "workers": (2, 3), "all": (1, 3)}[part]
     return round(statistics.median(sum(look[first:last]) for look in near), 1)
 
