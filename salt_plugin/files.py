@@ -16,6 +16,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file in one piece: another name first, so that it is never torn."""
     unfinished = path.with_name(path.name + ".tmp")
     unfinished.write_text(text, newline="")
+    sync(unfinished)
     os.replace(unfinished, path)
 
 
@@ -73,9 +74,15 @@ def hold(folder: Path) -> IO[str] | None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file is on the disk: renamed before that, a power failure could tear it."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Waits until a file is on the disk: renamed before that, a power failure could tear it.
+
+    A folder's names are on the disk once the folder is.
+    """
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def user_cache() -> Path:

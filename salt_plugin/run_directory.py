@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,7 @@ OPERATIONAL = {
     "method.model.activation_checkpointing",
     "method.model.compile",
     "method.encoders_every_n_steps",
+    "method.max_nonfinite_steps",
     "trainer.enable_model_summary",
 }
 
@@ -45,6 +47,7 @@ class StageDirectory:
         self.root = root
         self.metrics = root / "metrics.csv"
         self.compute = root / "compute.json"
+        self.nonfinite = root / "nonfinite.json"
         self.encoder = root / "encoder.safetensors"
         self.predictor = root / "predictor.safetensors"
         self.last_checkpoint = root / "checkpoints" / "last.ckpt"
@@ -201,8 +204,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def recent_loss(path: Path) -> float:
-    """Returns the mean loss of the last 100 rows of a `metrics.csv`, or of all if fewer."""
-    return statistics.fmean(row["loss"] for row in read_metrics(path)[-LOSS_WINDOW:])
+    """Returns the mean loss of the last 100 rows of a `metrics.csv`, or of all if fewer.
+
+    Losses that are not finite are left out, as their steps were.
+    """
+    losses = [row["loss"] for row in read_metrics(path)[-LOSS_WINDOW:]]
+    return statistics.fmean([loss for loss in losses if math.isfinite(loss)] or losses)
 
 
 def _differences(stored: Any, given: Any) -> list[str]:

@@ -233,9 +233,9 @@ def test_a_checkpoint_is_written_every_few_minutes_whatever_a_step_takes(
         clock["now"] += 40.0
         return original(self, batch)
 
-    def noted(self: Any, trainer: Any, pl_module: Any, last_chance: bool) -> None:
+    def noted(self: Any, trainer: Any, last_chance: bool) -> None:
         saved.append(trainer.global_step)
-        save(self, trainer, pl_module, last_chance)
+        save(self, trainer, last_chance)
 
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock["now"])
     monkeypatch.setattr(PixelTeacher, "step_loss", slow)

@@ -397,7 +397,8 @@ def test_a_diverged_run_is_an_error_and_keeps_what_was_saved(
 
     monkeypatch.setattr(PixelTeacher, "step_loss", diverging)
     with pytest.raises(SaltError, match=r"loss is nan .* at step 4.*optimizer\.lr"):
-        train(tiny_videos, tmp_path, "method.checkpoint.every_n_steps=2")
+        at_once = "method.max_nonfinite_steps=1"
+        train(tiny_videos, tmp_path, "method.checkpoint.every_n_steps=2", at_once)
     assert not (tmp_path / "teacher" / "encoder.safetensors").exists()
     checkpoint = tmp_path / "teacher" / "checkpoints" / "last.ckpt"
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 2

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from salt_plugin.callbacks.checkpoints import require_finite
 from salt_plugin.callbacks.metrics import Metrics
+from salt_plugin.callbacks.nonfinite import NonFinite
 from salt_plugin.checkpoints import save_encoder
 from salt_plugin.masks import Batch
 from salt_plugin.run_directory import StageDirectory
@@ -26,6 +25,7 @@ class KeptEncoders(Callback):
         files: The stage's.
         every_n_steps: How often; None keeps none.
         metrics: Tells the loss on the card.
+        nonfinite: Ends training before an encoder of too many steps that were not finite is kept.
         card: What else to write on the card of a step.
         start_step: Steps that were done before, when the stage resumes.
     """
@@ -35,15 +35,16 @@ class KeptEncoders(Callback):
         files: StageDirectory,
         every_n_steps: int | None,
         metrics: Metrics,
+        nonfinite: NonFinite,
         card: Callable[[int], dict[str, Any]],
         start_step: int,
     ) -> None:
         self.files = files
         self.every_n_steps = every_n_steps
         self.metrics = metrics
+        self.nonfinite = nonfinite
         self.card = card
         self.start_step = start_step
-        self._loss = torch.zeros(())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Removes what lies beyond the step to go on from."""
@@ -62,7 +63,6 @@ class KeptEncoders(Callback):
         batch_idx: int,
     ) -> None:
         """Keeps the encoder when it is time."""
-        self._loss = outputs["loss"].detach()
         if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
             self._keep(trainer, pl_module)
 
@@ -73,7 +73,7 @@ class KeptEncoders(Callback):
 
     def _keep(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = trainer.global_step
-        require_finite(trainer, pl_module, self._loss, self.files.last_checkpoint)
+        self.nonfinite.settle()
         self.metrics.flush()
         if not trainer.is_global_zero or step in self.files.kept_encoders():
             return

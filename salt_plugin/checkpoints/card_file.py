@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from salt_plugin.checkpoints.safetensors_file import read_safetensors
 from salt_plugin.checkpoints.strict import load_strictly
 from salt_plugin.errors import CheckpointError, ConfigError
-from salt_plugin.files import read_json, write_json
+from salt_plugin.files import read_json, sync, write_json
 from salt_plugin.models.teacher import fingerprint
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -29,6 +29,7 @@ def write_weights(
     permissions = unfinished.stat().st_mode
     save_file({name: value.contiguous() for name, value in state.items()}, unfinished, metadata)
     unfinished.chmod(permissions)  # safetensors makes files for the owner alone
+    sync(unfinished)
     os.replace(unfinished, path)
 
 

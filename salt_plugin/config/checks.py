@@ -31,6 +31,7 @@ RULES: tuple[Rule, ...] = (
             "method.model.predictor.depth",
             "method.model.predictor.num_heads",
             "method.checkpoint.every_n_steps",
+            "method.max_nonfinite_steps",
         ),
     ),
     (

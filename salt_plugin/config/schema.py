@@ -133,6 +133,7 @@ class MethodConfig:
     data: DataConfig
     optim: OptimConfig
     checkpoint: CheckpointConfig
+    max_nonfinite_steps: int
     encoders_every_n_steps: int | None
     probe: str | None
     probe_train: str | None

@@ -30,6 +30,8 @@ class Item(Protocol):
     @property
     def key(self) -> Key: ...  # noqa: D102
     @property
+    def path(self) -> str: ...  # noqa: D102
+    @property
     def skipped(self) -> list[tuple[str, str]]: ...  # noqa: D102
 
 
@@ -42,6 +44,7 @@ class Batch(NamedTuple):
         masks: The mask sets drawn for this batch.
         step: The optimiser step that this batch is for.
         skipped: (path, reason) of files that could not be read and were replaced.
+        paths: The file of each clip.
     """
 
     clips: Tensor
@@ -49,6 +52,7 @@ class Batch(NamedTuple):
     masks: list[MaskSet]
     step: int = 0
     skipped: Sequence[tuple[str, str]] = ()
+    paths: Sequence[str] = ()
 
 
 class MaskCollator:
@@ -79,6 +83,7 @@ class MaskCollator:
             masks=self.masks(len(items), self.grid, self._generator(step)),
             step=step,
             skipped=[entry for item in items for entry in item.skipped],
+            paths=[item.path for item in items],
         )
 
     def _generator(self, step: int) -> torch.Generator:

@@ -57,8 +57,11 @@ class VideoMethod(LightningModule):
         raise NotImplementedError  # abstract
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step, as Lightning calls it."""
-        return self.step_loss(batch)
+        """One step, as Lightning calls it; no gradient of a loss that is not finite is finite."""
+        loss = self.step_loss(batch)
+        finite = loss.detach().isfinite()
+        loss.register_hook(lambda gradient: torch.where(finite, gradient, torch.nan))
+        return loss
 
     def configure_optimizers(self) -> Optimizer:
         """Returns AdamW; its schedules are set before each step."""
@@ -81,7 +84,13 @@ class VideoMethod(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by the recipe's norm and keeps the norm found, which is worth watching."""
+        """Clips by the recipe's norm and keeps the norm found, which is worth watching.
+
+        A step whose gradients are not finite in any process is left out, on the device: weights
+        and optimiser stay as they are.
+        """
         limit = self.recipe.clip_grad or float("inf")
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.grad_norm = nn.utils.clip_grad_norm_(parameters, limit)
+        if self.recipe.fused:  # a gradient scaler, with which it cannot be, does the same
+            optimizer.found_inf = (~self.grad_norm.isfinite()).float()  # type: ignore[attr-defined]

@@ -83,7 +83,7 @@ def _trained(run: RunDirectory) -> list[StageDirectory]:
 def _stage_summary(stage: StageDirectory) -> dict[str, Any]:
     ledger = json.loads(stage.compute.read_text())
     rows = read_metrics(stage.metrics)
-    losses = [row["loss"] for row in rows]
+    losses = [row["loss"] for row in rows if np.isfinite(row["loss"])]
     window = max(1, min(LOSS_WINDOW, len(losses) // 3))
     return {
         "stage": stage.root.name,

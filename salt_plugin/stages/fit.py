@@ -15,11 +15,13 @@ from pytorch_lightning import Trainer
 from salt_plugin import __version__
 from salt_plugin.callbacks import (
     Accounts,
+    BackgroundWriter,
     Budget,
     Checkpoints,
     Collapse,
     KeptEncoders,
     Metrics,
+    NonFinite,
     Progress,
     Ranks,
     SkippedFiles,
@@ -70,6 +72,9 @@ def fit(
     collapse = Collapse()
     metrics = Metrics(files.root, ranks, accounts, collapse, start_step)
     signals, often = StopSignals(), config.method.checkpoint
+    limit = config.method.max_nonfinite_steps
+    nonfinite = NonFinite(ranks, files.nonfinite, limit, stage.seed, start_step)
+    writer = BackgroundWriter(start_step, beside=[files.metrics, run.skipped])
     method = stage.method
     before = method.teacher_fingerprint if isinstance(method, SALT) else None
     card = partial(_card, stage, config, parts, accounts, before)
@@ -98,16 +103,20 @@ def fit(
                 quarantine,
             ),
             Progress(stage.name, stage.total_steps, accounts.ledger),
-            KeptEncoders(files, _keep_every(stage, config), metrics, card, start_step),
+            nonfinite,
+            KeptEncoders(files, _keep_every(stage, config), metrics, nonfinite, card, start_step),
             Checkpoints(
                 files.last_checkpoint,
                 resumed_from,
                 often.every_n_steps,
                 often.every_minutes,
+                writer,
                 ranks,
+                nonfinite,
                 signals,
             ),
         ],
+        writer=writer,
         root=files.root,
     )
     loader = training_loader(

@@ -9,17 +9,26 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    TorchElasticEnvironment,
+)
 from pytorch_lightning.strategies import DDPStrategy
 
 from salt_plugin.callbacks.ranks import PATIENCE
+from salt_plugin.callbacks.writer import BackgroundWriter
 from salt_plugin.config import RunConfig
 from salt_plugin.stages.execution import devices, uses_gpu
 from salt_plugin.stages.world import publish, started_tasks
 
 
 def new_trainer(
-    config: RunConfig, total_steps: int, callbacks: list[Callback], root: Path
+    config: RunConfig,
+    total_steps: int,
+    callbacks: list[Callback],
+    writer: BackgroundWriter,
+    root: Path,
 ) -> Trainer:
     """Returns the trainer of a stage; `total_steps` is -1 where a callback ends it."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -29,8 +38,10 @@ def new_trainer(
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the target
     warnings.filterwarnings("ignore", ".*`srun` command is available.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    environment, placement = _placement(config)
     trainer = Trainer(
-        **_placement(config),
+        **placement,
+        plugins=[environment, writer],
         precision=config.trainer.precision,
         max_steps=total_steps,
         max_epochs=-1,
@@ -51,8 +62,8 @@ def new_trainer(
     return trainer
 
 
-def _placement(config: RunConfig) -> dict[str, Any]:
-    """Returns the trainer's arguments for where and together with whom to train.
+def _placement(config: RunConfig) -> tuple[ClusterEnvironment, dict[str, Any]]:
+    """Returns the trainer's environment and arguments for where and together with whom to train.
 
     Lightning's own Slurm environment is not used: it refuses tasks that were not given node by
     node, and would have Slurm run the job again by itself.
@@ -62,9 +73,9 @@ def _placement(config: RunConfig) -> dict[str, Any]:
     strategy = DDPStrategy(timeout=PATIENCE) if devices(config) > 1 else "auto"
     where = {"accelerator": accelerator, "strategy": strategy}
     if tasks is None:
-        return {**where, "devices": devices(config), "plugins": [LightningEnvironment()]}
+        return LightningEnvironment(), {**where, "devices": devices(config)}
     if uses_gpu(config) and visible == 1:
         tasks = tasks._replace(local_rank=0, nodes=tasks.size)
     publish(tasks)
     spread = {"devices": tasks.size // tasks.nodes, "num_nodes": tasks.nodes}
-    return {**where, **spread, "plugins": [TorchElasticEnvironment()]}
+    return TorchElasticEnvironment(), {**where, **spread}

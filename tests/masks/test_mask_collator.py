@@ -19,6 +19,7 @@ class Item(NamedTuple):
     clip: torch.Tensor
     label: int
     key: Key
+    path: str
     skipped: list[tuple[str, str]]
 
 
@@ -31,7 +32,8 @@ class Clips(Dataset):
     def __getitem__(self, index: int) -> Item:
         step, slot = divmod(index, 3)
         skipped = [(f"{step}.mp4", "empty")] if slot == 0 else []
-        return Item(torch.full((3, 4, 24, 24), float(index)), slot - 1, Key(step), skipped)
+        clip = torch.full((3, 4, 24, 24), float(index))
+        return Item(clip, slot - 1, Key(step), f"{index}.mp4", skipped)
 
 
 def _batches(num_workers: int, seed: int = 5, rank: int = 0) -> list[Batch]:
@@ -41,7 +43,7 @@ def _batches(num_workers: int, seed: int = 5, rank: int = 0) -> list[Batch]:
 
 
 def _drawn(seed: int, step: int, rank: int) -> tuple[int, ...]:
-    items = [Item(torch.zeros(1), 0, Key(step), [])] * 2
+    items = [Item(torch.zeros(1), 0, Key(step), "a.mp4", [])] * 2
     (mask,) = MaskCollator(TubeMasks(0.5, 1), (1, 14, 14), seed, rank)(items).masks
     return tuple(mask.target.flatten().tolist())
 
@@ -54,6 +56,7 @@ def test_a_batch_holds_its_samples() -> None:
         assert batch.labels.dtype == torch.int64
         assert batch.labels.tolist() == [-1, 0, 1]
         assert batch.skipped == [(f"{step}.mp4", "empty")]
+        assert batch.paths == [f"{3 * step + slot}.mp4" for slot in range(3)]
         assert [len(mask.context) for mask in batch.masks] == [3, 3]
 
 

@@ -1,0 +1,156 @@
+"""Steps whose loss or gradients are not finite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from salt_plugin.callbacks.ranks import Ranks
+from salt_plugin.errors import SaltError
+from salt_plugin.files import write_json
+from salt_plugin.masks import Batch
+
+_SHOWN = 5
+
+
+class _Step(NamedTuple):
+    number: int
+    paths: Sequence[str]
+    found_3: Tensor
+    copied: torch.cuda.Event | None
+
+
+class NonFinite(Callback):
+    """Lists steps that are not finite in `nonfinite.json`, and ends training at too many in a row.
+
+    The method leaves their updates out (`methods.VideoMethod`). Under float16 a gradient scaler
+    overflows now and then by design, and leaves out these steps itself: there they count where the
+    loss is not finite either, or gradients are too large for float16 without any scale.
+
+    A step is looked at when the next one is done, so that no step waits for the device.
+
+    Args:
+        ranks: The processes that train together; all of them end at the same step.
+        path: The list.
+        limit: Steps in a row that end training.
+        seed: The stage's, for the list.
+        start_step: Steps that were done before, when the stage resumes.
+    """
+
+    def __init__(self, ranks: Ranks, path: Path, limit: int, seed: int, start_step: int) -> None:
+        self.ranks = ranks
+        self.path = path
+        self.limit = limit
+        self.seed = seed
+        self.start_step = start_step
+        self._in_a_row = 0
+        self._writes = False
+        self._listed: list[dict[str, Any]] = []
+        self._last: _Step | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reads what was listed; what a killed run had met beyond its last checkpoint is cut."""
+        self._writes = trainer.is_global_zero
+        if self._writes and self.path.is_file():
+            listed = json.loads(self.path.read_text())["steps"]
+            self._listed = [entry for entry in listed if entry["step"] <= self.start_step]
+            self._write()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Takes a step down, and looks at the one before.
+
+        Raises:
+            SaltError: Too many in a row were not finite.
+        """
+        self.settle()
+        loss, norm = outputs["loss"].detach(), cast(Tensor, pl_module.grad_norm)
+        bad = ~norm.isfinite()
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            bad &= scaler.scale(torch.ones_like(norm)) < 1
+        bad |= ~loss.isfinite()
+        found_3 = torch.stack([bad.float(), loss.float(), norm.float()])
+        copied = torch.cuda.Event() if found_3.is_cuda else None
+        found_3 = found_3.to("cpu", non_blocking=True)
+        if copied is not None:
+            copied.record()
+        self._last = _Step(trainer.global_step, batch.paths, found_3, copied)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the last step."""
+        self.settle()
+
+    def settle(self) -> int:
+        """Looks at what was taken down, waiting for the device; every process has to call it.
+
+        Returns:
+            Steps in a row up to now that were not finite.
+
+        Raises:
+            SaltError: They are too many.
+        """
+        if self._last is None:
+            return self._in_a_row
+        step, self._last = self._last, None
+        if step.copied is not None:
+            step.copied.synchronize()
+        (bad,) = self.ranks.largest([int(step.found_3[0])])
+        self._in_a_row = self._in_a_row + 1 if bad else 0
+        if bad:
+            self._tell(step)
+        return self._in_a_row
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns how many in a row were not finite."""
+        return {"in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues to count."""
+        self._in_a_row = state_dict["in_a_row"]
+
+    def _tell(self, step: _Step) -> None:
+        gathered = self.ranks.gather((step.found_3[1:].tolist(), list(step.paths)))
+        losses, norms = zip(*(found for found, _ in gathered), strict=True)
+        paths = [path for _, of_rank in gathered for path in of_rank]
+        entry = {
+            "step": step.number,
+            "seed": self.seed,
+            "loss": [str(loss) for loss in losses],
+            "grad_norm": str(norms[0]),
+            "paths": paths,
+        }
+        self._listed.append(entry)
+        self._write()
+        loss = next((one for one in losses if one - one != 0), losses[0])
+        message = (
+            f"the loss is {loss} and the gradient norm {norms[0]} at step {step.number}, "
+            f"{self._in_a_row} such in a row"
+        )
+        if self._in_a_row < self.limit:
+            rank_zero_warn(f"{message}; its update is left out. {self.path} lists its files")
+            return
+        shown = ", ".join(paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
+        raise SaltError(
+            f"{message}: training has diverged, or the data is to blame. Its clips are of {shown}; "
+            f"{self.path} lists all, with step and seed. The weights are unharmed and what was "
+            "saved is kept: train anew with a lower optimizer.lr or method.optim.clip_grad, or "
+            f"raise method.max_nonfinite_steps ({self.limit}) to go on past these steps"
+        )
+
+    def _write(self) -> None:
+        if self._writes:
+            write_json(self.path, {"steps": self._listed})
