@@ -1,11 +1,11 @@
-# `make train` runs the embedded demo, `make test` checks and tests, `make test-slurm` tests on a Slurm
-# that it starts and ends; all make .venv first.
+# `make train` runs the embedded demo, `make test` checks and tests, `make test-slow` kills runs over and
+# over, `make test-slurm` tests on a Slurm that it starts and ends; all make .venv first.
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN_DIR ?= runs/demo
 
-.PHONY: train test lint clean test-slurm slurm-packages slurm-up slurm-down
+.PHONY: train test test-slow lint clean test-slurm slurm-packages slurm-up slurm-down
 .DELETE_ON_ERROR:
 
 train: $(INSTALLED)
@@ -13,6 +13,9 @@ train: $(INSTALLED)
 
 test: lint
 	$(BIN)/pytest
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m reliability tests/reliability
 
 # Skipped, with what is missing, where Slurm is not installed.
 test-slurm: $(INSTALLED)

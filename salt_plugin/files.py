@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import stat
+import weakref
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,7 +71,21 @@ def hold(folder: Path) -> IO[str] | None:
     except OSError:
         lock.close()
         return None
+    _held.add(lock)
     return lock
+
+
+_held: weakref.WeakSet[IO[str]] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for lock in list(_held):
+        lock.close()
+
+
+# A lock lasts as long as any process has its file open: loader workers that outlive a killed
+# process for some seconds would keep the next one out.
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def sync(path: Path) -> None:

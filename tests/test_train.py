@@ -396,9 +396,9 @@ def test_a_diverged_run_is_an_error_and_keeps_what_was_saved(
         return original(self, batch) * (float("nan") if batch.step == 3 else 1.0)
 
     monkeypatch.setattr(PixelTeacher, "step_loss", diverging)
+    given = ["method.checkpoint.every_n_steps=2", "method.max_nonfinite_steps=1"]
     with pytest.raises(SaltError, match=r"loss is nan .* at step 4.*optimizer\.lr"):
-        at_once = "method.max_nonfinite_steps=1"
-        train(tiny_videos, tmp_path, "method.checkpoint.every_n_steps=2", at_once)
+        train(tiny_videos, tmp_path, *given)
     assert not (tmp_path / "teacher" / "encoder.safetensors").exists()
     checkpoint = tmp_path / "teacher" / "checkpoints" / "last.ckpt"
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -160,6 +161,42 @@ def test_a_run_goes_on_with_fewer_processes_in_the_same_order(
     expected = {place: clips for place, clips in order(together).items() if place >= ("student", 2)}
     expected = {place: clips for place, clips in expected.items() if place[0] == "student"}
     assert order(resumed) == expected
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_more_processes_in_the_same_order(
+    pair: tuple[Path, list[Ended]], tiny_videos: Path, tmp_path: Path
+) -> None:
+    _, together = pair
+    asked = Moment(0, "teacher", 0, signal.SIGTERM)
+    whole = given(tiny_videos, "method.global_batch_size=4", "loader.batch_size=2")
+    alone = train_together(1, tmp_path / "run", tmp_path / "alone", whole, asked)
+    assert [process.status for process in alone] == [75]
+    resumed = train_together(2, tmp_path / "run", tmp_path / "resumed", whole)
+    assert [process.status for process in resumed] == [0, 0], resumed[0].message
+    assert {**order(alone), **order(resumed)} == order(together)
+    assert order(alone).keys().isdisjoint(order(resumed))
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_one_process_ends_all_at_the_same_step(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    spoilt = Moment(1, "teacher", 2, None)
+    overrides = given(tiny_videos, "method.max_nonfinite_steps=1")
+    ended = train_together(2, tmp_path / "run", tmp_path / "log", overrides, spoilt)
+    assert [process.status for process in ended] == [1, 1]
+    assert ended[0].message == ended[1].message
+    assert "the loss is inf and the gradient norm nan at step 3" in ended[0].message
+    stage = tmp_path / "run" / "teacher"
+    (entry,) = json.loads((stage / "nonfinite.json").read_text())["steps"]
+    assert len(entry["paths"]) == 4
+    assert [loss == "inf" for loss in entry["loss"]] == [False, True]
+    assert torch.load(stage / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    # Left out in both: their weights stay alike, and a limit that allows it goes on.
+    allowed = given(tiny_videos, "method.max_nonfinite_steps=2")
+    ended = train_together(2, tmp_path / "run", tmp_path / "again", allowed, spoilt)
+    assert [process.status for process in ended] == [0, 0], ended[0].message
 
 
 @pytest.mark.slow

@@ -1,0 +1,95 @@
+"""How long a checkpoint keeps training waiting, written by a thread and written at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salt_plugin.callbacks import BackgroundWriter
+from salt_plugin.files import sync
+from salt_plugin.methods import Recipe
+from salt_plugin.models import VideoEncoder
+from salt_plugin.shapes import EncoderShape
+
+
+def training_state(encoder: str) -> dict[str, Any]:
+    """Returns what a checkpoint of an encoder holds, weights and AdamW's two moments."""
+    model = VideoEncoder(EncoderShape.named(encoder))
+    optimizer = Recipe(total_steps=10, warmup_steps=1).optimizer([model])
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return {
+        "state_dict": model.state_dict(),
+        "optimizer_states": [optimizer.state_dict()],
+        "global_step": 1,
+    }
+
+
+def write_at_once(state: dict[str, Any], path: Path) -> None:
+    """What a trainer does that waits for the disk."""
+    torch.save(state, path.with_suffix(".tmp"))
+    sync(path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def seconds(act: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
+
+
+def measure(encoder: str, folder: Path, rounds: int, device: str) -> dict[str, Any]:
+    state = training_state(encoder)
+    if device != "cpu":
+        model = state["state_dict"]
+        state["state_dict"] = {name: value.to(device) for name, value in model.items()}
+        for moments in state["optimizer_states"][0]["state"].values():
+            moments.update({name: moments[name].to(device) for name in ("exp_avg", "exp_avg_sq")})
+    writer, path = BackgroundWriter(0, beside=[]), folder / "last.ckpt"
+    first = seconds(lambda: writer.save_checkpoint(state, path))
+    assert writer.failure() is None
+    waiting, at_once, writing = [], [], []
+    for _ in range(rounds):
+        waiting.append(seconds(lambda: writer.save_checkpoint(state, path)))
+        writing.append(seconds(writer.failure))
+        at_once.append(seconds(lambda: write_at_once(state, folder / "at_once.ckpt")))
+    writer.teardown()
+    return {
+        "encoder": encoder,
+        "gigabytes": path.stat().st_size / 1e9,
+        "first_stall": first,
+        "stall": statistics.median(waiting),
+        "written_beside": statistics.median(writing),
+        "stall_at_once": statistics.median(at_once),
+        "ratio": statistics.median(a / b for a, b in zip(at_once, waiting, strict=True)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--encoder", default="vit_base")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--folder", type=Path, help="on the disk to measure; default: temporary")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        found = measure(given.encoder, Path(folder), given.rounds, given.device)
+    if given.json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name:>16}  {value if isinstance(value, str) else f'{value:.3f}'}")
+
+
+if __name__ == "__main__":
+    main()

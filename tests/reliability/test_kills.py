@@ -1,0 +1,127 @@
+"""A run that is killed over and over ends, bit for bit, as if it never had been."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attempts import train, train_through
+from deaths import draw_deaths
+from safetensors.torch import load_file
+
+from salt_plugin.data.demo import write_video
+from salt_plugin.run_directory import read_metrics
+
+pytestmark = pytest.mark.reliability
+
+BASE = [
+    "method.encoder=vit_nano",
+    "method.clip.size=32",
+    "method.clip.frames=4",
+    "method.clip.step=2",
+    "method.model.drop_path=0.2",
+    "method.model.predictor.dim=48",
+    "method.model.predictor.depth=1",
+    "method.model.predictor.num_heads=2",
+    "method.optim.clip_grad=1.0",
+    "method.data.max_bad=0.5",
+    "method.checkpoint.every_n_steps=2",
+    "loader.batch_size=3",
+    "loader.num_workers=2",
+    "trainer.precision=32",
+    "trainer.gpus=0",
+]
+STAGES = {
+    "pixel_teacher": {"teacher": 30},
+    "salt": {"teacher": 20, "student": 20},
+    "vjepa2": {"student": 30},
+}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 16 videos, 64x64, of 24 frames of noise, and five broken ones."""
+    folder = tmp_path_factory.mktemp("videos")
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        coarse = rng.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
+        write_video(folder / f"{number:02}.mp4", coarse.repeat(8, 1).repeat(8, 2), fps=10)
+    for number in (3, 9):  # decodes at some places only
+        file = folder / f"{number:02}.mp4"
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
+        file.write_bytes(content)
+    (folder / "05.mp4").write_bytes((folder / "05.mp4").read_bytes()[:1000])
+    (folder / "12.mp4").write_bytes(rng.bytes(3000))
+    (folder / "20.mp4").write_bytes(b"")
+    return folder
+
+
+def command(method: str, videos: Path) -> list[str]:
+    stages = STAGES[method]
+    steps = [f"trainer.max_steps={list(stages.values())[-1]}"]
+    if method == "salt":
+        steps.append(f"method.teacher.max_steps={stages['teacher']}")
+    return [f"method={method}", f"input_dir={videos}", *BASE, *steps]
+
+
+@pytest.mark.parametrize(("method", "ranks"), [*((name, 1) for name in STAGES), ("salt", 2)])
+def test_killed_at_20_moments_a_run_ends_as_if_it_had_not_been(
+    videos: Path, tmp_path: Path, method: str, ranks: int
+) -> None:
+    overrides = command(method, videos)
+    train(tmp_path / "whole", overrides, ranks)
+    deaths = draw_deaths(seed=len(method) + ranks, stages=STAGES[method], ranks=ranks)
+    assert sum(death.number == 9 for death in deaths) == 20
+    toll = train_through(tmp_path / "killed", overrides, deaths, ranks)
+    assert toll.torn >= 5
+    assert toll.damaged >= 2
+    assert toll.resumed >= 15
+    for stage in STAGES[method]:
+        one, other = (content(tmp_path / name, stage) for name in ("whole", "killed"))
+        assert one.keys() == other.keys()
+        for name in one:
+            assert equal(one[name], other[name]), f"{stage}: {name}"
+    skipped = [skipped_files(tmp_path / name) for name in ("whole", "killed")]
+    # Files that other processes have met are listed at checkpoints, and signals make more of them.
+    assert skipped[0] == skipped[1] if ranks == 1 else sorted(skipped[0]) == sorted(skipped[1])
+    assert len(skipped[0]) > 3
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
+
+
+def content(run_dir: Path, stage: str) -> dict[str, Any]:
+    """Returns what a stage has left, but wall-clock times."""
+    folder = run_dir / stage
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    (ledger,) = (state for name, state in checkpoint["callbacks"].items() if "Accounts" in name)
+    ledger.pop("seconds")
+    parts = ("state_dict", "optimizer_states", "global_step", "callbacks", "loops")
+    compute = json.loads((folder / "compute.json").read_text())
+    compute.pop("seconds")
+    card = json.loads((folder / "encoder.json").read_text())
+    return {
+        **{f"last.ckpt {part}": checkpoint[part] for part in parts},
+        **{path.name: load_file(path) for path in sorted(folder.glob("*.safetensors"))},
+        "compute.json": compute,
+        "fingerprint": card["fingerprint"],
+        "metrics.csv": [{**row, "seconds": 0} for row in read_metrics(folder / "metrics.csv")],
+    }
+
+
+def skipped_files(run_dir: Path) -> list[str]:
+    return (run_dir / "skipped.csv").read_text().splitlines()
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Compares nested content, tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
