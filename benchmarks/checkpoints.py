@@ -47,6 +47,16 @@ def seconds(act: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def longest_pause(writer: BackgroundWriter) -> float:
+    """Returns for how long Python has not come to its turn, at most, while a file is written."""
+    longest, before = 0.0, time.perf_counter()
+    while writer.busy:
+        time.sleep(0.001)
+        now = time.perf_counter()
+        longest, before = max(longest, now - before), now
+    return longest
+
+
 def measure(encoder: str, folder: Path, rounds: int, device: str) -> dict[str, Any]:
     state = training_state(encoder)
     if device != "cpu":
@@ -57,10 +67,11 @@ def measure(encoder: str, folder: Path, rounds: int, device: str) -> dict[str, A
     writer, path = BackgroundWriter(0, beside=[]), folder / "last.ckpt"
     first = seconds(lambda: writer.save_checkpoint(state, path))
     assert writer.failure() is None
-    waiting, at_once, writing = [], [], []
+    waiting, at_once, writing, pauses = [], [], [], []
     for _ in range(rounds):
         waiting.append(seconds(lambda: writer.save_checkpoint(state, path)))
-        writing.append(seconds(writer.failure))
+        writing.append(seconds(lambda: pauses.append(longest_pause(writer))))
+        assert writer.failure() is None
         at_once.append(seconds(lambda: write_at_once(state, folder / "at_once.ckpt")))
     writer.teardown()
     return {
@@ -69,6 +80,7 @@ def measure(encoder: str, folder: Path, rounds: int, device: str) -> dict[str, A
         "first_stall": first,
         "stall": statistics.median(waiting),
         "written_beside": statistics.median(writing),
+        "longest_pause": statistics.median(pauses),
         "stall_at_once": statistics.median(at_once),
         "ratio": statistics.median(a / b for a, b in zip(at_once, waiting, strict=True)),
     }

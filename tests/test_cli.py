@@ -117,6 +117,31 @@ def test_an_error_of_a_loader_worker_is_one_line_too(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("error: 10 videos in a row cannot be read")
 
 
+def test_a_run_that_diverges_ends_in_one_line_and_lists_its_files(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    done = command(
+        SCRIPTS / "lightly-ssl-train",
+        "method=pixel_teacher",
+        f"input_dir={tiny_videos}",
+        "trainer.max_steps=30",
+        "optimizer.lr=1e30",
+        "method.max_nonfinite_steps=3",
+        "hydra.run.dir=run",
+        *TINY,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert re.match(
+        r"error: the loss is \w+ .* at step \d+, 3 such in a row: training has", message
+    )
+    listed = json.loads((tmp_path / "run" / "teacher" / "nonfinite.json").read_text())["steps"]
+    assert len(listed) == 3
+    assert all(path.startswith(str(tiny_videos)) for path in listed[-1]["paths"])
+    assert listed[-1]["paths"][0] in message
+
+
 @pytest.mark.slow
 def test_the_wheel_trains_from_both_commands(tiny_videos: Path, tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT]

@@ -17,7 +17,8 @@ class Collapse(Callback):
     """Measures the targets of the first step and of every hundredth, before normalisation.
 
     LayerNorm would hide what it is about: a collapsed target has a spread of 0 and an effective
-    rank of 1 at most. A method without such targets is left alone.
+    rank of 1 at most. A method without such targets is left alone, and so are targets that are not
+    finite.
 
     Attributes:
         measured: `target_spread` and `target_rank` of the last step; empty where it was not
@@ -40,6 +41,8 @@ class Collapse(Callback):
         watched_kd = cast(Tensor | None, pl_module.watched_kd)
         step = trainer.global_step
         if watched_kd is None or not trainer.is_global_zero or (step > 1 and step % MEASURE_EVERY):
+            return
+        if not watched_kd.isfinite().all():
             return
         self.measured = {
             "target_spread": spread(watched_kd),

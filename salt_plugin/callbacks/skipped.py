@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class SkippedFiles(Callback):
         """Reads what an earlier stage or an interrupted run has listed."""
         listed: dict[str, str] = {}
         if trainer.is_global_zero:
-            if self.path.is_file():
+            if _cut_torn_row(self.path):
                 listed = {row["path"]: row["reason"] for row in read_skipped(self.path)}
             else:
                 self._append({"path": "reason"})
@@ -119,6 +120,15 @@ class SkippedFiles(Callback):
     def _append(self, rows: dict[str, str]) -> None:
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerows(rows.items())
+
+
+def _cut_torn_row(path: Path) -> bool:
+    """Cuts what a power failure has left of a last row, and tells whether there is any row."""
+    if not path.is_file():
+        return False
+    whole = path.read_bytes().rfind(b"\n") + 1
+    os.truncate(path, whole)
+    return whole > 0
 
 
 def read_skipped(path: Path) -> list[dict[str, str]]:

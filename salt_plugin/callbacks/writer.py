@@ -22,7 +22,7 @@ class Failure(NamedTuple):
     """A checkpoint that could not be written: its step, and why."""
 
     step: int
-    error: Exception
+    reason: str
 
 
 class BackgroundWriter(TorchCheckpointIO):
@@ -97,7 +97,7 @@ class BackgroundWriter(TorchCheckpointIO):
                 raise
             with contextlib.suppress(OSError):
                 unfinished.unlink()  # what fits of it only takes room
-            return Failure(step, error)
+            return Failure(step, _reason(error))
         self.saved_step = step
         return None
 
@@ -126,3 +126,9 @@ class _HostCopy:
 
 def _is_of_the_disk(error: Exception) -> bool:
     return isinstance(error, OSError) or "inline_container" in str(error)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return str(error)
+    return f"the disk has taken a part of it only, for want of room or by a quota: {error}"

@@ -53,3 +53,7 @@ def test_half_precision_targets_are_measured_in_full() -> None:
 
 def test_other_methods_are_left_alone() -> None:
     assert _measured(100, None) == {}
+
+
+def test_targets_that_are_not_finite_are_left_alone() -> None:
+    assert _measured(100, torch.full((20, 8), torch.nan)) == {}

@@ -112,3 +112,17 @@ def test_what_a_killed_run_had_listed_is_in_quarantine_too(tmp_path: Path) -> No
     callback = _skipped(Ranks({}), tmp_path / "skipped.csv", 1.0)
     _start(callback)
     assert callback.quarantine.state() == {"a.mp4": 2}
+
+
+@pytest.mark.parametrize("left", [5, 30, 40])
+def test_a_row_that_is_torn_is_listed_again(tmp_path: Path, left: int) -> None:
+    files = [("one.mp4", "empty"), ("two.mp4", "no video")]
+    whole = _skipped(Ranks({}), tmp_path / "whole.csv", 1.0)
+    _start(whole)
+    _step(whole, *files)
+    torn = tmp_path / "torn.csv"
+    torn.write_bytes(whole.path.read_bytes()[:left])
+    resumed = _skipped(Ranks({}), torn, 1.0)
+    _start(resumed)
+    _step(resumed, *files)
+    assert torn.read_bytes() == whole.path.read_bytes()

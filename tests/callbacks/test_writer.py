@@ -89,7 +89,7 @@ def test_what_cannot_be_written_is_told_once_and_the_last_one_stays(tmp_path: Pa
     failure = background.failure()
     assert failure is not None
     assert failure.step == 1
-    assert "metrics.csv" in str(failure.error)
+    assert "metrics.csv" in failure.reason
     assert background.failure() is None
     assert not path.exists()
     (tmp_path / "metrics.csv").touch()
