@@ -28,13 +28,11 @@ class Toll(NamedTuple):
 
     Attributes:
         torn: A checkpoint of which a part is written.
-        gap: No last checkpoint, between two renames.
         damaged: A last checkpoint that was then damaged.
         resumed: A checkpoint to go on from.
     """
 
     torn: int
-    gap: int
     damaged: int
     resumed: int
 
@@ -75,18 +73,17 @@ def train_through(
     run_dir: Path, overrides: Sequence[str], deaths: Sequence[Death], ranks: int = 1
 ) -> Toll:
     """Trains, and begins again after each death with the same command, until it is done."""
-    torn = gap = damaged = resumed = 0
+    torn = damaged = resumed = 0
     for death in deaths:
         train(run_dir, overrides, ranks, death)
         last = run_dir / death.stage / "checkpoints" / "last.ckpt"
         torn += death.place == "checkpoint" and last.with_suffix(".tmp").is_file()
         resumed += last.is_file() or previous_checkpoint(last).is_file()
-        gap += previous_checkpoint(last).is_file() and not last.is_file()
         if death.damage and last.is_file() and previous_checkpoint(last).is_file():
             damage(last, death)
             damaged += 1
     train(run_dir, overrides, ranks)
-    return Toll(torn, gap, damaged, resumed)
+    return Toll(torn, damaged, resumed)
 
 
 def _train(
