@@ -48,7 +48,7 @@ def _cost_of_step(videos: Path, stage: str, step: int) -> int:
     parts = build_parts(config)
 
     class Item:
-        clip, label, skipped = torch.zeros(1), 0, ()
+        clip, label, path, skipped = torch.zeros(1), 0, "a.mp4", ()
         key = type("Key", (), {"step": step})
 
     collate = MaskCollator(parts.masks, parts.grid, stage_seed(config, stage))
