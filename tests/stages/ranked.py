@@ -156,11 +156,11 @@ def _watch(cls: Any, stage: str, rank: int, log: Path, moment: Moment | None) ->
     original = cls.step_loss
 
     def watched(self: Any, batch: Any) -> torch.Tensor:
-        here = moment is not None and moment[:3] == (rank, stage, batch.step)
-        if here and moment.number is not None:
-            signal.raise_signal(moment.number)
+        here = moment if moment is not None and moment[:3] == (rank, stage, batch.step) else None
+        if here is not None and here.number is not None:
+            signal.raise_signal(here.number)
         loss = original(self, batch)
-        if here:
+        if here is not None and here.number is None:
             loss = loss + torch.inf
         clips = [hashlib.sha256(clip.numpy().tobytes()).hexdigest() for clip in batch.clips]
         row = {"stage": stage, "step": batch.step, "loss": float(loss), "clips": clips}
