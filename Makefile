@@ -1,5 +1,5 @@
-# `make train` runs the embedded demo, `make test` checks and tests, `make test-slow` kills runs over and
-# over, `make test-slurm` tests on a Slurm that it starts and ends; all make .venv first.
+# All make .venv first: `make train` runs the embedded demo, `make test` checks and tests, `make test-slow`
+# runs what takes long (kills runs over and over), `make test-slurm` tests on a Slurm that it starts and ends.
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -15,7 +15,7 @@ test: lint
 	$(BIN)/pytest
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -m reliability tests/reliability
+	$(BIN)/pytest -m "slow and not cluster"
 
 # Skipped, with what is missing, where Slurm is not installed.
 test-slurm: $(INSTALLED)

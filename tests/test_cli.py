@@ -212,6 +212,7 @@ def test_a_signal_ends_training_loudly_and_the_same_command_goes_on(
     assert (tmp_path / "run" / "teacher" / "encoder.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_probe_prints_one_line_of_json_and_its_progress_elsewhere(
     tiny_videos: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 import salt_plugin.train
@@ -52,6 +53,7 @@ def last_step(stage: Path) -> int:
     return int(checkpoint["global_step"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "cls", "stage", "number", "status"),
     [
@@ -144,7 +146,7 @@ def test_a_job_tells_by_its_exit_status_that_it_goes_on(
         raise Interrupted("saved at step 7; the same command goes on", number)
 
     monkeypatch.setattr(salt_plugin.train, "run", stopped)
-    hydra = OmegaConf.create({"runtime": {"output_dir": str(tmp_path)}})
+    hydra = OmegaConf.create({"runtime": {"output_dir": str(tmp_path)}, "mode": RunMode.RUN})
     monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: hydra))
     with pytest.raises(SystemExit) as ended:
         train_job(OmegaConf.create({}))
@@ -200,6 +202,11 @@ def test_a_second_request_ends_a_process_at_once(
         assert process.returncode == 0
 
 
+def _children() -> set[int]:
+    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    return {int(child) for child in listed.split()}
+
+
 def test_loader_workers_leave_signals_to_the_process_that_trains(
     tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,19 +215,21 @@ def test_loader_workers_leave_signals_to_the_process_that_trains(
 
     def asked(self: Any, batch: Any) -> torch.Tensor:
         if batch.step == 1:
-            listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-            workers.extend(int(worker) for worker in listed)
+            workers.extend(_children() - before)
             # From a process of its own, as a terminal's or a cluster's would come.
             for number in STOP_SIGNALS:
-                subprocess.run(["sh", "-c", f"kill -{int(number)} {' '.join(listed)}"], check=True)
+                command = f"kill -{int(number)} {' '.join(map(str, workers))}"
+                subprocess.run(["sh", "-c", command], check=True)
         return original(self, batch)
 
     monkeypatch.setattr(PixelTeacher, "step_loss", asked)
+    before = _children()
     train(tiny_videos, tmp_path, "loader.num_workers=2", method="pixel_teacher")
     assert len(workers) >= 2
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_written_every_few_minutes_whatever_a_step_takes(
     tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

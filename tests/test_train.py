@@ -127,6 +127,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
             assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_a_resume_repeats_stochastic_depth(
     tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,7 +129,7 @@ def test_a_header_that_states_a_huge_picture_is_refused(tmp_path: Path) -> None:
     assert data.count(small) >= 2  # in the main header and in the stream's
     (tmp_path / "huge.avi").write_bytes(data.replace(small, large))
     for reader in READERS:
-        with pytest.raises(VideoReadError, match="12000x12000"):
+        with pytest.raises(VideoReadError, match=r"more than \d+ pixels"):
             open_video(str(tmp_path / "huge.avi"), reader)
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from salt_plugin.data.demo import write_video
 from salt_plugin.run_directory import read_metrics
 
-pytestmark = pytest.mark.reliability
+pytestmark = pytest.mark.slow
 
 BASE = [
     "method.encoder=vit_nano",
