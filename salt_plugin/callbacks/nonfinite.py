@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -135,7 +136,7 @@ class NonFinite(Callback):
         }
         self._listed.append(entry)
         self._write()
-        loss = next((one for one in losses if one - one != 0), losses[0])
+        loss = next((one for one in losses if not math.isfinite(one)), losses[0])
         message = (
             f"the loss is {loss} and the gradient norm {norms[0]} at step {step.number}, "
             f"{self._in_a_row} such in a row"
