@@ -172,7 +172,8 @@ def test_every_shared_file_has_the_verdict_that_is_stated_here(
     assert {path.name for path in files} == GOOD.keys() | BAD.keys()
     (tmp_path / "all.csv").write_text("".join(f"{path} -1\n" for path in sorted(files)))
     clean, quarantine = tmp_path / "clean.csv", tmp_path / "bad.csv"
-    found = _run(capsys, tmp_path / "all.csv", "--clean", clean, "--quarantine", quarantine)
+    lists = ("--clean", clean, "--quarantine", quarantine)
+    found = _run(capsys, tmp_path / "all.csv", "--root", shared_videos, *lists)
     assert (found["files"], found["clean"], found["quarantine"]) == (34, 21, 13)
     of = {Path(verdict["path"]).name: verdict for verdict in found["verdicts"]}
     for name, (codec, container, gop, frames, fps, seconds) in GOOD.items():
