@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -216,5 +217,5 @@ def test_nobody_waits_for_ever_for_a_process_that_is_silent(
 ) -> None:
     silent = Moment(1, "teacher", 1, signal.SIGSTOP)
     ended = train_together(2, tmp_path / "run", tmp_path / "log", given(tiny_videos), silent)
-    assert ended[0].status == 1
+    assert ended[0].status == os.EX_TEMPFAIL
     assert "has ended or does not answer" in ended[0].message
