@@ -15,6 +15,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from small_run import TINY
 
 import salt_plugin.train
 from salt_plugin.callbacks import checkpoints
@@ -27,19 +28,7 @@ from salt_plugin.run_directory import read_metrics
 from salt_plugin.stop_signals import STOP_SIGNALS
 from salt_plugin.train import run
 
-SMALL = [
-    "method.encoder=vit_nano",
-    "method.clip.size=32",
-    "method.clip.frames=4",
-    "method.clip.step=1",
-    "method.model.predictor.dim=48",
-    "method.model.predictor.depth=1",
-    "method.model.predictor.num_heads=2",
-    "loader.batch_size=4",
-    "loader.num_workers=0",
-    "trainer.precision=32",
-    "trainer.max_steps=4",
-]
+SMALL = [*TINY, "loader.batch_size=4", "trainer.max_steps=4"]
 
 
 def train(videos: Path, run_dir: Path, *overrides: str, method: str) -> dict[str, Any]:

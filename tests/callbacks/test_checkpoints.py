@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import TINY
 
 from salt_plugin.callbacks.resume import resume_point
 from salt_plugin.checkpoints import read_card
@@ -20,17 +21,8 @@ from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
 
 SMALL = [
+    *TINY,
     "method=pixel_teacher",
-    "method.encoder=vit_nano",
-    "method.clip.size=32",
-    "method.clip.frames=4",
-    "method.clip.step=1",
-    "method.model.predictor.dim=48",
-    "method.model.predictor.depth=1",
-    "method.model.predictor.num_heads=2",
-    "loader.batch_size=2",
-    "loader.num_workers=0",
-    "trainer.precision=32",
     "trainer.max_steps=5",
     "method.checkpoint.every_n_steps=2",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import TINY
 
 from salt_plugin.callbacks import NonFinite, Ranks
 from salt_plugin.config import compose
@@ -18,20 +19,7 @@ from salt_plugin.methods import SALT, VJEPA, PixelTeacher
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
 
-SMALL = [
-    "method.encoder=vit_nano",
-    "method.clip.size=32",
-    "method.clip.frames=4",
-    "method.clip.step=1",
-    "method.model.predictor.dim=48",
-    "method.model.predictor.depth=1",
-    "method.model.predictor.num_heads=2",
-    "loader.batch_size=2",
-    "loader.num_workers=0",
-    "trainer.precision=32",
-    "trainer.max_steps=8",
-    "method.checkpoint.every_n_steps=2",
-]
+SMALL = [*TINY, "trainer.max_steps=8", "method.checkpoint.every_n_steps=2"]
 
 
 def train(videos: Path, run_dir: Path, *overrides: str, method: str = "pixel_teacher") -> None:

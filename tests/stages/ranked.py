@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from small_run import TINY
 
 from salt_plugin.callbacks import ranks
 from salt_plugin.config import compose
@@ -25,19 +26,7 @@ from salt_plugin.methods import SALT, PixelTeacher
 from salt_plugin.stages import trainer
 from salt_plugin.train import run
 
-SMALL = [
-    "method.encoder=vit_nano",
-    "method.clip.size=32",
-    "method.clip.frames=4",
-    "method.clip.step=1",
-    "method.model.predictor.dim=48",
-    "method.model.predictor.depth=1",
-    "method.model.predictor.num_heads=2",
-    "loader.batch_size=2",
-    "loader.num_workers=0",
-    "trainer.precision=32",
-    "trainer.max_steps=4",
-]
+SMALL = [*TINY, "trainer.max_steps=4"]
 
 
 class Moment(NamedTuple):
@@ -102,7 +91,13 @@ def train_together(
                 "SLURM_STEP_NUM_NODES": size,
                 "SLURM_LOCALID": 0,
             }
-        variables = {**world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        # Sums over other numbers of threads differ, and Lightning gives a node's cores to its tasks.
+        variables = {
+            **world,
+            "OMP_NUM_THREADS": 1,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         run_dir = run_dirs if isinstance(run_dirs, Path) else run_dirs[rank]
         arguments = (variables, run_dir, log / str(rank), [*SMALL, *overrides], moment, same_masks)
         processes.append(context.Process(target=_train, args=arguments))
