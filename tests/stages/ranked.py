@@ -91,7 +91,7 @@ def train_together(
                 "SLURM_STEP_NUM_NODES": size,
                 "SLURM_LOCALID": 0,
             }
-        # Sums over other numbers of threads differ, and Lightning gives a node's cores to its tasks.
+        # Other numbers of threads add in another order; Lightning divides a node's cores.
         variables = {
             **world,
             "OMP_NUM_THREADS": 1,
