@@ -18,6 +18,8 @@ DEFAULT_READER = "pyav"
 Result = TypeVar("Result")
 
 _TIMEOUT = "not read within"
+# Seconds. However long a process stands still, it takes it for one of these.
+_SLICE = 1.0
 
 
 class ReadTimeoutError(VideoReadError):
@@ -58,7 +60,8 @@ def within(seconds: float | None, path: str, read: Callable[[], Result]) -> Resu
     ends with the process at the latest.
 
     Args:
-        seconds: The time; None waits for ever.
+        seconds: The time, but for most of what the process stands still in (suspended by Slurm, or
+            with the machine): it reads nothing then; None waits for ever.
         path: The file, for the message.
         read: Reads it.
 
@@ -77,7 +80,10 @@ def within(seconds: float | None, path: str, read: Callable[[], Result]) -> Resu
 
     thread = threading.Thread(target=run, daemon=True, name="salt-read")
     thread.start()
-    thread.join(seconds)
+    left = seconds
+    while left > 0 and not outcome:
+        thread.join(min(left, _SLICE))
+        left -= _SLICE
     if not outcome:
         raise ReadTimeoutError(path, f"{_TIMEOUT} {seconds:g} s")
     result, error = outcome.pop()

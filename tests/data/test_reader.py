@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import pickle
 import resource
+import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -143,6 +146,30 @@ def test_a_file_that_hangs_is_given_up() -> None:
     assert within(5, "a.mp4", lambda: 3) == within(None, "a.mp4", lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         within(5, "a.mp4", lambda: 1 // 0)
+
+
+READ_SLOWLY = """
+import sys, time
+from salt_plugin.data.opening import within
+def read():
+    print("reading", flush=True)
+    sys.stdin.readline()
+    return "read"
+print(within(2.0, "a.mp4", read))
+"""
+
+
+def test_a_process_that_stands_still_takes_no_file_for_hanging() -> None:
+    command = [sys.executable, "-c", READ_SLOWLY]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate("\n", timeout=60)[0] == "read\n"
 
 
 def test_error_survives_pickling() -> None:
