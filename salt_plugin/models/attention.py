@@ -7,6 +7,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+# Without cuDNN's, which plans anew for every shape it meets: with masks of new lengths at each
+# step, planning takes longer than the step (docs/benchmarks/gpu.md).
+_GPU_KERNELS = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 # Scores of one block of heads stay in the cache of a core.
 BLOCK_BYTES = 4_000_000
@@ -32,6 +41,9 @@ def attention(q_bhnd: Tensor, k_bhnd: Tensor, v_bhnd: Tensor) -> Tensor:
     """
     if q_bhnd.device.type == "cpu" and q_bhnd.dtype == torch.bfloat16:
         return blocked_attention(q_bhnd, k_bhnd, v_bhnd)
+    if q_bhnd.device.type == "cuda":
+        with sdpa_kernel(_GPU_KERNELS):
+            return F.scaled_dot_product_attention(q_bhnd, k_bhnd, v_bhnd)
     return F.scaled_dot_product_attention(q_bhnd, k_bhnd, v_bhnd)
 
 

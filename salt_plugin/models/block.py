@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,26 +31,22 @@ class RopeAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def project(self, x_td: Tensor, rope: RopeTables) -> tuple[Tensor, Tensor]:
-        """Returns rotated queries and keys [T, 2, H, d], and values [T, H, d]."""
+    def forward(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
+        """Mixes packed tokens [T, D] within each clip: [T, D]."""
         weight, bias = (self._halves(rows) for rows in (self.qkv.weight, self.qkv.bias))
         qkv_t3hd = F.linear(x_td, weight, bias).unflatten(-1, (3, self.num_heads, -1))
         cos, sin = (table.unsqueeze(1) for table in rope)
-        return apply_rope(qkv_t3hd[:, :2], RopeTables(cos, sin)), qkv_t3hd[:, 2]
+        qk_t2hd = apply_rope(qkv_t3hd[:, :2], RopeTables(cos, sin))
+        mixed = []
+        for qk, v in zip(unpack(qk_t2hd, segments), unpack(qkv_t3hd[:, 2], segments), strict=True):
+            q_bhnd, k_bhnd = qk.permute(2, 0, 3, 1, 4)
+            mixed_bhnd = attention(q_bhnd, k_bhnd, v.transpose(1, 2))
+            mixed.append(mixed_bhnd.transpose(1, 2).flatten(2))
+        return self.proj(pack(mixed))
 
     def _halves(self, rows: Tensor) -> Tensor:
         qk, v = rows.tensor_split((2 * len(rows) // 3,))
         return torch.cat((halves_first(qk, 2 * self.num_heads), v))
-
-    @staticmethod
-    def mix(qk_t2hd: Tensor, v_thd: Tensor, segments: Segments) -> Tensor:
-        """Mixes values within each clip: [T, H * d]."""
-        mixed = []
-        for qk, v in zip(unpack(qk_t2hd, segments), unpack(v_thd, segments), strict=True):
-            q_bhnd, k_bhnd = qk.permute(2, 0, 3, 1, 4)
-            mixed_bhnd = attention(q_bhnd, k_bhnd, v.transpose(1, 2))
-            mixed.append(mixed_bhnd.transpose(1, 2).flatten(2))
-        return pack(mixed)
 
 
 class Block(nn.Module):
@@ -68,20 +63,13 @@ class Block(nn.Module):
 
     def forward(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
         """Maps packed tokens [T, D] to [T, D]."""
-        before, after = _compiled_parts() if self.compiled else _PARTS
-        qk_t2hd, v_thd = before(self, x_td, rope)
-        mixed_td = self.attn.mix(qk_t2hd, v_thd, segments)
-        kept = [self._kept(x_td, segments) for _ in range(2)]
-        return after(self, x_td, mixed_td, *kept)
+        run = _compiled() if self.compiled else Block._run
+        return run(self, x_td, rope, segments)
 
-    def _before_mixing(self, x_td: Tensor, rope: RopeTables) -> tuple[Tensor, Tensor]:
-        return self.attn.project(self.norm1(x_td), rope)
-
-    def _after_mixing(
-        self, x_td: Tensor, mixed_td: Tensor, kept1: Tensor | None, kept2: Tensor | None
-    ) -> Tensor:
-        x_td = x_td + _scaled(self.attn.proj(mixed_td), kept1)
-        return x_td + _scaled(self.mlp(self.norm2(x_td)), kept2)
+    def _run(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
+        mixed_td = self.attn(self.norm1(x_td), rope, segments)
+        x_td = x_td + _scaled(mixed_td, self._kept(x_td, segments))
+        return x_td + _scaled(self.mlp(self.norm2(x_td)), self._kept(x_td, segments))
 
     def _kept(self, x_td: Tensor, segments: Segments) -> Tensor | None:
         """Draws stochastic depth, a clip of a mask set at a time: factors [T, 1]."""
@@ -98,14 +86,10 @@ class Block(nn.Module):
         )
 
 
-# What comes before and after tokens of a clip meet, which is all that compilation can fuse. All
-# blocks share the code, so that it is compiled once for each width.
-_PARTS = (Block._before_mixing, Block._after_mixing)
-
-
+# One function for all blocks, so that it is compiled once for each width.
 @functools.cache
-def _compiled_parts() -> tuple[Callable[..., Any], ...]:
-    return tuple(torch.compile(part, dynamic=True) for part in _PARTS)
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(Block._run, dynamic=True)
 
 
 class BlockStack(nn.ModuleList):
