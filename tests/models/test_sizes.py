@@ -73,6 +73,9 @@ def test_timm_knows_every_size_and_passes_options_on() -> None:
 
 
 def test_there_are_no_pretrained_weights() -> None:
+    assert isinstance(timm.create_model("salt_vit_nano", num_classes=0), VideoEncoder)
+    with pytest.raises(ConfigError, match=r"salt_vit_nano: num_classes=10: expected 0"):
+        timm.create_model("salt_vit_nano", num_classes=10)
     with pytest.raises(CheckpointError, match=r"salt_vit_nano.*no public weights.*load_encoder"):
         timm.create_model("salt_vit_nano", pretrained=True)
 
