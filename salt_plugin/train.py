@@ -151,7 +151,7 @@ def _leave_results(
     config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
 ) -> None:
     leave_figures(config, parts, videos, directory)
-    leave_summary(config, parts, directory)
+    leave_summary(config, parts, videos, directory)
 
 
 def _total_steps(config: RunConfig, videos: VideoList) -> int:

@@ -280,16 +280,22 @@ def test_a_run_ends_with_a_probe_of_its_encoders_on_a_set(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     lists = [f"method.probe_train={tiny_videos}", f"method.probe_test={tiny_videos}"]
-    summary = train(
-        tiny_videos, tmp_path / "run", "method.probe=folder", "method.probe_protocol=knn", *lists
-    )
+    settings = ["method.probe=folder", "method.probe_protocol=knn", *lists]
+    with pytest.warns(UserWarning, match="6 of 6 videos of the list test are in the list train"):
+        summary = train(tiny_videos, tmp_path / "run", *settings)
     found = summary["probe"]
     assert found["set"] == "folder"
     assert found["chance"] == {"knn": 0.5}
     assert [row["encoder"] for row in found["rows"]] == ["random", "teacher", "student"]
     for row in found["rows"]:
         assert found["reports"][row["encoder"]]["knn"]["accuracy"] == row["knn"]
-    assert "Frozen probes on the test clips of folder" in " ".join(capsys.readouterr().out.split())
+        assert found["reports"][row["encoder"]]["leaks"] == found["leaks"]
+        is_random = row["encoder"] == "random"
+        assert found["reports"][row["encoder"]]["random_weights"] == is_random
+    assert found["leaks"]["test_in_train"] == found["test_in_pretraining"] == 6
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Frozen probes on the test clips of folder" in printed
+    assert "test videos that are in the training list, too: 6" in printed
 
 
 def test_epochs_limit_the_steps(tiny_videos: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from salt_plugin.models.predictor import Predictor
 
 STUDENT_FIRST = ("student", "teacher")
 TEACHER_FIRST = ("teacher", "student")
-SIZES = ("frames", "size")
+SIZES = ("frames", "size", "step")
 
 
 def find_encoder(path: str | os.PathLike[str], order: Sequence[str] = STUDENT_FIRST) -> Path:
@@ -118,7 +118,8 @@ def read_input(file: Path) -> dict[str, Any]:
         file: As `find_encoder` gives it.
 
     Returns:
-        `frames`, `size`, `mean` and `std`, as far as the file or those beside it tell them.
+        `frames`, `size`, `step`, `fps`, `mean` and `std`, as far as the file or those beside it
+        tell them.
 
     Raises:
         CheckpointError: The file beside it is damaged.
@@ -166,11 +167,14 @@ def _checked(clip: Any, file: Path) -> dict[str, Any]:
         for key in ("mean", "std"):
             values = clip.get(key, [1.0])
             good = good and isinstance(values, list) and all(map(_is_finite, values))
+        fps = clip.get("fps")
         good = good and 0 not in clip.get("std", [])
+        good = good and (fps is None or (_is_finite(fps) and fps > 0))
     if not good:
         raise CheckpointError(
             f"{file}: the clips told of beside it are {str(clip)[:200]}: expected whole numbers "
-            "for frames and size, and a number for each colour in mean and std; copy it again"
+            "for frames, size and step, null or a number for fps, and a number for each colour in "
+            "mean and std; copy it again"
         )
     return dict(clip)
 

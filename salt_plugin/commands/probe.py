@@ -39,13 +39,15 @@ def main(arguments: list[str]) -> None:
     """
     given = vars(_parser().parse_args(arguments))
 
-    from salt_plugin.config import probe_config
-    from salt_plugin.evaluation import open_encoder, probe
+    from salt_plugin.config import probe_config, probe_config_for
+    from salt_plugin.evaluation import card_clip, open_encoder, probe
     from salt_plugin.report.probe import Bars, print_probe
 
-    config = probe_config(given["data"], **_changes(given))
+    changes = _changes(given)
+    probe_config(given["data"], **changes)  # mistakes on the command line are found first
     if given["figures"]:
         make_folder(given["figures"])
+    config = probe_config_for(card_clip(given["encoder"]), given["data"], changes)
     encoder = open_encoder(given["encoder"], size=config.size, seed=config.seed)
     with Bars() as bars:
         report = probe(encoder, config, given["device"], bars)
@@ -115,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="salt probe",
         description="Evaluates a frozen encoder on labelled videos. What is not given is as the "
-        "set of --data says.",
+        "set of --data says, and where that is silent, frames, size and step as on the card of a "
+        "trained encoder.",
     )
     parser.add_argument(
         "encoder",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track as with_bar
+from rich.table import Table
 
 from salt_plugin.commands.folder import make_folder
 from salt_plugin.config.probe import PROTOCOLS
@@ -63,7 +64,8 @@ def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     points = [point._asdict() for point in _progress(measured, "encoders", len(kept))]
     fit = agreement([p["loss"] for p in points], [p["accuracy"] for p in points])._asdict()
     stage = run.result.root.name
-    about = {"run": str(root), "stage": stage, "task": task, "protocol": given.protocol}
+    about: dict[str, Any] = {"run": str(root), "stage": stage, "task": task}
+    about |= {"protocol": given.protocol, "clip": score.clip, "leaks": score.leaks}
     result = {**about, **fit, "points": points}
     write_text(folder / "track.csv", _as_csv(points))
     write_json(folder / "track.json", result)
@@ -71,7 +73,7 @@ def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     _draw_features(figures / "track_pca.png", score, kept)
 
     console = Console()
-    console.print(track_table(points, task))
+    console.print(_with_caption(track_table(points, task), score))
     console.print(f"Accuracy against loss: {sentence(fit)}", highlight=False)
     written = [folder / "track.csv", folder / "track.json"]
     for path in [*written, figures / "track.png", figures / "track_pca.png"]:
@@ -90,13 +92,15 @@ def _rank(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     score = _score(given, first, first.student.encoder, temporary) if asked else None
     students = [student._asdict() for student in rank_students(given.runs, score, _device())]
     console = Console()
-    console.print(ranking_table(students, _task(given)))
+    table = ranking_table(students, _task(given))
+    console.print(_with_caption(table, score) if score else table)
     result: dict[str, Any] = {"students": students}
-    if asked:
+    if score:
         losses, accuracies = ([one[name] for one in students] for name in ("loss", "accuracy"))
         fit = agreement(losses, accuracies)._asdict()
         console.print(f"Accuracy against loss: {sentence(fit)}", highlight=False)
         result |= {"task": _task(given), "protocol": given.protocol, **fit}
+        result |= {"clip": score.clip, "leaks": score.leaks}
     if given.out:
         make_folder(given.out)
         write_text(given.out / "ranking.csv", _as_csv(students))
@@ -119,6 +123,13 @@ def _score(
     cache = given.cache if keep else temporary
     root: dict[str, Any] = {"root": str(given.root.expanduser().absolute())} if given.root else {}
     return ProbeScore(*lists, read_input(encoder), cache, given.protocol, keep, **root)
+
+
+def _with_caption(table: Table, score: ProbeScore) -> Table:
+    from salt_plugin.report.probe import caption
+
+    table.caption, table.caption_justify = caption(score.clip, score.leaks), "left"
+    return table
 
 
 def _draw_features(path: Path, score: ProbeScore, kept: Mapping[int, Path]) -> None:

@@ -3,7 +3,13 @@
 from salt_plugin.config.batch import clips_of_rank
 from salt_plugin.config.load import compose, load_config
 from salt_plugin.config.nodes import build, require_known_targets
-from salt_plugin.config.probe import ProbeConfig, probe_config, require_lists
+from salt_plugin.config.probe import (
+    ProbeConfig,
+    clip_seen,
+    probe_config,
+    probe_config_for,
+    require_lists,
+)
 from salt_plugin.config.schema import (
     METHOD_CONFIGS,
     MethodConfig,
@@ -23,10 +29,12 @@ __all__ = [
     "SALTConfig",
     "VJEPAConfig",
     "build",
+    "clip_seen",
     "clips_of_rank",
     "compose",
     "load_config",
     "probe_config",
+    "probe_config_for",
     "read_yaml",
     "require_known_targets",
     "require_lists",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from salt_plugin.errors import ConfigError
 BASE = "base"
 PROTOCOLS = ("attentive", "linear", "knn")
 CONTROLS = ("shuffled", "frozen", "permuted", "metadata")
+CLIP = ("frames", "size", "step", "fps")
 GRIDS = ("full", "fast", "halving")
 PROBE_PRECISIONS = ("auto", "bf16", "32")
 
@@ -106,6 +108,21 @@ def probe_config(data: str = "folder", **changes: Any) -> ProbeConfig:
     Raises:
         ConfigError: There is no such set, or a key or value cannot work.
     """
+    return probe_config_for({}, data, changes)
+
+
+def probe_config_for(clip: Mapping[str, Any], data: str, changes: Mapping[str, Any]) -> ProbeConfig:
+    """Returns the configuration of an evaluation of an encoder that was trained on such clips.
+
+    Args:
+        clip: `frames`, `size`, `step` and `fps`, as far as they are known; the defaults of what
+            neither the set nor the changes state.
+        data: As for `probe_config`.
+        changes: Likewise.
+
+    Raises:
+        ConfigError: As `probe_config`.
+    """
     file = Path(data) if data.endswith((".yaml", ".yml")) else None
     name = data if file is None else "folder"
     names = probe_sets()
@@ -113,14 +130,23 @@ def probe_config(data: str = "folder", **changes: Any) -> ProbeConfig:
         raise ConfigError(
             f"{name!r} is no data set to probe on; {suggestion(name, names)}, or a .yaml file"
         )
+    base, chosen = (read_yaml(conf_folder() / "probe" / f"{one}.yaml") for one in (BASE, name))
+    own = {} if file is None else with_absolute_paths(read_yaml(file), file)
+    known = {key: clip[key] for key in CLIP if key in clip}
     found: dict[str, Any] = {}
-    for part in (BASE, name):
-        found |= read_yaml(conf_folder() / "probe" / f"{part}.yaml")
-    if file is not None:
-        found |= with_absolute_paths(read_yaml(file), file)
-    config: ProbeConfig = typed(ProbeConfig, found | changes, "probe.")
+    for layer in (base, known, chosen, own, changes):
+        if "step" in layer:
+            found["fps"] = None  # a rate goes before a step that is given with it, not after it
+        found |= layer
+    config: ProbeConfig = typed(ProbeConfig, found, "probe.")
     check_rules(config, RULES, "probe.")
     return config
+
+
+def clip_seen(config: ProbeConfig) -> dict[str, Any]:
+    """Returns `frames`, `size`, `step` and `fps` of the clips; of the last two, one is None."""
+    step = None if config.fps else config.step
+    return {"frames": config.frames, "size": config.size, "step": step, "fps": config.fps}
 
 
 def require_lists(config: ProbeConfig) -> None:

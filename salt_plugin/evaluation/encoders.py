@@ -8,12 +8,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
 from salt_plugin.checkpoints import STUDENT_FIRST, find_encoder, load_encoder, read_input
-from salt_plugin.errors import ConfigError
+from salt_plugin.checkpoints.load import is_huggingface, is_vjepa2
+from salt_plugin.config.probe import CLIP
+from salt_plugin.errors import CheckpointError, ConfigError
 from salt_plugin.evaluation.image_frames import TUBELET, ImageFrames
 from salt_plugin.models import EncoderShape, VideoEncoder
 from salt_plugin.models.teacher import fingerprint
@@ -22,6 +26,7 @@ from salt_plugin.transforms.salt_transform import IMAGENET_MEAN, IMAGENET_STD
 
 TIMM = "timm:"
 RANDOM = "random:"
+_OURS = tuple(f"salt_{size}" for size in ENCODER_SIZES)  # under timm's names
 
 
 class FrozenEncoder(nn.Module):
@@ -36,6 +41,7 @@ class FrozenEncoder(nn.Module):
         in_chans: Colour channels that it takes.
         mean: Of each channel, for values in [0, 1].
         std: Likewise.
+        random: Whether the weights are random.
 
     Attributes:
         fingerprint: SHA-256 of the weights and of what else its tokens depend on.
@@ -51,6 +57,7 @@ class FrozenEncoder(nn.Module):
         in_chans: int = 3,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        random: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
@@ -60,6 +67,7 @@ class FrozenEncoder(nn.Module):
         self.patch_size = patch_size
         self.in_chans = in_chans
         self.mean, self.std = list(mean), list(std)
+        self.random = random
         about = [self._kind(), tubelet_size, patch_size, fingerprint(model.state_dict())]
         self.fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
@@ -70,11 +78,12 @@ class FrozenEncoder(nn.Module):
         encoder: VideoEncoder,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        random: bool = False,
     ) -> FrozenEncoder:
         """Returns one of our encoders, frozen."""
         shape = encoder.shape
         sizes = (shape.tubelet_size, shape.patch_size, shape.in_chans)
-        return cls(name, encoder, shape.embed_dim, *sizes, mean, std)
+        return cls(name, encoder, shape.embed_dim, *sizes, mean, std, random)
 
     def check_clip(self, frames: int, size: int) -> None:
         """Checks that clips fit.
@@ -142,8 +151,8 @@ def open_encoder(
     Args:
         spec: A run directory, an encoder file, V-JEPA 2's weights in either public layout;
             `timm:NAME`, an image model with random weights, or `timm:NAME:FILE`; `random:SIZE`, an
-            untrained encoder such as `random:vit_tiny`, or `random:PATH`, one of the shape of an
-            encoder.
+            untrained encoder such as `random:vit_tiny` or `timm:salt_vit_tiny`, or `random:PATH`,
+            one of the shape of an encoder.
         size: Height and width of the clips in pixels; image models are built for it.
         seed: Of random weights.
         order: Which stage of a run directory to prefer.
@@ -155,9 +164,14 @@ def open_encoder(
     if spec.startswith(TIMM):
         name, _, file = spec.removeprefix(TIMM).partition(":")
         torch.manual_seed(seed)
+        if name in _OURS:
+            if file:
+                raise CheckpointError(f"{spec}: name the file of our encoders alone: {file}")
+            return FrozenEncoder.of(spec, timm.create_model(name, num_classes=0), random=True)
         images = ImageFrames(name, size, Path(file).expanduser() if file else None)
         sizes = (images.embed_dim, TUBELET, images.patch_size)
-        return FrozenEncoder(spec, images, *sizes, mean=images.mean, std=images.std)
+        mean, std = images.mean, images.std
+        return FrozenEncoder(spec, images, *sizes, mean=mean, std=std, random=not file)
     if spec.startswith(RANDOM):
         shape, clip = _shape_of(spec.removeprefix(RANDOM), order)
         torch.manual_seed(seed)
@@ -166,8 +180,37 @@ def open_encoder(
         encoder = load_encoder(spec, order=order)
         clip = read_input(find_encoder(spec, order))
     return FrozenEncoder.of(
-        spec, encoder, clip.get("mean", IMAGENET_MEAN), clip.get("std", IMAGENET_STD)
+        spec,
+        encoder,
+        clip.get("mean", IMAGENET_MEAN),
+        clip.get("std", IMAGENET_STD),
+        random=spec.startswith(RANDOM),
     )
+
+
+def card_clip(spec: str, order: Sequence[str] = STUDENT_FIRST) -> dict[str, Any]:
+    """Returns what the card of an encoder tells of the clips that it was trained on.
+
+    Args:
+        spec: As for `open_encoder`.
+        order: Likewise.
+
+    Returns:
+        `frames`, `size`, `step` and `fps`, as far as the card holds them; none for encoders
+        without a card of ours.
+
+    Raises:
+        CheckpointError: The file is missing, or its card is damaged.
+    """
+    named = spec.removeprefix(RANDOM)
+    untrained = named != spec and not Path(named).expanduser().exists()
+    if spec.startswith(TIMM) or untrained or (named != spec and named in ENCODER_SIZES):
+        return {}
+    file = find_encoder(named, order)
+    if is_vjepa2(file) or is_huggingface(file):
+        return {}
+    clip = read_input(file)
+    return {key: clip[key] for key in CLIP if key in clip}
 
 
 def _shape_of(named: str, order: Sequence[str]) -> tuple[EncoderShape, dict]:

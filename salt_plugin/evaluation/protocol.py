@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from salt_plugin.config import ProbeConfig
+from salt_plugin.config import ProbeConfig, clip_seen
 from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.bootstrap import accuracy_interval
 from salt_plugin.evaluation.cache import cache_root
@@ -18,6 +18,7 @@ from salt_plugin.evaluation.encoders import FrozenEncoder, open_encoder
 from salt_plugin.evaluation.extract import Wanted, extract
 from salt_plugin.evaluation.features import Extraction, Progress, quiet
 from salt_plugin.evaluation.grid import GridResult, GridSettings, predict, train_grid
+from salt_plugin.evaluation.leaks import find_leaks
 from salt_plugin.evaluation.lists import Lists, read_lists
 from salt_plugin.evaluation.metadata import metadata_predictions
 from salt_plugin.evaluation.probes import knn_predictions, linear_predictions
@@ -52,10 +53,20 @@ def probe(
     """
     evaluation = _evaluation(encoder, config, device, progress)
     lists = evaluation.lists
+    leaks = find_leaks(lists)
     results, best = evaluation.run(lists.train.labels_n, control=None)
     controls = {name: evaluation.under(name) for name in config.controls}
-    name = evaluation.encoder.name
-    return ProbeReport(name, lists.classes, lists.test.labels_n, results, controls, best)
+    return ProbeReport(
+        encoder=evaluation.encoder.name,
+        classes=lists.classes,
+        labels_n=lists.test.labels_n,
+        results=results,
+        controls=controls,
+        probe=best,
+        clip=clip_seen(config),
+        random_weights=evaluation.encoder.random,
+        leaks=leaks,
+    )
 
 
 def stored_features(

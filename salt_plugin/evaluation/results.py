@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -64,6 +64,9 @@ class ProbeReport:
         results: By protocol.
         controls: By control, then by protocol.
         probe: The chosen attentive probe, in evaluation mode; None where it was not asked for.
+        clip: Of the clips, `frames`, `size` in pixels, and `step` or `fps`.
+        random_weights: Whether the encoder is untrained.
+        leaks: Videos in two lists and files with two labels, as `find_leaks` counts them.
     """
 
     encoder: str
@@ -72,10 +75,21 @@ class ProbeReport:
     results: dict[str, ProtocolResult]
     controls: dict[str, dict[str, ProtocolResult]]
     probe: AttentiveProbe | None
+    clip: dict[str, Any] = field(default_factory=dict)
+    random_weights: bool = False
+    leaks: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns each protocol's numbers, and those of controls under `controls`."""
-        found: dict[str, Any] = {name: one.as_dict() for name, one in self.results.items()}
+        """Returns each protocol's numbers, and those of controls under `controls`.
+
+        Beside them stand `clip`, `random_weights` and `leaks`.
+        """
+        found: dict[str, Any] = {
+            "clip": self.clip,
+            "random_weights": self.random_weights,
+            "leaks": self.leaks,
+        }
+        found |= {name: one.as_dict() for name, one in self.results.items()}
         if self.controls:
             found["controls"] = {
                 control: {name: one.as_dict() for name, one in results.items()}

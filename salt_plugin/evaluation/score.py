@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from salt_plugin.config import ProbeConfig, probe_config
+from salt_plugin.config import ProbeConfig, clip_seen, probe_config_for
 from salt_plugin.data import DemoSpec, make_demo
 from salt_plugin.errors import ConfigError
 from salt_plugin.evaluation.encoders import FrozenEncoder
 from salt_plugin.evaluation.extract import view_dataset
+from salt_plugin.evaluation.leaks import find_leaks
 from salt_plugin.evaluation.lists import read_lists
 from salt_plugin.evaluation.protocol import probe, stored_features
 from salt_plugin.evaluation.views import Views
@@ -37,6 +38,10 @@ class ProbeScore:
             emptied then.
         **changes: Further keys of the evaluation, e.g. `epochs`.
 
+    Attributes:
+        clip: Of the clips, `frames`, `size` in pixels, and `step` or `fps`.
+        leaks: Videos in two lists and files with two labels, as `find_leaks` counts them.
+
     Raises:
         SaltError: The lists cannot be used together, or a key or value cannot work.
     """
@@ -51,12 +56,12 @@ class ProbeScore:
         keep: bool = True,
         **changes: Any,
     ) -> None:
-        given = {key: view[key] for key in ("frames", "size", "step", "fps")}
-        given |= {"train": str(train.absolute()), "test": str(test.absolute())}
+        given: dict[str, Any] = {"train": str(train.absolute()), "test": str(test.absolute())}
         given |= {"grid": "fast", "protocols": [protocol], "cache": str(cache)}
         self.protocol = protocol
-        self.config: ProbeConfig = probe_config(**given | changes)
-        read_lists(self.config)
+        self.config: ProbeConfig = probe_config_for(view, "folder", given | changes)
+        self.clip = clip_seen(self.config)
+        self.leaks = find_leaks(read_lists(self.config))
         self._mean, self._std = view["mean"], view["std"]
         self._keep = keep
 

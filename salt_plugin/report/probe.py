@@ -15,6 +15,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
+
+LEAKS = {
+    "test_in_train": "test videos that are in the training list, too",
+    "val_in_train": "videos to choose on that are in the training list, too",
+    "test_in_val": "test videos that are in the list to choose on, too",
+    "two_labels": "videos with two labels",
+}
 
 
 class Bars(Progress):
@@ -42,22 +50,41 @@ def print_probe(encoder: str, found: Mapping[str, Any]) -> None:
 
     Args:
         encoder: Name of the encoder.
-        found: By protocol, and by control and protocol under `controls`.
+        found: As `ProbeReport.as_dict` gives it.
     """
     console = Console()
-    table = Table(title=f"{encoder}, frozen: accuracy on the test list", title_justify="left")
+    weights = ", random weights" if found["random_weights"] else ""
+    table = Table(
+        title=Text(f"{encoder}{weights}, frozen: accuracy on the test list"),
+        title_justify="left",
+        caption=caption(found["clip"], found["leaks"]),
+        caption_justify="left",
+    )
     table.add_column("protocol", no_wrap=True)
     for title in ("accuracy", "95 % interval", "chance", "videos"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("chosen")
     for name, one in found.items():
-        if name != "controls":
+        if isinstance(one, Mapping) and "accuracy" in one:
             table.add_row(name, *_cells(one))
     for control, results in found.get("controls", {}).items():
         table.add_section()
         for name, one in results.items():
             table.add_row(control if name == control else f"{control}: {name}", *_cells(one))
     console.print(table)
+
+
+def caption(clip: Mapping[str, Any], leaks: Mapping[str, int]) -> str:
+    """Returns what stands below the accuracies of an evaluation.
+
+    Args:
+        clip: `frames`, `size`, `step` and `fps`, of the last two one None.
+        leaks: What the lists have in common that they should not, by kind.
+    """
+    rate = f"step {clip['step']}" if clip["fps"] is None else f"{clip['fps']:g} frames a second"
+    lines = [f"{clip['frames']} frames of {clip['size']} x {clip['size']} pixels, {rate}"]
+    lines += [f"Warning: {words}: {leaks[key]}" for key, words in LEAKS.items() if leaks[key]]
+    return "\n".join(lines)
 
 
 def _cells(one: Mapping[str, Any]) -> list[str]:

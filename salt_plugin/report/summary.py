@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from salt_plugin.report.probe import caption
 from salt_plugin.report.units import duration, flops
 
 
@@ -73,10 +74,12 @@ def probe_table(probe: Mapping[str, Any]) -> Table:
     """Returns the frozen probes of a run as a table.
 
     Args:
-        probe: The `set`, the `chance` of each column, and a row of accuracies for each encoder.
+        probe: The `set`, the `chance` of each column, a row of accuracies for each encoder, and
+            `clip` and `leaks`, as far as there are any.
     """
     title = f"Frozen probes on the test clips of {probe['set']}, accuracy"
-    table = Table(title=title, title_justify="left")
+    below = caption(probe["clip"], probe["leaks"]) if "clip" in probe else None
+    table = Table(title=title, title_justify="left", caption=below, caption_justify="left")
     table.add_column("encoder", no_wrap=True)
     for column in probe["chance"]:
         table.add_column(column.replace("_", "\n").replace("knn", "k-NN"), justify="right")

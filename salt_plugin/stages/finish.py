@@ -54,7 +54,7 @@ def leave_figures(config: RunConfig, parts: Parts, videos: VideoList, run: RunDi
     draw_losses(run.figures / "losses.png", losses)
 
 
-def leave_summary(config: RunConfig, parts: Parts, run: RunDirectory) -> None:
+def leave_summary(config: RunConfig, parts: Parts, videos: VideoList, run: RunDirectory) -> None:
     """Probes the encoders where asked for, and writes `summary.json`, which ends the run."""
     stages = _trained(run)
     best = stages[-1].encoder
@@ -66,7 +66,7 @@ def leave_summary(config: RunConfig, parts: Parts, run: RunDirectory) -> None:
             "stages": [_stage_summary(stage) for stage in stages],
             "bill": read_card(best)["compute"]["bill"],
             "skipped_files": len(read_skipped(run.skipped)),
-            "probe": probe_run(config, parts, _encoders(config, run)),
+            "probe": probe_run(config, parts, _encoders(config, run), videos.paths),
             "example": {
                 "path": str(best.relative_to(run.root)),
                 "clips": f"[B, 3, {clip.frames}, {clip.size}, {clip.size}]",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from salt_plugin.data.demo import make_demo
 from salt_plugin.data.stream import clip_sampler, demo_spec
 from salt_plugin.evaluation.demo import CHANCE, probe_demo
 from salt_plugin.evaluation.encoders import FrozenEncoder
+from salt_plugin.evaluation.leaks import RealPaths, find_leaks
 from salt_plugin.evaluation.lists import read_lists
 from salt_plugin.evaluation.protocol import probe
+from salt_plugin.evaluation.results import ProbeReport
 from salt_plugin.models import VideoEncoder
 from salt_plugin.report.probe import Bars
 from salt_plugin.stages.parts import Parts
@@ -24,7 +26,8 @@ DEMO = "demo"
 def probe_settings(config: RunConfig) -> ProbeConfig | None:
     """Returns how the run's encoders are probed; None where they are not, or as the demo's table.
 
-    Frames, step or rate and size of clips are those of the run, all else is the set's.
+    Frames, step or rate and size of clips are those of the run, all else is the set's. Videos that
+    the lists share are warned of.
 
     Raises:
         SaltError: There is no such set, or its lists cannot work.
@@ -44,18 +47,26 @@ def probe_settings(config: RunConfig) -> ProbeConfig | None:
         protocols=list(PROTOCOLS) if protocol == "all" else [protocol],
         seed=config.seed % 2**32,
     )
-    read_lists(settings)
+    find_leaks(read_lists(settings))
     return settings
 
 
 def probe_run(
-    config: RunConfig, parts: Parts, encoders: Mapping[str, VideoEncoder]
+    config: RunConfig, parts: Parts, encoders: Mapping[str, VideoEncoder], seen: Sequence[str]
 ) -> dict[str, Any] | None:
     """Probes encoders by name on the set of `method.probe`.
 
+    Args:
+        config: Of the run.
+        parts: Of the run.
+        encoders: By name.
+        seen: The videos that they were trained on, absolute paths.
+
     Returns:
-        The `set`, the `chance` of each column, a row of accuracies for each encoder, and the
-        `reports` with intervals and grids; None where the run asks for no probe.
+        The `set`, the `chance` of each column, a row of accuracies for each encoder, and, but for
+        the demo's table, `clip` and `leaks` as those of a report, `test_in_pretraining`, the test
+        videos that training saw, and the `reports` with intervals and grids; None where the run
+        asks for no probe.
 
     Raises:
         SaltError: As `salt_plugin.evaluation.protocol.probe`.
@@ -70,18 +81,25 @@ def probe_run(
         return None
     transform = parts.transform
     device = "cpu" if config.trainer.gpus == 0 else None
-    reports = {}
+    reports: dict[str, ProbeReport] = {}
     with Bars() as bars:
         for name, encoder in encoders.items():
-            frozen = FrozenEncoder.of(name, encoder, transform.mean, transform.std)
-            reports[name] = probe(frozen, settings, device, bars).as_dict()
+            untrained = name == "random" and not config.checkpoint
+            frozen = FrozenEncoder.of(name, encoder, transform.mean, transform.std, untrained)
+            reports[name] = probe(frozen, settings, device, bars)
     first = next(iter(reports.values()))
+    real = RealPaths()
+    known = set(real.all(seen))
+    test = real.all(read_lists(settings).test.paths)
     return {
         "set": config.method.probe,
-        "chance": {protocol: one["chance"] for protocol, one in first.items()},
+        "chance": {protocol: one.chance for protocol, one in first.results.items()},
         "rows": [
-            {"encoder": name, **{protocol: one["accuracy"] for protocol, one in found.items()}}
+            {"encoder": name, **{protocol: one.accuracy for protocol, one in found.results.items()}}
             for name, found in reports.items()
         ],
-        "reports": reports,
+        "clip": first.clip,
+        "leaks": first.leaks,
+        "test_in_pretraining": sum(path in known for path in test),
+        "reports": {name: found.as_dict() for name, found in reports.items()},
     }

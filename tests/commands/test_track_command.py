@@ -60,6 +60,8 @@ def test_a_demo_run_is_tracked_without_further_words(
     result = call(capsys, tracked)
     assert (result["stage"], result["task"], result["n"]) == ("student", "direction", 3)
     assert result["protocol"] == "attentive"
+    assert result["clip"] == {"frames": 8, "size": 32, "step": 1, "fps": None}
+    assert set(result["leaks"].values()) == {0}
     assert result == json.loads((tracked / "track" / "track.json").read_text())
     student = RunDirectory(tracked).student
     assert [point["step"] for point in result["points"]] == [2, 4, 5]
@@ -79,7 +81,9 @@ def test_labelled_videos_and_a_folder_of_one_s_own(
     tracked: Path, tiny_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lists = ["--train", tiny_videos, "--test", tiny_videos, "--out", tmp_path / "out"]
-    result = call(capsys, tracked, *lists, "--protocol", "knn")
+    with pytest.warns(UserWarning, match="6 of 6 videos of the list test are in the list train"):
+        result = call(capsys, tracked, *lists, "--protocol", "knn")
+    assert result["leaks"]["test_in_train"] == 6
     assert (result["task"], result["protocol"]) == ("test", "knn")
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"track.csv", "track.json", "track.png", "track_pca.png"}

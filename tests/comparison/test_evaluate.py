@@ -14,7 +14,7 @@ from salt_plugin.config.compare import compare_config, evaluations
 
 def test_every_evaluation_of_a_frozen_encoder(tiny: Callable[..., Path], tmp_path: Path) -> None:
     found = evaluate("random:vit_nano", 1, evaluations(compare_config(str(tiny()))))
-    assert found["bees"].keys() == {"linear", "knn"}
+    assert found["bees"].keys() == {"clip", "random_weights", "leaks", "linear", "knn"}
     assert 0 <= found["bees"]["knn"]["accuracy"] <= 1
     listed = {name: asdict(one) for name, one in evaluations(compare_config(str(tiny()))).items()}
     product = tmp_path / "probe.json"

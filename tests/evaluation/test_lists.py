@@ -100,6 +100,7 @@ def test_the_sets_of_the_paper(
     found = probe_config(name)
     assert (found.classes, found.epochs, found.grid) == (classes, 20, "full")
     assert (found.frames, found.step) == clip
+    assert found.size == 224
     assert (found.segments, found.crops) == views
     assert found.images == (name == "in1k")
     assert found.annotations
