@@ -44,6 +44,6 @@ class ShuffledFrames:
 
 
 def permuted(labels_n: Tensor, seed: int) -> Tensor:
-    """Returns the labels in a random order: what is then learnt is chance."""
+    """Returns the labels in a random order: what is then reached is not learnt from classes."""
     order = torch.randperm(len(labels_n), generator=torch.Generator().manual_seed(seed))
     return labels_n[order]
