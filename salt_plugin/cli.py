@@ -8,6 +8,7 @@ import sys
 from salt_plugin import __version__
 from salt_plugin.errors import SaltError
 from salt_plugin.job import fail
+from salt_plugin.report.console import accept_any_name
 
 # Each verb with its module in `commands`, which is imported when it is called, and a line of help.
 VERBS = {
@@ -55,6 +56,7 @@ def usage() -> str:
 
 
 def _call(verb: str, arguments: list[str]) -> None:
+    accept_any_name()
     module = importlib.import_module(f".{VERBS[verb][0]}", "salt_plugin.commands")
     try:
         module.main(arguments)

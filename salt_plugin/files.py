@@ -14,9 +14,12 @@ MAX_JSON = 2**26
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in one piece: another name first, so that it is never torn."""
+    """Writes a text file in one piece: another name first, so that it is never torn.
+
+    It is UTF-8; bytes of file names that are not come out as they are.
+    """
     unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, newline="")
+    unfinished.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
     sync(unfinished)
     os.replace(unfinished, path)
 

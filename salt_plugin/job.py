@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from salt_plugin.errors import Interrupted, LostOthersError, SaltError
+from salt_plugin.report.console import accept_any_name
 
 
 def train_job(cfg: DictConfig) -> None:
@@ -24,6 +25,7 @@ def train_job(cfg: DictConfig) -> None:
     """
     from salt_plugin.train import run
 
+    accept_any_name()
     try:
         run(cfg, Path(HydraConfig.get().runtime.output_dir))
     except Interrupted as stop:

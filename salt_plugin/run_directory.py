@@ -22,7 +22,7 @@ OPERATIONAL = {
     "method.checkpoint.every_n_steps",
     "method.data.cache",
     "method.data.max_bad",
-    "method.data.root",
+    "method.data.root",  # of earlier versions
     "method.data.timeout",
     "method.model.activation_checkpointing",
     "method.model.compile",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,8 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     tasks = started_tasks()
     if tasks is not None:
         setattr(rank_zero_only, "rank", tasks.rank)  # noqa: B010  Lightning's way to tell
+        if tasks.rank > 0:  # what the first process says as well
+            logging.getLogger("salt_plugin").setLevel(logging.ERROR)
     directory = RunDirectory(Path(run_dir).resolve())
     directory.check(config)
     if not directory.finished:
@@ -169,8 +172,6 @@ def _make_paths_absolute(config: RunConfig) -> None:
         absolute(inputs) if isinstance(inputs, str) else [absolute(p) for p in inputs]
     )
     config.checkpoint = absolute(config.checkpoint)
-    data = config.method.data
-    data.root = None if data.root is None else absolute(data.root)
     teacher = getattr(config.method, "teacher", None)
     if teacher is not None and teacher.path is not None:
         teacher.path = absolute(teacher.path)

@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from salt_plugin.compute import Ledger
 from salt_plugin.masks import Batch
+from salt_plugin.report.console import console
 from salt_plugin.report.units import duration, flops
 
 REFRESH_SECONDS = 0.5
@@ -31,7 +31,7 @@ class Progress(Callback):
         self.title = title
         self.total_steps = total_steps
         self.ledger = ledger
-        self.console = Console()
+        self.console = console()
         self._clips = 0
         self._start = 0.0
         self._began = self._shown = 0.0
@@ -43,10 +43,10 @@ class Progress(Callback):
         self._began = self._shown = time.perf_counter()
         if trainer.is_global_zero and self.console.is_terminal:
             self._bar = Bar(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[state]}"),
+                TextColumn("{task.fields[state]}", markup=False),
                 console=self.console,
             )
             self._bar.start()
@@ -79,7 +79,7 @@ class Progress(Callback):
             self._bar.update(self._bar.task_ids[0], completed=round(done), state=state)
         else:
             line = f"{self.title}  {round(done)}/{self.total_steps}  {state}"
-            self.console.print(line, highlight=False)
+            self.console.print(line)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves the full bar."""

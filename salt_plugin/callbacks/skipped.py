@@ -6,7 +6,7 @@ import csv
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -118,7 +118,7 @@ class SkippedFiles(Callback):
         )
 
     def _append(self, rows: dict[str, str]) -> None:
-        with self.path.open("a", newline="") as file:
+        with _opened(self.path, "a") as file:
             csv.writer(file).writerows(rows.items())
 
 
@@ -133,5 +133,10 @@ def _cut_torn_row(path: Path) -> bool:
 
 def read_skipped(path: Path) -> list[dict[str, str]]:
     """Returns the rows (path, reason) of a `skipped.csv`."""
-    with path.open(newline="") as file:
+    with _opened(path, "r") as file:
         return list(csv.DictReader(file))
+
+
+def _opened(path: Path, mode: str) -> IO[str]:
+    # Names of files need not be UTF-8.
+    return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rich.console import Console
-
 from salt_plugin.errors import SaltError
+from salt_plugin.report.console import console, show_log
 
 if TYPE_CHECKING:
     from salt_plugin.comparison.cells import Cell
@@ -41,6 +40,7 @@ def main(arguments: list[str]) -> None:
     from salt_plugin.comparison.directory import ComparisonDirectory
     from salt_plugin.config.compare import compare_config
 
+    show_log()
     config = compare_config(given.name, given.changes)
     cells = all_cells(config)
     common = common_settings(compose_cells(cells, config))
@@ -126,11 +126,11 @@ def _gather(
     found = groups(rows, columns)
     write_text(folder.results, as_csv(rows))
     write_text(folder.table, markdown_table(found, columns))
-    console = Console()
-    console.print(comparison_table(found, columns))
+    out = console()
+    out.print(comparison_table(found, columns))
     written = [folder.results, folder.table, *draw(rows, found, columns, folder.figures)]
     for path in written:
-        console.print(str(path), highlight=False, soft_wrap=True)
+        out.print(str(path), soft_wrap=True)
     return {"rows": rows, "groups": found, "failed": failed}
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import Progress
 
 from salt_plugin.errors import ConfigError
+from salt_plugin.report.console import console, show_log
 
 if TYPE_CHECKING:
     from salt_plugin.data.check import Verdict
@@ -42,13 +41,14 @@ def main(arguments: list[str]) -> None:
             f"--clean, --quarantine and {given.input} have to be different files: name others."
         )
 
-    from salt_plugin.data.checking import check_videos, root_of_list, write_lists
+    from salt_plugin.data.checking import check_videos, write_lists
     from salt_plugin.data.sources import read_inputs
     from salt_plugin.data.workers import loader_workers
 
-    videos = read_inputs(given.input, "INPUT", root=given.root, root_key="--root {}")
+    show_log()
+    videos = read_inputs(given.input, "INPUT")
     # A bar on stderr, so that stdout is what was found.
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=console(stderr=True)) as progress:
         bar = progress.add_task("checking", total=len(videos.paths))
         verdicts = check_videos(
             videos.paths,
@@ -60,9 +60,6 @@ def main(arguments: list[str]) -> None:
             done=lambda: progress.advance(bar),
         )
     write_lists(videos, verdicts, given.clean, given.quarantine)
-    if given.clean is not None and (root := root_of_list(given.clean, verdicts)) is not None:
-        hint = f"{given.clean} names files in other folders: train with method.data.root={root}"
-        print(hint, file=sys.stderr)
     if given.json:
         bad = sum(verdict.reason is not None for verdict in verdicts)
         print(
@@ -103,7 +100,7 @@ def _print(verdicts: list[Verdict], short_side: int) -> None:
 def _list(title: str, lines: list[str]) -> None:
     if lines:
         print(f"{title}: {len(lines):,}")
-        print("\n".join(f"  {line.encode(errors='replace').decode()}" for line in lines[:_SHOWN]))
+        print("\n".join(f"  {line}" for line in lines[:_SHOWN]))
         if len(lines) > _SHOWN:
             print(f"  and {len(lines) - _SHOWN:,} more: --json lists all")
 
@@ -118,8 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         "of its own, and tells which can be trained on. Damaged files cannot be mended: get them "
         "again.",
     )
-    check.add_argument("input", metavar="INPUT", type=Path, help="a folder or a CSV (`path label`)")
-    check.add_argument("--root", metavar="DIR", help="files may lie here, too (/: anywhere)")
+    check.add_argument("input", metavar="INPUT", type=Path, help="a folder, a list or a video")
     check.add_argument("--clean", type=Path, metavar="CSV", help="write the good files here")
     check.add_argument("--quarantine", type=Path, metavar="CSV", help="write path,reason here")
     check.add_argument(

@@ -6,13 +6,12 @@ import argparse
 import json
 from typing import Any
 
-from rich.console import Console
-
 from salt_plugin.commands.bills import bills
 from salt_plugin.commands.workloads import add_options, workload
 from salt_plugin.compute.printed import printed_table
 from salt_plugin.compute.step_costs import METHODS
 from salt_plugin.report.compute import bill_table, bills_table, printed_totals
+from salt_plugin.report.console import console
 
 
 def main(arguments: list[str]) -> None:
@@ -45,9 +44,9 @@ def main(arguments: list[str]) -> None:
     if given.json:
         print(json.dumps(result))
     else:
-        console = Console()
-        console.print(title, highlight=False, soft_wrap=True)
-        console.print(shown)
+        out = console()
+        out.print(title, soft_wrap=True)
+        out.print(shown)
 
 
 def _bill(given: argparse.Namespace) -> dict[str, Any]:

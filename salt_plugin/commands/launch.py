@@ -9,8 +9,6 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from rich.console import Console
-
 from salt_plugin.errors import SaltError
 from salt_plugin.launch.attempts import FINISHED
 from salt_plugin.launch.check import check_configs, planned
@@ -21,7 +19,8 @@ from salt_plugin.launch.pipeline import PipelineConfig, pipeline_config
 from salt_plugin.launch.states import counts, rows_of
 from salt_plugin.launch.study import Study, Submission
 from salt_plugin.report.compare import Lines
-from salt_plugin.report.study import console, jobs_table
+from salt_plugin.report.console import console
+from salt_plugin.report.study import jobs_table
 
 
 def main(arguments: list[str]) -> None:
@@ -73,9 +72,8 @@ def run_and_tell(
         signal.signal(signal.SIGTERM, before)
     found = counts(rows_of(study)[0])
     total = sum(found.values())
-    Console(stderr=True).print(
+    console(stderr=True).print(
         f"{found.get(FINISHED, 0)} of {total} elements are finished; salt status {study.root}",
-        highlight=False,
         soft_wrap=True,
     )
     if failed:
@@ -138,7 +136,6 @@ def _print_plan(
         + (f", {sum(hours):.3g} hours of jobs" if hours else "")
         + "; nothing was submitted"
         + ("" if _on_slurm(profiles) else " or run"),
-        highlight=False,
         soft_wrap=True,
     )
 

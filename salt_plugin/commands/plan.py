@@ -7,11 +7,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
-
 from salt_plugin.commands.workloads import add_options, teacher_share, workload
 from salt_plugin.compute.plan import BudgetTooSmallError, plan
 from salt_plugin.report.compute import plan_table
+from salt_plugin.report.console import console
 from salt_plugin.shapes import ENCODER_SIZES
 
 # V-JEPA's step costs what V-JEPA 2's does.
@@ -55,17 +54,16 @@ def main(arguments: list[str]) -> None:
     if given.json:
         print(json.dumps(result))
     else:
-        console = Console()
-        console.print(
+        out = console()
+        out.print(
             f"{given.budget:.4g} FLOPs, {given.convention} convention, {given.frames} frames at "
             f"{given.resolution} px, batch {given.batch_size:,}, "
             f"{given.device_batch_size} a device",
-            highlight=False,
             soft_wrap=True,
         )
-        console.print(plan_table(result))
+        out.print(plan_table(result))
         for line in too_small:
-            console.print(line, highlight=False, soft_wrap=True)
+            out.print(line, soft_wrap=True)
 
 
 def _plan(given: argparse.Namespace, method: str, encoder: str) -> dict[str, Any]:

@@ -41,8 +41,10 @@ def main(arguments: list[str]) -> None:
 
     from salt_plugin.config import probe_config, probe_config_for
     from salt_plugin.evaluation import card_clip, open_encoder, probe
+    from salt_plugin.report.console import show_log
     from salt_plugin.report.probe import Bars, print_probe
 
+    show_log()
     changes = _changes(given)
     probe_config(given["data"], **changes)  # mistakes on the command line are found first
     if given["figures"]:
@@ -138,9 +140,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--test", type=_path, metavar="CSV", help="to score on")
     parser.add_argument(
         "--groups", type=_path, metavar="CSV", help="`path group` of test videos, for the intervals"
-    )
-    parser.add_argument(
-        "--root", type=_path, metavar="DIR", help="listed files may lie here, too (/: anywhere)"
     )
     parser.add_argument(
         "--protocol", choices=["attentive", "linear", "knn", "all"], help="one of them, or all"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from salt_plugin.launch.states import counts, rows_of
 from salt_plugin.launch.study import Study
-from salt_plugin.report.study import console, status_table
+from salt_plugin.report.console import console
+from salt_plugin.report.study import status_table
 
 
 def main(arguments: list[str]) -> None:
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> None:
     out = console()
     out.print(status_table([row._asdict() for row in rows], study.root), soft_wrap=True)
     for line in [", ".join(f"{n} {state}" for state, n in found.items()), *remarks]:
-        out.print(line, highlight=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,13 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import track as with_bar
 from rich.table import Table
 
 from salt_plugin.commands.folder import make_folder
 from salt_plugin.config.probe import PROTOCOLS
 from salt_plugin.files import write_json, write_text
+from salt_plugin.report.console import console, show_log
 from salt_plugin.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> None:
         parser.error("--train and --test go together")
     if given.train and given.task:
         parser.error("--task is one of the demo set; leave it out with --train and --test")
+    show_log()
     with TemporaryDirectory(prefix="salt-track-") as temporary:
         act = _track if len(given.runs) == 1 else _rank
         result = act(given, Path(temporary))
@@ -72,12 +73,12 @@ def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     draw_track(figures / "track.png", points, fit, task)
     _draw_features(figures / "track_pca.png", score, kept)
 
-    console = Console()
-    console.print(_with_caption(track_table(points, task), score))
-    console.print(f"Accuracy against loss: {sentence(fit)}", highlight=False)
+    out = console()
+    out.print(_with_caption(track_table(points, task), score))
+    out.print(f"Accuracy against loss: {sentence(fit)}")
     written = [folder / "track.csv", folder / "track.json"]
     for path in [*written, figures / "track.png", figures / "track_pca.png"]:
-        console.print(str(path), highlight=False, soft_wrap=True)
+        out.print(str(path), soft_wrap=True)
     return result
 
 
@@ -91,14 +92,14 @@ def _rank(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     first = RunDirectory(given.runs[0])
     score = _score(given, first, first.student.encoder, temporary) if asked else None
     students = [student._asdict() for student in rank_students(given.runs, score, _device())]
-    console = Console()
+    out = console()
     table = ranking_table(students, _task(given))
-    console.print(_with_caption(table, score) if score else table)
+    out.print(_with_caption(table, score) if score else table)
     result: dict[str, Any] = {"students": students}
     if score:
         losses, accuracies = ([one[name] for one in students] for name in ("loss", "accuracy"))
         fit = agreement(losses, accuracies)._asdict()
-        console.print(f"Accuracy against loss: {sentence(fit)}", highlight=False)
+        out.print(f"Accuracy against loss: {sentence(fit)}")
         result |= {"task": _task(given), "protocol": given.protocol, **fit}
         result |= {"clip": score.clip, "leaks": score.leaks}
     if given.out:
@@ -121,8 +122,7 @@ def _score(
         lists = demo_lists(run.stored_config(), _task(given))
     keep = given.cache is not None
     cache = given.cache if keep else temporary
-    root: dict[str, Any] = {"root": str(given.root.expanduser().absolute())} if given.root else {}
-    return ProbeScore(*lists, read_input(encoder), cache, given.protocol, keep, **root)
+    return ProbeScore(*lists, read_input(encoder), cache, given.protocol, keep)
 
 
 def _with_caption(table: Table, score: ProbeScore) -> Table:
@@ -156,7 +156,7 @@ def _device() -> str:
 
 
 def _progress(items: Iterable[Any], title: str, total: int) -> Iterable[Any]:
-    return with_bar(items, title, total, console=Console(stderr=True), transient=True)
+    return with_bar(items, title, total, console=console(stderr=True), transient=True)
 
 
 def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -177,9 +177,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run directories")
     parser.add_argument("--train", metavar="CSV", type=Path, help="labelled videos to learn from")
     parser.add_argument("--test", metavar="CSV", type=Path, help="labelled videos to score on")
-    parser.add_argument(
-        "--root", metavar="DIR", type=Path, help="listed files may lie here, too (/: anywhere)"
-    )
     parser.add_argument(
         "--task",
         choices=DEMO_TASKS,

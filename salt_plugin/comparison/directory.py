@@ -117,5 +117,8 @@ def _changed(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
 def _fixed(tree: dict[str, Any], methods: list[str]) -> dict[str, Any]:
     """Returns what may not change: nothing of methods that are new."""
     overrides = {name: tree["method_overrides"].get(name, []) for name in methods}
-    fixed = {"overrides": tree["overrides"], "method_overrides": overrides, "probe": tree["probe"]}
+    # Keys of earlier versions that have no effect.
+    shared = [one for one in tree["overrides"] if not one.startswith("method.data.root=")]
+    probe = [{key: one[key] for key in one if key != "root"} for one in tree["probe"]]
+    fixed = {"overrides": shared, "method_overrides": overrides, "probe": probe}
     return flat(fixed) | {f"common {key}": value for key, value in tree["common"].items()}

@@ -31,7 +31,6 @@ class ProbeConfig:
     val: str | None
     test: str | None
     groups: str | None
-    root: str | None
     classes: int | None
     images: bool
     frames: int
@@ -165,7 +164,7 @@ def require_lists(config: ProbeConfig) -> None:
 
 def with_absolute_paths(values: dict[str, Any], file: Path) -> dict[str, Any]:
     """Lets the paths of an evaluation's lists count from the file that names them."""
-    for key in ("train", "val", "test", "groups", "root"):
+    for key in ("train", "val", "test", "groups"):
         path = values.get(key)
         if isinstance(path, str) and not path.startswith("demo:"):
             values[key] = str(file.parent / Path(path).expanduser())

@@ -73,7 +73,6 @@ class DataConfig:
     """`method.data`: mixing, reading, caching, and the embedded set."""
 
     weights: list[float] | None
-    root: str | None
     reader: str
     timeout: float | None
     max_bad: float

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import multiprocessing
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +12,6 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from salt_plugin.data.bounds import Bounds
 from salt_plugin.data.check import Verdict, check_video
 from salt_plugin.data.sources import VideoList
 from salt_plugin.files import write_text
@@ -88,16 +86,7 @@ def write_lists(
         table = io.StringIO()
         rows = [(v.path, v.reason) for v in verdicts if v.reason is not None]
         csv.writer(table).writerows([("path", "reason"), *rows])
-        text = table.getvalue().encode("utf-8", "backslashreplace").decode()
-        write_text(quarantine, text)
-
-
-def root_of_list(clean: Path, verdicts: list[Verdict]) -> str | None:
-    """Returns the folder in which all good files lie; None if it is that of their list."""
-    folders = {os.path.dirname(os.path.realpath(v.path)) for v in verdicts if v.reason is None}
-    bounds = Bounds(clean.parent, None, "")
-    outside = [v.path for v in verdicts if v.reason is None and not bounds.hold(v.path)]
-    return os.path.commonpath(folders) if outside else None
+        write_text(quarantine, table.getvalue())
 
 
 def _report(connection: Connection, work: Callable[[], Verdict]) -> None:
@@ -119,8 +108,4 @@ def _marked(verdicts: list[Verdict]) -> list[Verdict]:
 
 
 def _can_be_listed(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
     return path == path.strip() and not {"\n", "\r"} & set(path)

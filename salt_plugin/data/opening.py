@@ -98,6 +98,8 @@ def within(seconds: float | None, path: str, read: Callable[[], Result]) -> Resu
 @lru_cache(maxsize=2**16)
 def _danger(path: str, size: int, modified: int) -> str | None:
     """Inspects a file once; size and time of change tell it from another under its name."""
+    if path.encode(errors="replace").decode() != path:
+        return "its name is not UTF-8, and decord opens no such file"
     container, stream = open_container(path)
     with container:
         return decord_danger(read_facts(path, container, stream))

@@ -1,27 +1,45 @@
-"""Lists of videos, from folders and CSV files."""
+"""What there is to train on: videos in folders, in lists, or named one by one."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from salt_plugin.data.bounds import Bounds, read_lines
+from salt_plugin.data.list_file import LIST_SUFFIXES, read_list
+from salt_plugin.data.list_format import LINE, Label
 from salt_plugin.data.opening import DEFAULT_READER, open_video, within
 from salt_plugin.data.reader import VideoReadError
 from salt_plugin.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
-ROOT_KEY = "method.data.root={}"
+# By format, of `inspection.FORMATS`.
+_SUFFIXES = {
+    "mov": (".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".f4v"),
+    "matroska": (".mkv", ".webm"),
+    "avi": (".avi", ".divx"),
+    "mpeg": (".mpg", ".mpeg", ".vob"),
+    "mpegts": (".ts", ".mts", ".m2ts"),
+    "mpegvideo": (".m2v",),
+    "flv": (".flv",),
+    "asf": (".wmv", ".asf"),
+    "ogg": (".ogv",),
+    "ivf": (".ivf",),
+    "h264": (".h264", ".264"),
+    "hevc": (".hevc", ".265"),
+}
+VIDEO_SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 _SHOWN = 5
-_LABEL = re.compile(r"-1|[0-9]{1,18}")
-_LINE = "`path label` (a space, then a whole number of -1 or more)"
+_SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testing|eval)(?![a-z])")
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,57 +63,52 @@ def read_inputs(
     inputs: str | os.PathLike[str] | Sequence[str],
     key: str = "input_dir",
     suffixes: tuple[str, ...] = VIDEO_SUFFIXES,
-    root: str | None = None,
-    root_key: str = ROOT_KEY,
 ) -> VideoList:
-    """Lists the videos of an input, or of several.
+    """Lists the videos of an input, or of several, and logs what was understood.
 
-    A folder is searched recursively, in sorted order, hidden names left out. If
-    its sub-folders hold videos, the first-level sub-folder names a video's class; videos directly
-    in the folder then have no label.
+    A folder is searched recursively, in sorted order, links followed, each real folder once, hidden
+    names left out. If its sub-folders hold videos, the first-level sub-folder names a video's
+    class; videos directly in the folder then have no label.
 
-    A CSV has a line `path label` for each video, split at the last space, without a header; paths
-    may be relative to the CSV, the label -1 is none, empty lines are ignored.
+    A list is a text file with a line `path label` for each video, split at the last space, or with
+    columns; a header is skipped. Relative paths count from the list, the label -1 is none, empty
+    lines are ignored. Labels that are no numbers are names of classes.
 
-    Links, `..` and absolute paths are followed within the folder that is named, or that the CSV
-    lies in, and within `root`; one that leads elsewhere is an error.
-
-    Several folders share one numbering of their class names. Where folders with classes meet CSVs
-    with labels there is no common numbering, and all labels become -1.
+    Folders and lists share one numbering of their class names. Where these meet labels that are
+    numbers there is no common numbering, and all labels become -1.
 
     Args:
-        inputs: A folder, a CSV, or a list of these.
+        inputs: A folder, a list, a video, or several of these.
         key: Where the input is given, for messages.
-        suffixes: Which files of a folder are listed.
-        root: A further folder that files may lie in, `/` for anywhere.
-        root_key: How `root` is given, `{}` for the folder, for messages.
+        suffixes: Which files of a folder are listed, in lower case.
 
     Returns:
         The videos; whether they can be read is not checked here.
 
     Raises:
-        DataError: If an input is missing, of another kind, empty, has broken lines, or leads to
-            files elsewhere.
+        DataError: If an input is missing, of another kind, empty, or has lines that are broken or
+            have no clear meaning.
     """
     several = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     if not several:
-        raise DataError(f"{key} is an empty list: expected at least one folder or CSV file.")
-    rows: list[tuple[str, int | str | None]] = []
+        raise DataError(f"{key} is an empty list: expected at least one folder or list of videos.")
+    paths: list[str] = []
+    found: list[Label] = []
     source: list[int] = []
     for number, one in enumerate(several):
-        found = _read_input(Path(one), key, suffixes, root, root_key)
-        rows += found
-        source += [number] * len(found)
-    names = sorted({label for _, label in rows if isinstance(label, str)})
-    paths = [path for path, _ in rows]
+        more_paths, more_labels = _read_input(Path(one), key, suffixes)
+        paths += more_paths
+        found += more_labels
+        source += [number] * len(more_paths)
+    names = sorted({label for label in found if isinstance(label, str)})
+    number_of: dict[Label, int] = {None: -1}
+    number_of.update((name, at) for at, name in enumerate(names))
     if not names:
-        labels = [-1 if label is None else int(label) for _, label in rows]
+        labels = [-1 if label is None else int(label) for label in found]
         return VideoList(paths, labels, None, source)
-    if any(isinstance(label, int) for _, label in rows):
-        return VideoList(paths, [-1] * len(rows), None, source)
-    number_of = {name: number for number, name in enumerate(names)}
-    labels = [number_of[label] if isinstance(label, str) else -1 for _, label in rows]
-    return VideoList(paths, labels, names, source)
+    if any(isinstance(label, int) for label in found):
+        return VideoList(paths, [-1] * len(paths), None, source)
+    return VideoList(paths, [number_of[label] for label in found], names, source)
 
 
 def require_readable(
@@ -130,88 +143,103 @@ def _first_frame(path: str, reader: str) -> None:
 
 
 def _read_input(
-    path: Path, key: str, suffixes: tuple[str, ...], root: str | None, root_key: str
-) -> list[tuple[str, int | str | None]]:
+    path: Path, key: str, suffixes: tuple[str, ...]
+) -> tuple[list[str], Sequence[Label]]:
+    kind = path.suffix.lower()
     if path.is_dir():
-        return list(_read_folder(path, key, suffixes, Bounds(path, root, root_key)))
+        return _read_folder(path, key, suffixes)
     if not path.exists():
         raise DataError(
-            f"{key}={path} does not exist: expected a folder of videos or a CSV file; "
+            f"{key}={path} does not exist: expected a folder of videos, a list (CSV) or a video; "
             "check the path."
         )
-    if path.suffix.lower() != ".csv":
-        raise DataError(
-            f"{key}={path} is neither a folder nor a .csv file: put videos in a folder, or "
-            f"list them in a CSV, one line {_LINE} each."
-        )
-    return list(_read_csv(path, Bounds(path.parent, root, root_key)))
+    if kind in LIST_SUFFIXES:
+        listed = read_list(path, VIDEO_SUFFIXES + IMAGE_SUFFIXES)
+        _say(listed.understood)
+        return listed.paths, listed.labels
+    if kind in suffixes:
+        return [os.path.abspath(path)], [None]
+    raise DataError(
+        f"{key}={path} is neither a folder nor a .csv file (or {', '.join(LIST_SUFFIXES[1:])}), "
+        f"nor a video ({', '.join(suffixes)}): put videos in a folder, or list them, one line "
+        f"{LINE} each."
+    )
 
 
 def _read_folder(
-    folder: Path, key: str, suffixes: tuple[str, ...], bounds: Bounds
-) -> list[tuple[str, str | None]]:
-    outside: list[str] = []
-    rows: list[tuple[str, str | None]] = []
-    root = os.path.abspath(folder)
+    folder: Path, key: str, suffixes: tuple[str, ...]
+) -> tuple[list[str], Sequence[Label]]:
+    paths: list[str] = []
+    labels: list[Label] = []
+    left_out: Counter[str] = Counter()
+    closed: list[str] = []
+    below: defaultdict[str, set[str]] = defaultdict(set)
+    hidden = 0
     seen: set[str] = set()
-    for place, folders, files in os.walk(root, followlinks=True):
+    root = os.path.abspath(folder)
+    walk = os.walk(root, followlinks=True, onerror=lambda error: closed.append(error.filename))
+    for place, folders, files in walk:
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        if not bounds.hold(place):
-            outside.append(place)
-            folders.clear()
-            continue
+        hidden += sum(name.startswith(".") for name in [*folders, *files])
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = os.path.relpath(place, root)
-        label = None if inside == os.curdir else inside.split(os.sep)[0]
-        found = [
-            os.path.join(place, name)
-            for name in sorted(files)
-            if name.lower().endswith(suffixes) and not name.startswith(".")
-        ]
-        outside += [path for path in found if not bounds.hold(path)]
-        rows += [(path, label) for path in found]
-    if outside:
-        shown = [f"{path} -> {os.path.realpath(path)}" for path in outside[:_SHOWN]]
-        raise bounds.refused(f"{key}={folder} has {len(outside)} links that lead", outside, shown)
-    if not rows:
-        what = "images" if suffixes == IMAGE_SUFFIXES else "videos"
+        shown = sorted(name for name in files if not name.startswith("."))
+        found = [name for name in shown if name.lower().endswith(suffixes)]
+        left_out.update(_suffix(name) for name in shown if not name.lower().endswith(suffixes))
+        inside = os.path.relpath(place, root).split(os.sep)
+        if found and len(inside) > 1:
+            below[inside[0]].add(inside[1])
+        paths += [os.path.join(place, name) for name in found]
+        labels += [None if inside[0] == os.curdir else inside[0]] * len(found)
+    what = "images" if suffixes == IMAGE_SUFFIXES else "videos"
+    _say(f"{key}={folder}: {len(paths):,} {what}{_of_others(left_out, hidden)}")
+    if closed:
+        _say(f"{key}={folder}: folders that cannot be opened: {_some(closed)}", logging.WARNING)
+    if not paths:
         raise DataError(
-            f"{key}={folder} holds no {what}: expected files ending in "
-            f"{', '.join(suffixes)}, in it or in its sub-folders."
+            f"{key}={folder} holds no {what}: expected files ending in {', '.join(suffixes)}, in "
+            f"it or in its sub-folders{_of_others(left_out, hidden)}."
         )
-    return rows
+    _warn_of_splits(f"{key}={folder}", root, below)
+    return paths, labels
 
 
-def _read_csv(file: Path, bounds: Bounds) -> list[tuple[str, int | None]]:
-    outside: list[tuple[int, str]] = []
-    root = os.path.abspath(file.parent)
-    rows: list[tuple[str, int | None]] = []
-    broken: list[tuple[int, str]] = []
-    for number, line in enumerate(read_lines(file), start=1):
-        if not line.strip():
-            continue
-        path, _, label = line.strip().rpartition(" ")
-        if path and "\0" not in path and _LABEL.fullmatch(label):
-            place = os.path.join(root, path.strip())
-            rows.append((place, None if int(label) == -1 else int(label)))
-            if not bounds.hold(place):
-                outside.append((number, place))
-        else:
-            broken.append((number, line.strip()))
-    if broken:
-        shown = "\n".join(f"  line {number}: {line[:120]!r}" for number, line in broken[:_SHOWN])
-        raise DataError(
-            f"{file} has {len(broken)} broken line{'s' * (len(broken) > 1)}; the first:\n{shown}\n"
-            f"Expected {_LINE} on each line; mend or remove them."
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower() or "without a suffix"
+
+
+def _of_others(left_out: Counter[str], hidden: int) -> str:
+    most = [f"{count:,} {suffix}" for suffix, count in left_out.most_common(2 * _SHOWN)]
+    rest = left_out.total() - sum(count for _, count in left_out.most_common(2 * _SHOWN))
+    words = f"; left out: {', '.join(most)}" if most else ""
+    words += f", {rest:,} others" if rest else ""
+    return words + (f"; hidden (their names begin with a dot): {hidden:,}" if hidden else "")
+
+
+def _warn_of_splits(given: str, root: str, below: dict[str, set[str]]) -> None:
+    """Says that parts of a data set were taken for classes, of which they hold the same."""
+    parts = sorted(name for name in below if _SPLIT.match(name.lower()))
+    held = Counter(one for name in parts for one in below[name])
+    shared = sorted(one for one, count in held.items() if count > 1)
+    if shared:
+        listed = " and ".join(repr(name) for name in parts)
+        first = os.path.join(root, parts[0])
+        _say(
+            f"{given}: {listed} look like the parts of a data set, for they hold the same folders "
+            f"({_some(shared)}). They are read as {len(parts)} classes, and all are trained on. "
+            f"Give one of them instead, such as {first}; where all are meant, give them as a list",
+            logging.WARNING,
         )
-    if outside:
-        lines = [f"line {number}: {path[:200]!r}" for number, path in outside[:_SHOWN]]
-        what = f"{file} names {len(outside)} of {len(rows)} files"
-        raise bounds.refused(what, [path for _, path in outside], lines)
-    if not rows:
-        raise DataError(f"{file} lists no videos: expected one line {_LINE} each.")
-    return rows
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+@lru_cache(maxsize=1024)
+def _say(text: str, level: int = logging.INFO) -> None:
+    """Logs a line once in a process: lists are read again by what comes later."""
+    _LOGGER.log(level, "%s", text.encode(errors="backslashreplace").decode())

@@ -30,7 +30,7 @@ def training_videos(config: RunConfig) -> VideoList:
         ConfigError: The weights do not fit the inputs.
     """
     inputs = config.input_dir or str(make_demo(demo_spec(config)) / "train.csv")
-    videos = read_inputs(inputs, root=config.method.data.root)
+    videos = read_inputs(inputs)
     _sampler(config, videos, config.seed, total_steps=1)  # finds weights that cannot work
     require_readable(videos, config.method.data.reader, config.method.data.timeout)
     return videos

@@ -52,7 +52,8 @@ def files_digest(paths: list[str]) -> str:
             found = os.stat(path)
         except OSError as error:
             raise DataError(f"cannot read video {path}: {error.strerror}") from None
-        digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+        row = f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n"
+        digest.update(row.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from salt_plugin.config import ProbeConfig, require_lists
 from salt_plugin.data import DemoSpec, VideoList, make_demo, read_inputs
-from salt_plugin.data.bounds import read_lines
+from salt_plugin.data.list_file import read_list
 from salt_plugin.data.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from salt_plugin.errors import DataError
 
 DEMO = "demo:"
-ROOT_KEY = "--root {} (in a file of keys root: {}, in a run method.data.root={})"
 _SHOWN = 5
 
 
@@ -72,10 +71,11 @@ def read_lists(config: ProbeConfig) -> Lists:
 
 
 def read_groups(file: Path, paths: list[str]) -> Tensor:
-    """Returns the group of each video from a CSV with a line `path group` for each.
+    """Returns the group of each video from a list with a line `path group` for each.
 
     Args:
-        file: The CSV; a path in it may be relative to it, a group is any text without a space.
+        file: A list as of `read_inputs`, with a group in place of a label: any text, without a
+            space where spaces stand between columns.
         paths: The videos, absolute paths.
 
     Returns:
@@ -85,12 +85,10 @@ def read_groups(file: Path, paths: list[str]) -> Tensor:
         DataError: The file is missing, or does not name each of these videos.
     """
     try:
-        lines = read_lines(file.expanduser())
+        listed = read_list(file.expanduser(), VIDEO_SUFFIXES + IMAGE_SUFFIXES, any_label=True)
     except DataError as error:
         raise DataError(f"probe.groups: {error}") from None
-    rows = [line.strip().rpartition(" ") for line in lines if line.strip()]
-    root = file.expanduser().absolute().parent
-    group_of = {str(root / path.strip()): group for path, _, group in rows}
+    group_of = {path: str(group) for path, group in zip(listed.paths, listed.labels, strict=True)}
     absent = [path for path in paths if path not in group_of]
     if absent:
         raise DataError(
@@ -106,7 +104,7 @@ def _read(config: ProbeConfig, key: str) -> VideoList:
     if given.startswith(DEMO):
         given = str(make_demo(DemoSpec()) / given.removeprefix(DEMO))
     suffixes = IMAGE_SUFFIXES if config.images else VIDEO_SUFFIXES
-    videos = read_inputs(Path(given).expanduser(), f"probe.{key}", suffixes, config.root, ROOT_KEY)
+    videos = read_inputs(Path(given).expanduser(), f"probe.{key}", suffixes)
     unlabelled = [path for path, at in zip(videos.paths, videos.labels, strict=True) if at < 0]
     if unlabelled:
         raise DataError(

@@ -25,7 +25,7 @@ MEASURE = (
 UNRELATED = (
     "method.data.cache",
     "method.data.max_bad",
-    "method.data.root",
+    "method.data.root",  # of earlier versions
     "method.data.timeout",
 )
 SHOWN = 12  # characters of a fingerprint

@@ -7,11 +7,12 @@ from types import TracebackType
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from salt_plugin.report.console import console
 from salt_plugin.report.units import duration, flops
 
 GroupRow = Mapping[str, Any]
@@ -29,7 +30,7 @@ class Lines:
     def __init__(self, total: int) -> None:
         self.total = total
         self._done = 0
-        self._console = Console(stderr=True)
+        self._console = console(stderr=True)
         self._live = Live(console=self._console, transient=True, refresh_per_second=2)
 
     def __enter__(self) -> Lines:
@@ -69,7 +70,7 @@ class Lines:
         return self._done
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
 
 def markdown_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> str:

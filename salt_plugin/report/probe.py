@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,7 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
-from rich.text import Text
+
+from salt_plugin.report.console import console
 
 LEAKS = {
     "test_in_train": "test videos that are in the training list, too",
@@ -30,11 +30,11 @@ class Bars(Progress):
 
     def __init__(self) -> None:
         super().__init__(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console(stderr=True),
         )
         self._titles: dict[str, TaskID] = {}
 
@@ -52,14 +52,10 @@ def print_probe(encoder: str, found: Mapping[str, Any]) -> None:
         encoder: Name of the encoder.
         found: As `ProbeReport.as_dict` gives it.
     """
-    console = Console()
+    out = console()
     weights = ", random weights" if found["random_weights"] else ""
-    table = Table(
-        title=Text(f"{encoder}{weights}, frozen: accuracy on the test list"),
-        title_justify="left",
-        caption=caption(found["clip"], found["leaks"]),
-        caption_justify="left",
-    )
+    out.print(f"{encoder}{weights}, frozen: accuracy on the test list", soft_wrap=True)
+    table = Table(caption=caption(found["clip"], found["leaks"]), caption_justify="left")
     table.add_column("protocol", no_wrap=True)
     for title in ("accuracy", "95 % interval", "chance", "videos"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -71,7 +67,7 @@ def print_probe(encoder: str, found: Mapping[str, Any]) -> None:
         table.add_section()
         for name, one in results.items():
             table.add_row(control if name == control else f"{control}: {name}", *_cells(one))
-    console.print(table)
+    out.print(table)
 
 
 def caption(clip: Mapping[str, Any], leaks: Mapping[str, int]) -> str:

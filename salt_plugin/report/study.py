@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from salt_plugin.report.units import flops
-
-# Of a table that goes to a file or a pipe.
-WIDTH = 200
 
 COLUMNS = ["stage", "element", "state", "step", "loss", "FLOPs", "restarts", "reason", "log"]
 NUMBERS = ("step", "loss", "FLOPs", "restarts")
@@ -85,12 +81,6 @@ def _cells(row: Mapping[str, Any], study: Path) -> list[str]:
         row["reason"],
         os.path.relpath(row["log"], study) if row["log"] else "-",
     ]
-
-
-def console() -> Console:
-    """Returns a console that does not fold tables in files and pipes."""
-    found = Console()
-    return found if found.is_terminal else Console(width=WIDTH)
 
 
 def _wait(wait: Any) -> str:

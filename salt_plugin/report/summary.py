@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from salt_plugin.report.console import console
 from salt_plugin.report.probe import caption
 from salt_plugin.report.units import duration, flops
 
@@ -20,8 +20,9 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
         summary: What `summary.json` holds.
         run_dir: Where it lies now.
     """
-    console = Console()
-    stages = Table(title=f"{summary['method']} in {run_dir}", title_justify="left")
+    out = console()
+    out.print(f"{summary['method']} in {run_dir}", soft_wrap=True)
+    stages = Table()
     for column in ("stage", "encoder", "steps", "loss", "FLOPs", "time"):
         stages.add_column(
             column, justify="left" if column in ("stage", "encoder") else "right", no_wrap=True
@@ -35,29 +36,26 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
             flops(stage["flops"]),
             duration(stage["seconds"]),
         )
-    console.print(stages)
+    out.print(stages)
     for stage in summary["stages"]:
         if stage.get("target_rank") is not None:
-            console.print(
+            out.print(
                 f"{stage['stage']}: targets at the last look had a spread of "
                 f"{stage['target_spread']:.3f} and an effective rank of {stage['target_rank']:.1f}",
-                highlight=False,
             )
-    console.print(f"Bill: {bill_line(summary['bill'])}", highlight=False)
+    out.print(f"Bill: {bill_line(summary['bill'])}")
     if summary["probe"]:
-        console.print(probe_table(summary["probe"]))
+        out.print(probe_table(summary["probe"]))
     if summary["skipped_files"]:
-        console.print(f"{summary['skipped_files']} files could not be read: see skipped.csv")
+        out.print(f"{summary['skipped_files']} files could not be read: see skipped.csv")
     example = summary["example"]
     path = str(run_dir / example["path"])
-    console.print(f"Encoder: {path}\n", highlight=False, soft_wrap=True)
-    console.print(
+    out.print(f"Encoder: {path}\n", soft_wrap=True)
+    out.print(
         "  from salt_plugin import load_encoder\n"
         f"  encoder = load_encoder({path!r})\n"
         f"  clips = ...  # float {example['clips']}, normalised as ImageNet's\n"
         f"  features = encoder(clips)  # float {example['features']}",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )
 

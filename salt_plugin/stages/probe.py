@@ -35,7 +35,7 @@ def probe_settings(config: RunConfig) -> ProbeConfig | None:
     method = config.method
     if method.probe in (None, DEMO):
         return None
-    lists = {"train": method.probe_train, "test": method.probe_test, "root": method.data.root}
+    lists = {"train": method.probe_train, "test": method.probe_test}
     protocol = method.probe_protocol
     settings = probe_config(
         method.probe,

@@ -12,11 +12,11 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from salt_plugin.data.bounds import MAX_LINE
 
 from salt_plugin.commands import data
 from salt_plugin.config import compose, load_config, probe_config
 from salt_plugin.data import open_video, read_inputs
-from salt_plugin.data.bounds import MAX_LINE
 from salt_plugin.data.images import ImageReader
 from salt_plugin.data.reader import VideoReadError
 from salt_plugin.data.stream import training_videos
