@@ -310,9 +310,7 @@ def test_bad_files_are_replaced_and_listed(tiny_videos: Path, tmp_path: Path) ->
     good = [f"{path} 0" for path in sorted(tiny_videos.rglob("*.mp4"))]
     videos = tmp_path / "videos.csv"
     videos.write_text("\n".join([*good, f"{text} 1", f"{tmp_path / 'missing.mp4'} 1"]) + "\n")
-    elsewhere = f"method.data.root={tiny_videos}"
-    few = ("method.data.max_bad=0.5", elsewhere)
-    summary = train(videos, tmp_path / "run", *few, method="pixel_teacher")
+    summary = train(videos, tmp_path / "run", "method.data.max_bad=0.5", method="pixel_teacher")
     skipped = read_skipped(tmp_path / "run" / "skipped.csv")
     assert {Path(row["path"]).name for row in skipped} == {"text.mp4", "missing.mp4"}
     assert all(row["reason"] for row in skipped)
@@ -320,7 +318,7 @@ def test_bad_files_are_replaced_and_listed(tiny_videos: Path, tmp_path: Path) ->
     with pytest.raises(
         DataError, match=r"files cannot be read, and method\.data\.max_bad allows 0"
     ):
-        train(videos, tmp_path / "strict", elsewhere, method="pixel_teacher")
+        train(videos, tmp_path / "strict", method="pixel_teacher")
     assert read_skipped(tmp_path / "strict" / "skipped.csv")
 
 

@@ -27,7 +27,7 @@ _SUFFIXES = {
     "avi": (".avi", ".divx"),
     "mpeg": (".mpg", ".mpeg", ".vob"),
     "mpegts": (".ts", ".mts", ".m2ts"),
-    "mpegvideo": (".m2v",),
+    "mpegvideo": (".m1v", ".m2v"),
     "flv": (".flv",),
     "asf": (".wmv", ".asf"),
     "ogg": (".ogv",),
@@ -212,11 +212,12 @@ def _suffix(name: str) -> str:
 
 
 def _of_others(left_out: Counter[str], hidden: int) -> str:
-    most = [f"{count:,} {suffix}" for suffix, count in left_out.most_common(2 * _SHOWN)]
-    rest = left_out.total() - sum(count for _, count in left_out.most_common(2 * _SHOWN))
-    words = f"; left out: {', '.join(most)}" if most else ""
-    words += f", {rest:,} others" if rest else ""
-    return words + (f"; hidden (their names begin with a dot): {hidden:,}" if hidden else "")
+    ordered = sorted(left_out.items(), key=lambda one: (-one[1], one[0]))
+    words = [f"{count:,} {suffix}" for suffix, count in ordered[: 2 * _SHOWN]]
+    if rest := sum(count for _, count in ordered[2 * _SHOWN :]):
+        words.append(f"{rest:,} others")
+    said = f"; left out: {', '.join(words)}" if words else ""
+    return said + (f"; hidden (their names begin with a dot): {hidden:,}" if hidden else "")
 
 
 def _warn_of_splits(given: str, root: str, below: dict[str, set[str]]) -> None:

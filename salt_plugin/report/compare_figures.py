@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from salt_plugin.report.compare import budget, label
-from salt_plugin.report.figures import save
+from salt_plugin.report.figures import as_it_is, save
 from salt_plugin.report.track import sentence
 
 Rows = Sequence[Mapping[str, Any]]
@@ -51,7 +51,8 @@ def draw_accuracy(
         for group in random:
             name = f"{group['encoder']} before training"
             axis.axhline(group[column], linestyle="--", color="grey", label=name)
-        axis.set(xscale="log", xlabel="FLOPs, teacher included", ylabel="accuracy", title=column)
+        axis.set(xscale="log", xlabel="FLOPs, teacher included", ylabel="accuracy")
+        axis.set_title(as_it_is(column))
         if budgets:
             axis.set_xticks(budgets, [f"{budget:.3g}".replace("e+", "e") for budget in budgets])
             axis.minorticks_off()
@@ -89,7 +90,7 @@ def draw_losses(
             if fit["slope"] is not None:
                 ends = np.array([min(run["loss"] for run in of), max(run["loss"] for run in of)])
                 axis.plot(ends, fit["slope"] * ends + fit["intercept"], "--", color="grey")
-            axis.set_title(f"{method}, {column}\n{sentence(fit)}", fontsize=10)
+            axis.set_title(f"{method}, {as_it_is(column)}\n{sentence(fit)}", fontsize=10)
             axis.set(xlabel=f"loss of {method}", ylabel="accuracy")
             axis.grid(alpha=0.3)
         row[0].legend(fontsize=8)
@@ -128,7 +129,9 @@ def draw_allocation(path: Path, trained: Rows, columns: Sequence[str]) -> None:
             deviations = [group[f"{column}_sd"] or 0 for group in line]
             means = [group[column] for group in line]
             axis.errorbar(shares, means, deviations, marker="o", capsize=3, label=name)
-        axis.set(xlabel="share of the teacher", ylabel="accuracy", title=f"SALT, {column}")
+        axis.set(
+            xlabel="share of the teacher", ylabel="accuracy", title=f"SALT, {as_it_is(column)}"
+        )
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     save(figure, path)

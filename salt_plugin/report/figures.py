@@ -84,6 +84,11 @@ def dim_outside(clip: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return np.where(kept[..., None], clip, 0.5 + 0.12 * (clip - 0.5))
 
 
+def as_it_is(text: str) -> str:
+    """Returns text of a user so that matplotlib draws it as it is: no formula, no odd letters."""
+    return text.encode(errors="replace").decode().replace("$", r"\$")
+
+
 def save(figure: Any, path: Path) -> None:
     """Writes a figure, with its folder, and closes it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from salt_plugin.report.figures import save
+from salt_plugin.report.figures import as_it_is, save
 
 CELL_INCHES = 1.7
 COUNTED = 12  # most classes whose counts are written into the matrix
@@ -78,6 +78,7 @@ def draw_confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> No
         counts: int [C, C]: test videos by true class (rows) and predicted class (columns).
         classes: Their names.
     """
+    names = [as_it_is(name) for name in classes]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(LARGEST, max(5.0, 0.45 * len(classes) + 2.5))
     with plt.rc_context({"font.size": 12}):
@@ -86,8 +87,8 @@ def draw_confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> No
         figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
         if len(classes) <= NAMED:
             places = range(len(classes))
-            axis.set_xticks(places, classes, rotation=45, ha="right", rotation_mode="anchor")
-            axis.set_yticks(places, classes)
+            axis.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
+            axis.set_yticks(places, names)
         axis.set(xlabel="predicted class", ylabel="true class")
         if len(classes) <= COUNTED:
             for (row, column), count in np.ndenumerate(counts):
@@ -118,7 +119,7 @@ def draw_class_accuracy(path: Path, counts: np.ndarray, classes: Sequence[str]) 
     with plt.rc_context({"font.size": 12}):
         figure, axis = plt.subplots(figsize=(8, max(2.5, 0.34 * len(order) + 1.6)))
         axis.barh(np.arange(len(order)), accuracies[order], color="tab:blue", height=0.75)
-        names = [f"{classes[i]} ({videos[i]})" for i in there[order]]
+        names = [f"{as_it_is(classes[i])} ({videos[i]})" for i in there[order]]
         axis.set_yticks(np.arange(len(order)), names)
         mean = float(accuracies.mean())
         axis.axvline(mean, color="black", label=f"mean over classes {mean:.2f}")

@@ -80,12 +80,10 @@ def mixed(tiny_videos: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_lists_and_verdicts(
-    mixed: Path, tiny_videos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lists_and_verdicts(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clean, quarantine = mixed / "clean.csv", mixed / "bad.csv"
     lists = ["--clean", clean, "--quarantine", quarantine]
-    found = _run(capsys, mixed / "list.csv", "--root", tiny_videos, *lists)
+    found = _run(capsys, mixed / "list.csv", *lists)
     assert (found["files"], found["clean"], found["quarantine"]) == (5, 3, 2)
     first, second, copy, *bad = found["verdicts"]
     assert (first["codec"], first["frames"], first["fps"], first["height"]) == ("h264", 20, 10, 64)
@@ -95,7 +93,7 @@ def test_lists_and_verdicts(
         "not a video file that PyAV can open",
         "the file is empty (0 bytes)",
     ]
-    listed = read_inputs(str(clean), root=str(tiny_videos))
+    listed = read_inputs(str(clean))
     assert listed.paths == [first["path"], second["path"], copy["path"]]
     assert listed.labels == [4, -1, 5]
     lines = quarantine.read_text().splitlines()
@@ -107,7 +105,7 @@ def test_text_says_what_is_wrong_and_how_to_mend(
     mixed: Path, kinds: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (mixed / "more.csv").write_text(f"{kinds / 'open.mp4'} 0\nzero.mp4 0\n")
-    options = ["--workers", "1", "--short-side", "48", "--root", str(kinds)]
+    options = ["--workers", "1", "--short-side", "48"]
     data.main(["check", str(mixed / "more.csv"), *options])
     out = capsys.readouterr().out
     for part in (
@@ -173,7 +171,7 @@ def test_every_shared_file_has_the_verdict_that_is_stated_here(
     (tmp_path / "all.csv").write_text("".join(f"{path} -1\n" for path in sorted(files)))
     clean, quarantine = tmp_path / "clean.csv", tmp_path / "bad.csv"
     lists = ("--clean", clean, "--quarantine", quarantine)
-    found = _run(capsys, tmp_path / "all.csv", "--root", shared_videos, *lists)
+    found = _run(capsys, tmp_path / "all.csv", *lists)
     assert (found["files"], found["clean"], found["quarantine"]) == (34, 21, 13)
     of = {Path(verdict["path"]).name: verdict for verdict in found["verdicts"]}
     for name, (codec, container, gop, frames, fps, seconds) in GOOD.items():

@@ -58,7 +58,6 @@ def test_a_probe_is_chosen_on_the_held_out_list(
     rows = [f"{path} {at}\n" for path, at in zip(lists.test.paths, wrong, strict=True)]
     (tmp_path / "wrong.csv").write_text("".join(rows))
     config = replace(small, grid="full", epochs=1, protocols=["attentive"])
-    config = replace(config, root="/")
     held_out = probe(nano, replace(config, val=str(tmp_path / "wrong.csv"))).results["attentive"]
     assert held_out.chosen_on == "val"
     assert held_out.best is not None

@@ -90,4 +90,4 @@ def test_the_demo_set_of_a_run_is_found_again(
 def test_lists_are_checked_before_anything_is_computed(tiny_videos: Path, tmp_path: Path) -> None:
     (tmp_path / "bee").symlink_to(tiny_videos / "bee")
     with pytest.raises(DataError, match=r"probe\.test=.*has 1 of 2 classes: it lacks ant"):
-        ProbeScore(tiny_videos, tmp_path, VIEW, tmp_path / "cache", root=str(tiny_videos))
+        ProbeScore(tiny_videos, tmp_path, VIEW, tmp_path / "cache")
