@@ -144,8 +144,14 @@ class RunDirectory:
         """Checks that the folder is free, or holds a run of the same configuration.
 
         Raises:
-            ConfigError: It holds a run of another configuration.
+            ConfigError: It holds a run of another configuration, or TensorBoard cannot write to it.
         """
+        shown = str(self.root).encode(errors="backslashreplace").decode()
+        if shown != str(self.root):
+            raise ConfigError(
+                f"hydra.run.dir={shown}: TensorBoard writes to no folder whose name is not UTF-8; "
+                "choose another name"
+            )
         if not self.config.is_file():
             return
         changed = _differences(read_yaml(self.config), asdict(config))

@@ -90,6 +90,18 @@ def test_another_configuration_in_the_same_folder_is_refused(
         train(tiny_videos, finished, "optimizer.lr=0.5")
 
 
+def test_a_key_of_earlier_versions_has_no_effect(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "old")
+    config = tmp_path / "old" / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("\n  data:\n", "\n  data:\n    root: /videos\n"))
+    assert config.read_text() != text
+    train(tiny_videos, tmp_path / "old")
+    assert load_encoder(tmp_path / "old").shape == load_encoder(finished).shape
+
+
 def test_keys_that_change_no_result_may_differ_on_resume(finished: Path, tiny_videos: Path) -> None:
     train(tiny_videos, finished, "loader.num_workers=1", "method.checkpoint.every_n_steps=3")
 

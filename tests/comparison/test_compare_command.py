@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from salt_plugin.commands.compare import main
 from salt_plugin.comparison import jobs
@@ -151,6 +152,10 @@ def test_a_folder_takes_more_runs_but_no_other_comparison(tiny: Tiny, tmp_path: 
         main([str(tiny(method_overrides=changed)), "--out", str(out)])
     with pytest.raises(ConfigError, match=r"seeds was \[1\] and is now \[2\]"):
         main([str(tiny()), "seeds=[2]", "--out", str(out)])
+    stored = yaml.safe_load((out / "compare.yaml").read_text())
+    stored["overrides"].append("method.data.root=/videos")  # of an earlier version: no effect
+    stored["probe"][0]["root"] = "/videos"
+    (out / "compare.yaml").write_text(yaml.safe_dump(stored))
     main([str(tiny()), "seeds=[1,2]", "--out", str(out)])
     assert len(rows_of(out)) == 6
     assert (out / "cells" / SALT / "summary.json").stat().st_mtime_ns == first
