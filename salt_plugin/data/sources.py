@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from salt_plugin.data.list_file import LIST_SUFFIXES, read_list
-from salt_plugin.data.list_format import LINE, Label
+from salt_plugin.data.list_file import LINE, LIST_SUFFIXES, Label, read_list
 from salt_plugin.data.opening import DEFAULT_READER, open_video, within
 from salt_plugin.data.reader import VideoReadError
 from salt_plugin.errors import DataError

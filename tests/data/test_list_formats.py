@@ -62,24 +62,6 @@ def test_what_is_clear_is_read(
 
 
 @pytest.mark.parametrize(
-    ("text", "there", "paths", "labels"),
-    [
-        ("a.mp4 10 3\nb.mp4 11 4\n", "a.mp4 10", ["a.mp4 10", "b.mp4 11"], [3, 4]),
-        ("cat,a.mp4\ndog,b.mp4\n", "cat,a.mp4", ["cat,a.mp4", "dog,b.mp4"], [-1, -1]),
-        ("cat,a.mp4\ndog,b.mp4\n", "a.mp4", ["a.mp4", "b.mp4"], [0, 1]),
-        ("a.mp4,x 3\nb.mp4,x 4\n", "a.mp4,x", ["a.mp4,x", "b.mp4,x"], [3, 4]),
-        ('"a.mp4" 3\nb.mp4 4\n', '"a.mp4"', ['"a.mp4"', "b.mp4"], [3, 4]),
-        ("0 a.mp4\n1 b.mp4\n", "0 a.mp4", ["0 a.mp4", "1 b.mp4"], [-1, -1]),
-        ("clips1\nclips2\n", "clips1", ["clips1", "clips2"], [-1, -1]),
-    ],
-)
-def test_a_file_that_is_there_decides(
-    tmp_path: Path, text: str, there: str, paths: list[str], labels: list[int]
-) -> None:
-    assert listed(tmp_path, text, there)[:2] == (paths, labels)
-
-
-@pytest.mark.parametrize(
     ("text", "parts"),
     [
         ("a.mp4 10 3\nb.mp4 11 4\n", ["column 2 or 3 may be the label", "line 1: 'a.mp4 10 3'"]),
