@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -14,13 +17,19 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 # Slurm and terminals send the same signal to a process more than once: that is one request.
 SAME_REQUEST_SECONDS = 1.0
 
+_NO_SIGNAL = b"\0"
+
+# Ends of pipes that Python writes the number of each signal to; children must not write there.
+_pipes: set[int] = set()
+
 
 class StopSignals:
     """Notes the first of `STOP_SIGNALS` that comes between `listen` and `restore`.
 
-    The same signal again, or Ctrl-C after any, ends the process at once, unless it comes within a
-    second of the first. Another signal does not: a cluster that ends a job may send several.
-    Signals that the process was started to ignore stay ignored.
+    The same signal again, or Ctrl-C after any, ends the process at once with its loader workers,
+    unless it comes within a second of the first. It does so whatever the process is at, also where
+    it waits in C for another process, a device or a disk. Another signal does not end it: a cluster
+    that ends a job may send several. Signals that the process was started to ignore stay ignored.
 
     Attributes:
         received: Number of the signal; 0 while there was none.
@@ -28,8 +37,9 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received = 0
-        self._time = 0.0
         self._before: dict[signal.Signals, Any] = {}
+        self._pipe: tuple[int, int] | None = None
+        self._pipe_before = -1
 
     def listen(self) -> None:
         """Takes the place of the handlers there are; only a main thread can."""
@@ -38,6 +48,13 @@ class StopSignals:
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)
+        # Handlers wait until Python gets its turn in the main thread, which may never be.
+        self._pipe = reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        self._pipe_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        _pipes.add(writing)
+        heard = {int(number) for number in self._before}
+        threading.Thread(target=_watch, args=(reading, heard), daemon=True).start()
 
     def restore(self) -> None:
         """Puts back the handlers that there were."""
@@ -45,11 +62,44 @@ class StopSignals:
             # None: not set from Python, and so beyond its reach.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
+        if self._pipe is not None:
+            writing = self._pipe[1]
+            signal.set_wakeup_fd(self._pipe_before)
+            _pipes.discard(writing)
+            os.write(writing, _NO_SIGNAL)
+            os.close(writing)
+            self._pipe = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if not self.received:
-            self.received, self._time = number, now
-        elif number in (self.received, signal.SIGINT) and now - self._time >= SAME_REQUEST_SECONDS:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+        self.received = self.received or number
+
+
+def _watch(reading: int, heard: set[int]) -> None:
+    """Reads the numbers of signals from a pipe, and ends the process at a second request."""
+    first, when = 0, 0.0
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        while (read := pipe.read(1)) not in (_NO_SIGNAL, b""):
+            number, now = read[0], time.monotonic()
+            if number not in heard:
+                continue
+            if not first:
+                first, when = number, now
+            elif number in (first, signal.SIGINT) and now - when >= SAME_REQUEST_SECONDS:
+                _end(number)
+
+
+def _end(number: int) -> None:
+    # A worker that hangs would live on: none of them heeds anything but the end of its work.
+    for child in multiprocessing.active_children():
+        child.kill()
+    # Python sets handlers in the main thread alone, which may not get its turn.
+    ctypes.CDLL(None).signal(number, None)
+    os.kill(os.getpid(), number)
+
+
+def _leave_pipe_to_parent() -> None:
+    if _pipes and (before := signal.set_wakeup_fd(-1)) not in _pipes:
+        signal.set_wakeup_fd(before)
+
+
+os.register_at_fork(after_in_child=_leave_pipe_to_parent)

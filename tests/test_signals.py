@@ -191,6 +191,32 @@ def test_a_second_request_ends_a_process_at_once(
         assert process.returncode == 0
 
 
+WAIT_IN_C = """
+import ctypes
+from salt_plugin.stop_signals import StopSignals
+StopSignals().listen()
+mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+print("listening", flush=True)
+lock(mutex)
+lock(mutex)
+"""
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_second_request_ends_a_process_that_never_comes_back_to_python(
+    first: signal.Signals,
+) -> None:
+    command = [sys.executable, "-c", WAIT_IN_C]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        process.send_signal(first)
+        time.sleep(1.2)
+        assert process.poll() is None
+        process.send_signal(first)
+        assert process.wait(timeout=10) == -first
+
+
 def _children() -> set[int]:
     listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
     return {int(child) for child in listed.split()}
