@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 
 from salt_plugin import __version__
@@ -57,6 +58,8 @@ def usage() -> str:
 
 def _call(verb: str, arguments: list[str]) -> None:
     accept_any_name()
+    # Libraries import it, and it complains of a HOME that cannot be written to, but needs none.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     module = importlib.import_module(f".{VERBS[verb][0]}", "salt_plugin.commands")
     try:
         module.main(arguments)

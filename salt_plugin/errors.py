@@ -41,7 +41,15 @@ class Interrupted(SaltError):  # noqa: N818  it is no mistake
         return 130 if self.signal_number == signal.SIGINT else os.EX_TEMPFAIL
 
 
+class CacheError(SaltError):
+    """The user's cache cannot be used."""
+
+
+class LoaderError(SaltError):
+    """The processes that read videos have ended, or give no batch."""
+
+
 class LostOthersError(SaltError):
-    """Another process of a training has ended: the same command goes on from what was saved."""
+    """A process that a training needs has ended: the same command goes on from what was saved."""
 
     exit_status = os.EX_TEMPFAIL

@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import stat
 import weakref
 from pathlib import Path
 from typing import IO, Any
+
+from salt_plugin.errors import CacheError
 
 MAX_JSON = 2**26
 
@@ -104,5 +107,43 @@ def sync(path: Path) -> None:
 
 
 def user_cache() -> Path:
-    """Returns `salt_plugin` in the user's cache: under `$XDG_CACHE_HOME`, or `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "salt_plugin"
+    """Returns `salt_plugin` in the user's cache: under `$XDG_CACHE_HOME`, or `~/.cache`.
+
+    It is made where it is missing. One that is there may be one that cannot be written to.
+
+    Raises:
+        CacheError: There is no home directory, or the folder cannot be made.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(given) if given else _home() / ".cache") / "salt_plugin"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable_cache(folder, error) from None
+    return folder
+
+
+def unwritable_cache(folder: Path, error: OSError) -> CacheError:
+    """Returns the error of a cache that cannot be written to."""
+    return CacheError(f"the cache {folder} cannot be written to ({error.strerror}): {_MEND}")
+
+
+_MEND = "set XDG_CACHE_HOME to a folder that can be"
+
+
+def _home() -> Path:
+    home = os.environ.get("HOME")
+    if not home:
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            raise CacheError(
+                f"no folder for the cache: HOME is not set, and user {os.getuid()} has no home "
+                f"directory; {_MEND} written to"
+            ) from None
+    # Made by root in a container, it would be lost with the container, or be somebody else's.
+    if not os.path.isdir(home):
+        raise CacheError(
+            f"no folder for the cache: the home directory {home} does not exist; {_MEND} written to"
+        )
+    return Path(home)

@@ -15,7 +15,7 @@ import numpy as np
 from rich.progress import track
 
 from salt_plugin.data.digits import DIRECTIONS, SPLITS, DemoSpec, render
-from salt_plugin.files import user_cache
+from salt_plugin.files import unwritable_cache, user_cache
 
 __all__ = ["DIRECTIONS", "DemoSpec", "make_demo", "render", "write_video"]
 
@@ -36,12 +36,23 @@ def make_demo(spec: DemoSpec, cache_dir: str | os.PathLike[str] | None = None) -
 
     Returns:
         The folder, named after a hash of the spec.
+
+    Raises:
+        CacheError: There is no such set, and none can be written.
     """
     root = Path(cache_dir) if cache_dir is not None else user_cache()
     key = json.dumps([VERSION, asdict(spec)], sort_keys=True)
     folder = root / f"demo-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if folder.is_dir():
         return folder
+    try:
+        _make(spec, root, folder)
+    except OSError as error:
+        raise unwritable_cache(root, error) from None
+    return folder
+
+
+def _make(spec: DemoSpec, root: Path, folder: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".demo-") as temporary:
         built = Path(temporary) / "demo"
@@ -53,7 +64,6 @@ def make_demo(spec: DemoSpec, cache_dir: str | os.PathLike[str] | None = None) -
             if not folder.is_dir():
                 raise
             shutil.rmtree(built)  # another process finished the same set first
-    return folder
 
 
 def write_video(path: Path, frames: np.ndarray, fps: int) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salt_plugin.errors import DataError
+from salt_plugin.errors import CacheError, DataError
 from salt_plugin.evaluation.stored import StoredFeatures, TokenFeatures
 from salt_plugin.files import read_json, require_regular, user_cache, write_text
 
@@ -34,10 +34,17 @@ SAVE_SECONDS = 10.0
 
 
 def cache_root(given: str | None) -> Path:
-    """Returns where stores are kept: `given`, or `salt_plugin/features` in the user's cache."""
+    """Returns where stores are kept: `given`, or `salt_plugin/features` in the user's cache.
+
+    Raises:
+        CacheError: Nothing is given, and the user's cache cannot be used.
+    """
     if given:
-        return Path(given).expanduser()
-    return user_cache() / "features"
+        return Path(os.path.expanduser(given))
+    try:
+        return user_cache() / "features"
+    except CacheError as error:
+        raise CacheError(f"{error}, or give --cache DIR") from None
 
 
 def files_digest(paths: list[str]) -> str:
@@ -168,7 +175,7 @@ class FeatureStore:
         except OSError as error:
             raise DataError(
                 f"features cannot be written to {self.folder} ({error.strerror}): give "
-                "--cache DIR, a folder that can be"
+                "--cache DIR, or set XDG_CACHE_HOME to a folder that can be"
             ) from None
 
     def _make(self) -> None:
