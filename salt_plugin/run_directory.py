@@ -23,6 +23,7 @@ OPERATIONAL = {
     "method.data.cache",
     "method.data.max_bad",
     "method.data.root",  # of earlier versions
+    "method.data.stall",
     "method.data.timeout",
     "method.model.activation_checkpointing",
     "method.model.compile",

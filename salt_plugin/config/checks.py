@@ -95,7 +95,7 @@ RULES: tuple[Rule, ...] = (
     (
         "more than 0, or null",
         lambda value: value is None or value > 0,
-        ("method.clip.fps", "method.data.timeout", "compute.budget"),
+        ("method.clip.fps", "method.data.timeout", "method.data.stall", "compute.budget"),
     ),
     (
         "a share between 0 and 1",

@@ -48,6 +48,7 @@ class ProbeConfig:
     precision: str
     seed: int
     workers: int
+    stall: float | None
     cache: str | None
 
 
@@ -67,7 +68,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     ("at least 2, or null", lambda value: value is None or value >= 2, ("classes",)),
-    ("more than 0, or null", lambda value: value is None or value > 0, ("fps",)),
+    ("more than 0, or null", lambda value: value is None or value > 0, ("fps", "stall")),
     ("0 to 2^32 - 1", lambda value: 0 <= value < 2**32, ("seed",)),
     ("-1 or more", lambda value: value >= -1, ("workers",)),
     (f"one of {', '.join(GRIDS)}", lambda value: value in GRIDS, ("grid",)),

@@ -75,6 +75,7 @@ class DataConfig:
     weights: list[float] | None
     reader: str
     timeout: float | None
+    stall: float | None
     max_bad: float
     cache: bool
     demo: dict[str, Any]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from salt_plugin.data.clips import ClipSampler
+from salt_plugin.data.loader import at_work_on
 from salt_plugin.data.opening import DEFAULT_READER, ReadTimeoutError, open_video, within
 from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.data.reader import MemoryReader, Reader, VideoReadError
@@ -100,6 +101,7 @@ class VideoDataset(Dataset[ClipItem]):
             rng = np.random.default_rng([self.seed, key.step, key.slot, attempt])
             index = key.index if attempt == 0 else int(rng.integers(len(self)))
             path = self.videos.paths[index]
+            at_work_on(path)
             try:
                 self.quarantine.require(index, key.step)
                 frames = self._read(path, rng)
@@ -107,6 +109,7 @@ class VideoDataset(Dataset[ClipItem]):
                 skipped.append((path, error.reason))
                 continue
             clip = self._transformed(frames, int(rng.integers(2**63)))
+            at_work_on(None)
             return ClipItem(clip, self.videos.labels[index], key, path, skipped)
         listed = "; ".join(f"{path}: {reason}" for path, reason in dict(skipped).items())
         raise DataError(

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from salt_plugin.config import RunConfig, clips_of_rank
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.dataset import VideoDataset
 from salt_plugin.data.demo import DemoSpec, make_demo
+from salt_plugin.data.loader import ClipLoader
 from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.data.sampler import StepBatchSampler
 from salt_plugin.data.sources import VideoList, read_inputs, require_readable
-from salt_plugin.data.workers import loader_workers, start_worker
+from salt_plugin.data.workers import loader_workers
 from salt_plugin.errors import ConfigError
 
 Collate = Callable[[list[Any]], Any]
@@ -76,15 +76,16 @@ def training_loader(
     world_size: int,
     sharing: int = 1,
     quarantine: Quarantine | None = None,
-) -> DataLoader:
+    stall: float | None = None,
+) -> ClipLoader:
     """Returns the batches of a stage from `start_step` on, a function of the seed alone.
 
     The processes that share the cores with this one, `sharing` in all, share its workers' too.
     Files in quarantine, which may grow meanwhile, are replaced without being opened.
+    Where workers give no batch for `stall` seconds, the loader raises a `LoaderError`.
     """
-    workers = loader_workers(config.loader.num_workers, sharing)
     data = config.method.data
-    return DataLoader(
+    return ClipLoader(
         VideoDataset(
             videos,
             clip_sampler(config),
@@ -97,9 +98,10 @@ def training_loader(
         ),
         batch_sampler=_sampler(config, videos, seed, total_steps, start_step, rank, world_size),
         collate_fn=collate,
-        num_workers=workers,
+        workers=loader_workers(config.loader.num_workers, sharing),
+        stall=stall,
+        key="method.data.stall",
         pin_memory=torch.cuda.is_available() and config.trainer.gpus > 0,
-        worker_init_fn=start_worker if workers else None,
     )
 
 

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from salt_plugin.data import VideoReadError
-from salt_plugin.data.workers import loader_workers, start_worker
+from salt_plugin.data.loader import ClipLoader
+from salt_plugin.data.shared_memory import clip_bytes, require_shared_memory
+from salt_plugin.data.workers import loader_workers
 from salt_plugin.evaluation.controls import ClipControl
 from salt_plugin.evaluation.encoders import FrozenEncoder
 from salt_plugin.evaluation.views import ViewDataset
@@ -31,12 +33,14 @@ class Extraction(NamedTuple):
         precision: `bf16` (autocast) or `32`.
         batch_size: Clips that the encoder sees at once.
         workers: Processes that decode videos; -1: one for each core, 0: none.
+        stall: Seconds to wait for a batch of theirs; None: for ever.
     """
 
     device: str = "cpu"
     precision: str = "32"
     batch_size: int = 64
     workers: int = 0
+    stall: float | None = 1800.0
 
 
 def clip_batches(
@@ -54,15 +58,26 @@ def clip_batches(
 
     Raises:
         VideoReadError: A video cannot be read.
+        ConfigError: The workers' batches have no room.
+        LoaderError: Workers give no batch.
     """
-    videos = max(1, how.batch_size // dataset.views.total)
+    views = dataset.views.total
+    videos = max(1, how.batch_size // views)
     workers = loader_workers(how.workers)
-    loader = DataLoader(
+    height, width = dataset.transform.size
+    require_shared_memory(
+        videos * views * clip_bytes(dataset.clip_sampler.frames, height, width),
+        workers,
+        "--workers 0 (in a set's file workers: 0)",
+        batches=-(-(len(dataset) - start) // videos),
+    )
+    loader = ClipLoader(
         Subset(dataset, range(start, len(dataset))),
+        workers=workers,
+        stall=how.stall,
+        key="stall",
         batch_size=videos,
-        num_workers=workers,
         collate_fn=_stack,
-        worker_init_fn=start_worker if workers else None,
     )
     row = start
     for batch in loader:

@@ -102,7 +102,7 @@ def _evaluation(
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if torch.device(where).type == "cuda" else "32"
-    how = Extraction(where, precision, config.feature_batch_size, config.workers)
+    how = Extraction(where, precision, config.feature_batch_size, config.workers, config.stall)
     return _Evaluation(encoder.to(where), lists, config, how, progress)
 
 

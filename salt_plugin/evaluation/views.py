@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from salt_plugin.data import ClipSampler, VideoReadError, open_reader
+from salt_plugin.data.loader import at_work_on
 from salt_plugin.data.opening import DEFAULT_READER
 from salt_plugin.errors import DataError
 from salt_plugin.transforms import SALTEvalTransform
@@ -80,13 +81,19 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
     def __getitem__(self, index: int) -> Tensor | VideoReadError:
         """Returns the views of a video, float32 [V, C, T, H, W], segments before crops."""
         path = self.paths[index]
+        at_work_on(path)
         try:
-            reader = open_reader(path, self.reader)
-            indices_st = self.clip_sampler.segments(len(reader), reader.fps, self.views.segments)
-            frames = reader.frames(indices_st.reshape(-1))
+            return self._views(path)
         except VideoReadError as error:
             return error
         except DataError as error:
             return VideoReadError(path, str(error))
+        finally:
+            at_work_on(None)
+
+    def _views(self, path: str) -> Tensor:
+        reader = open_reader(path, self.reader)
+        indices_st = self.clip_sampler.segments(len(reader), reader.fps, self.views.segments)
+        frames = reader.frames(indices_st.reshape(-1))
         clips = frames.chunk(self.views.segments)
         return torch.cat([self.transform.crops(clip, self.views.crops) for clip in clips])

@@ -7,7 +7,9 @@ import shutil
 
 import torch
 
-from salt_plugin.config import RunConfig
+from salt_plugin.config import RunConfig, clips_of_rank
+from salt_plugin.data.shared_memory import clip_bytes, require_shared_memory
+from salt_plugin.data.workers import loader_workers
 from salt_plugin.errors import ConfigError
 from salt_plugin.methods import VideoMethod
 from salt_plugin.stages.world import sharing_cores, started_tasks
@@ -52,14 +54,14 @@ def sharing(config: RunConfig) -> int:
 
 
 def check_execution(config: RunConfig) -> None:
-    """Checks that the GPUs and the compiler that are asked for are there.
+    """Checks that the GPUs, the compiler and the shared memory that are asked for are there.
 
     Raises:
         ConfigError: They are not.
     """
     tasks, visible = started_tasks(), torch.cuda.device_count()
+    on_node = devices(config) if tasks is None else tasks.size // tasks.nodes
     if tasks is not None:
-        on_node = tasks.size // tasks.nodes
         if uses_gpu(config) and visible not in (1, on_node):
             raise ConfigError(
                 f"{on_node} processes were started on this node and see {visible} GPUs: expected a "
@@ -74,6 +76,14 @@ def check_execution(config: RunConfig) -> None:
             "method.model.compile=true: torch.compile needs a C++ compiler, and none of "
             f"{', '.join(_compilers())} is on the PATH; install one, set CXX, or leave it at auto"
         )
+
+    clip = config.method.clip
+    require_shared_memory(
+        clips_of_rank(config, devices(config)) * clip_bytes(clip.frames, clip.size, clip.size),
+        loader_workers(config.loader.num_workers, sharing(config)),
+        "loader.num_workers=0",
+        processes=on_node,
+    )
 
 
 def compiles(config: RunConfig, total_steps: int) -> bool:

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from pytorch_lightning import Trainer
 
-from salt_plugin.callbacks.ranks import lost_others
+from salt_plugin.callbacks.ranks import PATIENCE, lost_others
 from salt_plugin.callbacks.resume import resume_point
 from salt_plugin.checkpoints import save_encoder, save_predictor
 from salt_plugin.config import RunConfig
@@ -16,6 +16,7 @@ from salt_plugin.errors import (
     CheckpointError,
     ConfigError,
     Interrupted,
+    LoaderError,
     LostOthersError,
     SaltError,
 )
@@ -29,6 +30,8 @@ from salt_plugin.stages.parts import Parts
 from salt_plugin.stages.trainer import new_trainer
 from salt_plugin.stages.watch import Watch, watch
 
+_GOES_ON = "The same command with the same hydra.run.dir goes on from the last checkpoint"
+
 
 def fit(
     stage: Stage, config: RunConfig, parts: Parts, videos: VideoList, run: RunDirectory
@@ -38,7 +41,8 @@ def fit(
     Raises:
         CheckpointError: The checkpoint to resume from is unreadable.
         Interrupted: A signal has stopped training, which has saved what it had done.
-        LostOthersError: Another process of the training has ended.
+        LostOthersError: Another process of the training, or one that reads videos, has ended or
+            does not answer.
         SaltError: Training ended early, or the frozen teacher has changed.
     """
     files = stage.files
@@ -64,12 +68,15 @@ def fit(
         world_size=trainer.world_size,
         sharing=sharing(config),
         quarantine=watched.quarantine,
+        stall=_stall(config, trainer.world_size),
     )
     set_up(stage.method, config, stage.total_steps)
     try:
         trainer.fit(stage.method, loader, ckpt_path=resumed.path, weights_only=True)
         _leave(stage, config, trainer, watched)
         (signal_number,) = watched.ranks.largest([watched.signals.received])
+    except LoaderError as error:
+        raise _without_batches(stage, str(error), watched.signals.received) from error
     except (RuntimeError, KeyError) as error:
         if isinstance(error, KeyError) or "loading state_dict" in str(error):
             raise CheckpointError(
@@ -93,6 +100,23 @@ def fit(
             "goes on",
             signal_number,
         )
+
+
+def _stall(config: RunConfig, world_size: int) -> float | None:
+    """Returns how long to wait for a batch: not as long as others, who know less, wait for us."""
+    stall: float | None = config.method.data.stall
+    if stall is None or world_size == 1:
+        return stall
+    return min(stall, 0.9 * PATIENCE.total_seconds())
+
+
+def _without_batches(stage: Stage, reason: str, signal_number: int) -> SaltError:
+    kept = resume_point(stage.files.last_checkpoint).step
+    saved = f"{_GOES_ON}, step {kept}" if kept else "Nothing is saved yet"
+    message = f"{stage.name}: {reason} {saved}"
+    if signal_number:
+        return Interrupted(message, signal_number)
+    return LostOthersError(message) if kept else SaltError(message)
 
 
 def _leave(stage: Stage, config: RunConfig, trainer: Trainer, watched: Watch) -> None:

@@ -26,8 +26,8 @@ DEMO = "demo"
 def probe_settings(config: RunConfig) -> ProbeConfig | None:
     """Returns how the run's encoders are probed; None where they are not, or as the demo's table.
 
-    Frames, step or rate and size of clips are those of the run, all else is the set's. Videos that
-    the lists share are warned of.
+    Frames, step or rate and size of clips are those of the run, and so are the workers and how long
+    they are waited for; all else is the set's. Videos that the lists share are warned of.
 
     Raises:
         SaltError: There is no such set, or its lists cannot work.
@@ -46,6 +46,8 @@ def probe_settings(config: RunConfig) -> ProbeConfig | None:
         fps=method.clip.fps,
         protocols=list(PROTOCOLS) if protocol == "all" else [protocol],
         seed=config.seed % 2**32,
+        workers=config.loader.num_workers,
+        stall=method.data.stall,
     )
     find_leaks(read_lists(settings))
     return settings

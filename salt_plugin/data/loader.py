@@ -1,0 +1,162 @@
+"""Batches from workers that are watched: when none comes, the error says what they are at."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from salt_plugin.data.shared_memory import free_shared_memory
+from salt_plugin.data.workers import start_worker
+from salt_plugin.errors import LoaderError
+
+# Seconds. However long a process stands still, it takes it for one of these.
+_SLICE = 5.0
+_PATH_BYTES = 4096
+_MOST_NAMED = 16
+
+_HINTS = {
+    signal.SIGKILL: " (as for want of memory)",
+    signal.SIGBUS: " (as where /dev/shm is full)",
+}
+
+# Where this process, a worker, says what it is at; None elsewhere.
+_desk: np.ndarray | None = None
+
+# Iterators of killed workers. To shut them down may wait for a lock that died with a worker.
+_abandoned: list[Any] = []
+
+
+def at_work_on(path: str | None) -> None:
+    """Says which file this process is at, where it is a loader worker; None: at none."""
+    if _desk is not None:
+        name = os.fsencode(path or "")[: _PATH_BYTES - 1]
+        _desk[: len(name) + 1] = np.frombuffer(name + b"\0", np.uint8)
+
+
+class ClipLoader(DataLoader[Any]):
+    """A `DataLoader` that waits for a batch only so long, and explains itself.
+
+    Args:
+        dataset: Its items are made in `workers` processes, or in this one for 0. It calls
+            `at_work_on`.
+        workers: Number of processes.
+        stall: Seconds to wait for a batch of the workers, but for most of what this process stands
+            still in (suspended by Slurm, or with the machine); None waits for ever.
+        key: Where `stall` is set, for the message.
+        **settings: Further arguments of `DataLoader`.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], *, workers: int, stall: float | None, key: str, **settings: Any
+    ) -> None:
+        self._stall = stall
+        self._key = key
+        self._processes: list[BaseProcess] = []
+        self._pids_w = torch.zeros(workers, dtype=torch.int64)
+        self._desks_wn = torch.zeros(workers, _PATH_BYTES, dtype=torch.uint8)
+        if workers:
+            self._pids_w.share_memory_()
+            self._desks_wn.share_memory_()
+        super().__init__(
+            dataset,
+            num_workers=workers,
+            worker_init_fn=partial(_start, self._pids_w, self._desks_wn) if workers else None,
+            timeout=min(stall, _SLICE) if workers and stall is not None else 0,
+            **settings,
+        )
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # what is promised of it
+        """Yields the batches.
+
+        Raises:
+            LoaderError: None came in time, or a worker has ended.
+        """
+        batches = self._started()
+        waited = 0.0
+        failure = None
+        while failure is None:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if str(error).startswith("DataLoader timed out"):
+                    waited += self.timeout
+                    if self._stall is not None and waited >= self._stall:
+                        failure = f"no batch has come for {self._stall:g} s ({self._key})"
+                elif str(error).startswith("DataLoader worker (pid"):
+                    failure = "a process that reads videos has ended"
+                else:
+                    raise
+            else:
+                waited = 0.0
+                yield batch
+        states = self._states()
+        _abandoned.append(batches)
+        for process in self._processes:
+            process.kill()
+            process.join(_SLICE)
+        raise LoaderError(f"{failure}. {states}")
+
+    def _started(self) -> Iterator[Any]:
+        before = set(multiprocessing.active_children())
+        handler = signal.getsignal(signal.SIGCHLD)
+        batches = super().__iter__()
+        self._processes = [one for one in multiprocessing.active_children() if one not in before]
+        # torch's handler would raise its error anywhere, even while a checkpoint is written.
+        # Without it, the end of a worker is noticed some seconds later, in the wait for a batch.
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handler)
+        return batches
+
+    def _states(self) -> str:
+        """Returns sentences on what has become of each worker, and what it is at."""
+        exits = {process.pid: process.exitcode for process in self._processes}
+        told, idle = [], 0
+        for pid, desk in zip(self._pids_w.tolist(), self._desks_wn.numpy(), strict=True):
+            path = os.fsdecode(desk.tobytes().partition(b"\0")[0])
+            status = exits.get(pid)
+            if status is None and not path:
+                idle += 1
+            else:
+                told.append(f"Worker {pid} {_fate(status)}{f', at {path}' if path else ''}.")
+        named, more = told[:_MOST_NAMED], len(told) - _MOST_NAMED
+        if more > 0:
+            named.append(f"So are or have {more} more.")
+        if idle and not told:
+            free = free_shared_memory()
+            room = "" if free is None else f" ({free >> 20} MiB free)"
+            named.append(
+                f"All {idle} workers are alive and wait for work: a batch was lost on its way, as "
+                f"where /dev/shm{room} is too small."
+            )
+        elif idle:
+            named.append(f"{idle} more wait for work.")
+        return " ".join(named)
+
+
+def _fate(status: int | None) -> str:
+    if status is None:
+        return "is alive"
+    if status >= 0:
+        return f"has ended with status {status}"
+    number = signal.Signals(-status)
+    return f"was ended by {number.name}{_HINTS.get(number, '')}"
+
+
+def _start(pids_w: Tensor, desks_wn: Tensor, worker: int) -> None:
+    global _desk
+    start_worker(worker)
+    pids_w[worker] = os.getpid()
+    _desk = desks_wn[worker].numpy()

@@ -1,0 +1,67 @@
+"""Shared memory, through which loader workers hand over their batches."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from salt_plugin.errors import ConfigError
+
+FOLDER = "/dev/shm"
+
+# Of `DataLoader`: batches that each worker makes ahead.
+_AHEAD = 2
+_FLOAT = 4
+_CHANNELS = 3
+
+
+def clip_bytes(frames: int, height: int, width: int) -> int:
+    """Returns what a clip takes, float32 [3, frames, height, width], in bytes."""
+    return _FLOAT * _CHANNELS * frames * height * width
+
+
+def free_shared_memory() -> int | None:
+    """Returns the bytes that are free in `/dev/shm`; None where torch does not use it."""
+    if sys.platform != "linux":
+        return None
+    try:
+        found = os.statvfs(FOLDER)
+    except OSError:
+        return 0
+    return found.f_bavail * found.f_frsize if os.access(FOLDER, os.W_OK) else 0
+
+
+def require_shared_memory(
+    batch: int, workers: int, instead: str, processes: int = 1, batches: int | None = None
+) -> None:
+    """Checks that the batches that are on their way at a time have room.
+
+    A batch for which there is none would be lost, and waited for.
+
+    Args:
+        batch: Bytes of a batch.
+        workers: Of one loader.
+        instead: What loads without workers, for the message.
+        processes: Loaders on this machine.
+        batches: Of a loader in all, where it is known.
+
+    Raises:
+        ConfigError: They have not.
+    """
+    free = free_shared_memory()
+    if workers == 0 or free is None:
+        return
+    # Those ahead, and the one that is handed on.
+    waiting = _AHEAD * workers + 1
+    waiting = waiting if batches is None else min(waiting, batches)
+    needed = processes * waiting * batch
+    if needed <= free:
+        return
+    loaders = f"{processes} loaders of " if processes > 1 else ""
+    size = -(-needed // 2**20)
+    raise ConfigError(
+        f"{FOLDER}: batches need {size} MiB of shared memory and it has {free >> 20} MiB free "
+        f"({loaders}{workers} workers, {waiting} batches of {batch / 2**20:.1f} MiB): make it "
+        f"larger (docker run --shm-size={64 * (size // 64 + 1)}m), or take {instead}, fewer "
+        "workers or smaller batches"
+    )

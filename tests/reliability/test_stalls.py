@@ -1,0 +1,162 @@
+"""A loader that gives no batch ends the run with a reason, and never the last checkpoint."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hanging import ORDER, TARGET, last_checkpoint
+from small_run import TINY
+
+from salt_plugin.config import compose
+from salt_plugin.errors import ConfigError, Interrupted, LoaderError, LostOthersError, SaltError
+from salt_plugin.train import run
+
+KEYS = [
+    "method=pixel_teacher",
+    *TINY,
+    TARGET,
+    "trainer.max_steps=8",
+    "trainer.gpus=0",
+    "method.checkpoint.every_n_steps=1",
+    "method.probe=null",
+]
+
+
+def train(videos: Path, run_dir: Path, *overrides: str) -> None:
+    run(compose([*KEYS, f"input_dir={videos}", "loader.num_workers=2", *overrides]), run_dir)
+
+
+def saved_step(run_dir: Path) -> int:
+    return int(torch.load(last_checkpoint(run_dir), weights_only=True)["global_step"])
+
+
+def test_a_wait_for_a_batch_ends_names_workers_and_files_and_the_run_goes_on(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(multiprocessing.active_children())
+    monkeypatch.setenv(ORDER, "sleep:4")
+    with pytest.raises(LostOthersError) as error:
+        train(tiny_videos, tmp_path, "method.data.stall=1", "method.data.timeout=null")
+    assert error.value.exit_status == os.EX_TEMPFAIL
+    message = str(error.value)
+    assert "teacher: no batch has come for 1 s (method.data.stall)" in message
+    found = re.findall(r"Worker (\d+) is alive, at (\S+\.mp4)\.", message)
+    assert len(found) == 2
+    assert all(Path(path).is_relative_to(tiny_videos) for _, path in found)
+    assert not any(Path(f"/proc/{pid}").exists() for pid, _ in found)
+    assert set(multiprocessing.active_children()) == before
+    assert message.endswith(f"goes on from the last checkpoint, step {saved_step(tmp_path)}")
+    assert saved_step(tmp_path) == 4
+
+    monkeypatch.delenv(ORDER)
+    train(tiny_videos, tmp_path, "method.data.stall=null")
+    assert (tmp_path / "summary.json").is_file()
+
+
+def test_nothing_is_said_to_go_on_where_nothing_is_saved(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ORDER, "sleep:0")
+    with pytest.raises(SaltError, match="Nothing is saved yet") as error:
+        train(tiny_videos, tmp_path, "method.data.stall=1", "method.data.timeout=null")
+    assert not hasattr(error.value, "exit_status")
+
+
+def test_a_worker_that_is_killed_is_named_with_its_file(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ORDER, "kill:4")
+    with pytest.raises(LostOthersError, match="a process that reads videos has ended") as error:
+        train(tiny_videos, tmp_path)
+    assert re.search(r"Worker \d+ was ended by SIGKILL .*, at \S+\.mp4\.", str(error.value))
+    assert saved_step(tmp_path) > 0
+
+
+def test_a_signal_during_a_stall_is_heeded_when_it_ends(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ORDER, "sleep:4")
+
+    def ask() -> None:
+        deadline = time.monotonic() + 60
+        while not last_checkpoint(tmp_path).is_file() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    keys = ("method.data.stall=3", "method.data.timeout=null", "method.checkpoint.every_n_steps=4")
+    with pytest.raises(Interrupted, match="no batch has come for 3 s") as error:
+        train(tiny_videos, tmp_path, *keys)
+    asking.join()
+    assert error.value.exit_status == os.EX_TEMPFAIL
+    assert "goes on from the last checkpoint, step 4" in str(error.value)
+
+
+def test_a_probe_s_wait_ends_too(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from salt_plugin.commands.probe import main
+
+    def hang(*_: Any) -> None:
+        time.sleep(600)
+
+    monkeypatch.setattr("salt_plugin.evaluation.views.open_reader", hang)
+    given = tmp_path / "set.yaml"
+    clip = "frames: 4\nsize: 32\nstep: 1\nprotocols: [knn]\n"
+    given.write_text(
+        f"train: {tiny_videos}\ntest: {tiny_videos}\n{clip}workers: 1\nstall: 1\n"
+        f"cache: {tmp_path / 'cache'}\n"
+    )
+    with pytest.raises(LoaderError, match=r"no batch .* 1 s \(stall\). Worker \d+ is alive, at "):
+        main(["random:vit_nano", "--data", str(given)])
+
+
+def test_a_wait_of_no_time_is_refused(tiny_videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"method.data.stall=0\.0: expected more than 0, or null"):
+        train(tiny_videos, tmp_path, "method.data.stall=0")
+
+
+def test_a_second_signal_ends_a_wait_without_end_and_hanging_workers(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    never = ["method.data.timeout=null", "method.data.stall=null"]
+    keys = [*KEYS, f"input_dir={tiny_videos}", *never, "loader.num_workers=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "salt_plugin.cli", "train", *keys, f"hydra.run.dir={tmp_path}"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), ORDER: "sleep:4"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "hanging\n":
+            break
+    _wait_for(lambda: last_checkpoint(tmp_path).is_file() and saved_step(tmp_path) == 4)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == -signal.SIGTERM
+    assert len(children) >= 2
+    _wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    assert saved_step(tmp_path) == 4
+
+
+def _wait_for(holds: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
