@@ -78,7 +78,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _print(verdicts: list[Verdict], short_side: int) -> None:
-    from salt_plugin.data.check import can_be_mended, mending_line
+    from salt_plugin.data.check import can_be_mended
+    from salt_plugin.data.mending import mending_line
 
     good = [verdict for verdict in verdicts if verdict.reason is None]
     kinds = Counter((v.codec, v.container, v.gop) for v in verdicts if v.codec is not None)
@@ -91,10 +92,15 @@ def _print(verdicts: list[Verdict], short_side: int) -> None:
     print(f"{len(good):,} of {len(verdicts):,} files can be trained on")
     _list("not readable", [f"{v.path}: {v.reason}" for v in verdicts if v.reason is not None])
     _list("copies", [f"{v.path}: as {v.copy_of}" for v in good if v.copy_of])
-    _list("cut short", [f"{v.path}: states {v.seconds:.1f} s" for v in good if v.cut])
+    cut = [(v, v.damage or f"states {v.seconds:.1f} s") for v in good if v.cut]
+    _list("cut short", [f"{v.path}: {how}" for v, how in cut])
+    _list("decoded from the start for each clip", [v.path for v in good if v.slow])
     _list("not for decord", [f"{v.path}: {v.danger}" for v in good if v.danger])
     mendable = [v for v in verdicts if can_be_mended(v)]
-    _list("to mend (closed-GOP H.264)", [mending_line(v.path, short_side) for v in mendable])
+    _list(
+        "to mend (closed-GOP H.264)",
+        [mending_line(v.path, short_side, v.stream or 0) for v in mendable],
+    )
 
 
 def _list(title: str, lines: list[str]) -> None:
@@ -124,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--workers", type=int, default=-1, help="processes (one for each core)")
     check.add_argument("--positions", type=int, default=8, help="frames to compare in a file (8)")
     check.add_argument("--seed", type=int, default=0, help="of the positions (0)")
-    check.add_argument("--timeout", type=float, default=600, help="seconds for a file (600)")
+    check.add_argument("--timeout", type=float, default=600, help="seconds without progress (600)")
     check.add_argument(
         "--short-side", type=int, default=256, metavar="PX", help="of mended files (256)"
     )

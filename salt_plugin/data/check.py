@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from salt_plugin.data.exact_reader import decode_all, picture
-from salt_plugin.data.inspection import (
-    VideoFacts,
-    decord_danger,
-    open_container,
-    packet_hash,
-    read_facts,
-)
+from salt_plugin.data.decoding import DamageError, decode_all, picture
+from salt_plugin.data.decord_danger import decord_danger
+from salt_plugin.data.fact_cache import facts_of
+from salt_plugin.data.facts import VideoFacts
+from salt_plugin.data.inspection import packet_hash
 from salt_plugin.data.opening import open_video
 from salt_plugin.data.reader import Reader, VideoReadError, require_memory
-
-# A file that ends this much before its header says has been cut.
-_CUT = 0.9
 
 
 @dataclass(frozen=True)
@@ -32,7 +24,10 @@ class Verdict:
         path: The file.
         reason: Why it cannot be trained on; None where it can.
         danger: Why decord must not read it; None where it may.
-        cut: Whether a good file ends well before its header says.
+        cut: Whether a good file ends well before its header says, or is damaged at its end.
+        damage: Which frame is the first that is damaged there, and how many come before it, as a
+            text; None for none.
+        slow: Whether each clip is decoded from the start of the file, as it cannot be sought.
         copy_of: An earlier file with the same video packets.
         codec: Codec, such as `h264`; None where the file could not be opened, as all below.
         container: Format, such as `mov`.
@@ -40,8 +35,9 @@ class Verdict:
         height: Of a frame as coded, in pixels.
         width: Likewise.
         fps: Average frame rate in frames per second.
-        seconds: Duration that the file states.
-        frames: Frames that decoding from the start gave.
+        seconds: Duration that the file states for its video.
+        frames: Frames that can be used.
+        stream: Index of the video stream in the file.
         content: SHA-256 of the compressed packets of the video stream: alike in copies under other
             names, with other metadata or sound; different after encoding again.
     """
@@ -50,6 +46,8 @@ class Verdict:
     reason: str | None = None
     danger: str | None = None
     cut: bool = False
+    damage: str | None = None
+    slow: bool = False
     copy_of: str | None = None
     codec: str | None = None
     container: str | None = None
@@ -59,6 +57,7 @@ class Verdict:
     fps: float | None = None
     seconds: float | None = None
     frames: int | None = None
+    stream: int | None = None
     content: str | None = None
 
 
@@ -73,19 +72,13 @@ def check_video(path: str, reader: str, positions: int, seed: int) -> Verdict:
     """
     verdict = Verdict(path)
     try:
-        container, stream = open_container(path)
-        with container:
-            facts = read_facts(path, container, stream)
+        facts = facts_of(path)
         verdict = replace(_described(verdict, facts), danger=decord_danger(facts))
         video = open_video(path, reader)
         require_memory(path, positions, facts.size)
         chosen = np.random.default_rng(seed).integers(0, len(video), positions)
-        truth, total = _from_start(path, set(chosen.tolist()))
-        verdict = replace(
-            verdict,
-            frames=total,
-            cut=bool(facts.fps) and total / facts.fps < _CUT * facts.seconds,
-        )
+        truth, total = _from_start(path, set(chosen.tolist()), facts)
+        verdict = replace(verdict, frames=total)
         _compare(path, video, chosen.tolist(), truth, total)
     except VideoReadError as error:
         return replace(verdict, reason=error.reason)
@@ -94,24 +87,10 @@ def check_video(path: str, reader: str, positions: int, seed: int) -> Verdict:
 
 def can_be_mended(verdict: Verdict) -> bool:
     """Returns whether encoding again helps: with a kind of codec or a cut, not with damage."""
+    if verdict.damage:
+        return False
     refused = verdict.danger is not None and verdict.danger in (verdict.reason or verdict.danger)
-    return refused or verdict.cut
-
-
-def mending_line(path: str, short_side: int) -> str:
-    """Returns the command line that makes closed-GOP H.264 of a file.
-
-    Args:
-        path: The file; the new one lies beside it and ends in `.mended.mp4`.
-        short_side: Of the new frames, in pixels; smaller ones keep theirs.
-    """
-    width, height = (f"trunc(min({short_side},{side})/2)*2" for side in ("iw", "ih"))
-    scale = f"scale='if(gt(iw,ih),-2,{width})':'if(gt(iw,ih),{height},-2)'"
-    new = os.path.splitext(path)[0] + ".mended.mp4"
-    return (
-        f'ffmpeg -xerror -i {shlex.quote(path)} -map 0:v:0 -an -vf "{scale}" -c:v libx264 -crf 18 '
-        f"-g 30 -bf 2 -flags +cgop -pix_fmt yuv420p -movflags +faststart {shlex.quote(new)}"
-    )
+    return refused or verdict.cut or verdict.slow
 
 
 def _described(verdict: Verdict, facts: VideoFacts) -> Verdict:
@@ -124,18 +103,33 @@ def _described(verdict: Verdict, facts: VideoFacts) -> Verdict:
         width=facts.size[1],
         fps=facts.fps,
         seconds=facts.seconds,
+        stream=facts.stream,
+        cut=facts.short,
+        damage=facts.damage or None,
+        slow=facts.sought == "start",
         content=packet_hash(verdict.path),
     )
 
 
-def _from_start(path: str, wanted: set[int]) -> tuple[dict[int, np.ndarray], int]:
-    """Returns some frames (uint8 [H, W, 3]) and the number of all."""
+def _from_start(
+    path: str, wanted: set[int], facts: VideoFacts
+) -> tuple[dict[int, np.ndarray], int]:
+    """Returns some frames (uint8 [H, W, 3]), and the number of those before a damaged end."""
     found, total = {}, 0
     try:
         for frame in decode_all(path):
+            if facts.damage and total == len(facts.pts_n):
+                break
             if total in wanted or frame.is_corrupt:
-                found[total] = picture(path, frame)
+                found[total] = picture(path, frame, facts)
             total += 1
+    except DamageError as error:
+        if facts.damage and total == len(facts.pts_n):
+            return found, total
+        bad = total
+        if error.pts is not None and facts.sought != "start":
+            bad = int(np.searchsorted(facts.pts_n, error.pts))
+        raise VideoReadError(path, f"{error.reason} (frame {bad})") from error
     except VideoReadError as error:
         raise VideoReadError(path, f"{error.reason} (frame {total})") from error
     return found, total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import multiprocessing
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,8 +14,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from salt_plugin.data.check import Verdict, check_video
+from salt_plugin.data.heartbeat import heard_by
 from salt_plugin.data.sources import VideoList
 from salt_plugin.files import write_text
+
+# Seconds between two signs of life that a process gives.
+_SECOND = 0.5
 
 
 def check_videos(
@@ -35,7 +40,7 @@ def check_videos(
         positions: Likewise.
         seed: Likewise.
         workers: Processes at a time, at least 1.
-        timeout: Seconds for a file.
+        timeout: Seconds without a packet or a frame after which a file is given up.
         done: Called after each file.
 
     Returns:
@@ -51,10 +56,11 @@ def check_videos(
         process.start()
         theirs.close()
         try:
-            if not ours.poll(timeout):
-                return Verdict(path, reason=f"not read within {timeout:g} s")
-            verdict: Verdict = ours.recv()
-            return verdict
+            while ours.poll(timeout):
+                verdict: Verdict | None = ours.recv()
+                if verdict is not None:
+                    return verdict
+            return Verdict(path, reason=f"not read within {timeout:g} s")
         except EOFError:
             process.join(timeout)
             return Verdict(path, reason=f"reading it kills the process ({process.exitcode})")
@@ -90,7 +96,17 @@ def write_lists(
 
 
 def _report(connection: Connection, work: Callable[[], Verdict]) -> None:
-    connection.send(work())
+    """Sends the verdict, and None now and then while the file is being read."""
+    said = time.monotonic()
+
+    def alive() -> None:
+        nonlocal said
+        if time.monotonic() - said > _SECOND:
+            connection.send(None)
+            said = time.monotonic()
+
+    with heard_by(alive):
+        connection.send(work())
 
 
 def _marked(verdicts: list[Verdict]) -> list[Verdict]:

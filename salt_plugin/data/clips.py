@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from salt_plugin.errors import ConfigError, DataError
+from salt_plugin.errors import ConfigError
+
+# Seconds: far less than between two frames, far more than rounding makes of two equal times.
+_TIE = 1e-9
 
 
 class ClipSampler:
@@ -18,8 +19,8 @@ class ClipSampler:
     Args:
         frames: Frames of a clip.
         step: Distance between a clip's frames, in frames of the video.
-        fps: Frames per second of the clip: frame i is the video's frame nearest to the time
-            start + i / fps, so that frames repeat where the video is slower than that.
+        fps: Frames per second of the clip: frame i is the video's frame whose time stamp is nearest
+            to start + i / fps, so that frames repeat where the video is slower than that.
 
     Raises:
         ConfigError: If not exactly one of step and fps is given, or a value is not positive.
@@ -43,62 +44,68 @@ class ClipSampler:
         """Returns the sampler of a configuration, where a rate goes before a step."""
         return cls(frames, None if fps else step, fps)
 
-    def indices(
-        self, num_frames: int, video_fps: float, rng: np.random.Generator | None
-    ) -> np.ndarray:
+    def indices(self, times_n: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         """Draws a clip.
 
         Args:
-            num_frames: Frames of the video.
-            video_fps: Frame rate of the video, in frames per second; only used with fps.
-            rng: Draws the start, uniform over all frames from which the clip fits. None takes the
-                clip in the middle, for evaluation.
+            times_n: Time stamps of the video's frames in seconds, float64 [n], increasing.
+            rng: Draws the start, uniform over all frames, or with fps over all of the time, from
+                which the clip fits. None takes the clip in the middle, for evaluation.
 
         Returns:
             Frame numbers, int64 [frames], in order.
-
-        Raises:
-            DataError: If the clip is sampled by fps and the video states no frame rate.
         """
-        offsets, last_start = self._span(num_frames, video_fps)
+        if self.fps is not None:
+            begin, last, end = self._fitting(times_n)
+            start = (begin + last) / 2 if rng is None else begin + rng.random() * (end - begin)
+            return self._nearest(times_n, np.array([start]))[0]
+        offsets, last_start = self._span(len(times_n))
         start = last_start // 2 if rng is None else int(rng.integers(last_start + 1))
-        return np.minimum(start + offsets, num_frames - 1)
+        return np.minimum(start + offsets, len(times_n) - 1)
 
-    def segments(self, num_frames: int, video_fps: float, count: int) -> np.ndarray:
+    def segments(self, times_n: np.ndarray, count: int) -> np.ndarray:
         """Returns clips that are spread evenly over a video.
 
         The starts from which a clip fits are cut into `count` equal parts, and a clip starts in the
         middle of each; one segment is the centred clip. Clips overlap where the video is short.
 
         Args:
-            num_frames: Frames of the video.
-            video_fps: Frame rate of the video, in frames per second; only used with fps.
+            times_n: Time stamps of the video's frames in seconds, float64 [n], increasing.
             count: Number of clips.
 
         Returns:
             Frame numbers, int64 [count, frames].
-
-        Raises:
-            DataError: As `indices`.
         """
-        offsets, last_start = self._span(num_frames, video_fps)
-        starts = last_start * (2 * np.arange(count) + 1) // (2 * count)
-        return np.minimum(starts[:, None] + offsets, num_frames - 1)
+        parts = 2 * np.arange(count) + 1
+        if self.fps is not None:
+            begin, last, _ = self._fitting(times_n)
+            return self._nearest(times_n, begin + parts / (2 * count) * (last - begin))
+        offsets, last_start = self._span(len(times_n))
+        starts = last_start * parts // (2 * count)
+        return np.minimum(starts[:, None] + offsets, len(times_n) - 1)
 
-    def _span(self, num_frames: int, video_fps: float) -> tuple[np.ndarray, int]:
+    def _span(self, num_frames: int) -> tuple[np.ndarray, int]:
         """Returns a clip's frames from its start, and the last start from which it fits."""
+        assert self.step is not None
         # Beyond any video, and far from where 64 bits end.
-        step = float(min(self._step_in(video_fps), 2**40))
-        offsets = np.floor(np.arange(self.frames) * step + 0.5).astype(np.int64)
+        offsets = np.arange(self.frames, dtype=np.int64) * min(self.step, 2**40)
         return offsets, max(num_frames - 1 - int(offsets[-1]), 0)
 
-    def _step_in(self, video_fps: float) -> float:
-        if self.step is not None:
-            return self.step
-        if not (math.isfinite(video_fps) and video_fps > 0):
-            raise DataError(
-                f"the video states no usable frame rate ({video_fps}), which "
-                f"method.clip.fps={self.fps} needs; use method.clip.step instead."
-            )
+    def _fitting(self, times_n: np.ndarray) -> tuple[float, float, float]:
+        """Returns the times of the first and the last start that fit, and when the latter ends."""
         assert self.fps is not None
-        return video_fps / self.fps
+        lasts_n = np.diff(times_n, append=2 * times_n[-1] - times_n[max(len(times_n) - 2, 0)])
+        # The last frame is the nearest one until half of its time is over.
+        latest = times_n[-1] + lasts_n[-1] / 2 - (self.frames - 1) / self.fps + _TIE
+        last = max(int(np.searchsorted(times_n, latest, side="right")) - 1, 0)
+        return times_n[0], times_n[last], times_n[last] + lasts_n[last]
+
+    def _nearest(self, times_n: np.ndarray, starts_s: np.ndarray) -> np.ndarray:
+        """Returns the frames nearest in time, int64 [s, frames], the later one of two.
+
+        A clip begins with the frame that is shown at its start.
+        """
+        assert self.fps is not None
+        shown_s = np.searchsorted(times_n, starts_s + _TIE, side="right") - 1
+        wanted_st = times_n[shown_s][:, None] + np.arange(self.frames) / self.fps
+        return np.searchsorted((times_n[1:] + times_n[:-1]) / 2, wanted_st + _TIE, side="right")

@@ -58,7 +58,7 @@ class VideoDataset(Dataset[ClipItem]):
         cache: Keeps every decoded video whole, as uint8, in each process's memory; for small sets.
             A file with any broken frame is then bad as a whole.
         reader: Reads the files: `pyav`, `auto` or `decord` (see `open_video`).
-        timeout: Seconds after which a file that is still being read is given up, None for never.
+        timeout: Seconds without a packet or a frame after which a file is given up, None for never.
             Files that hang are left out of the promise above: time is not a function of the seed.
         quarantine: Files that any worker, or the run before it was stopped, found to hang.
     """
@@ -132,7 +132,7 @@ class VideoDataset(Dataset[ClipItem]):
         except VideoReadError as error:
             self._bad[path] = error.reason
             raise
-        return _read_clip(reader, path, self.clip_sampler, rng)
+        return _read_clip(reader, self.clip_sampler, rng)
 
     def _open(self, path: str) -> Reader:
         if self._cache is None:
@@ -175,15 +175,11 @@ class EvalDataset(Dataset[tuple[Tensor, int]]):
             VideoReadError: If the video cannot be read.
         """
         path = self.videos.paths[index]
-        frames = _read_clip(open_video(path), path, self.clip_sampler, None)
+        frames = _read_clip(open_video(path), self.clip_sampler, None)
         return self.transform(frames), self.videos.labels[index]
 
 
 def _read_clip(
-    reader: Reader, path: str, clip_sampler: ClipSampler, rng: np.random.Generator | None
+    reader: Reader, clip_sampler: ClipSampler, rng: np.random.Generator | None
 ) -> Tensor:
-    try:
-        indices = clip_sampler.indices(len(reader), reader.fps, rng)
-    except DataError as error:
-        raise VideoReadError(path, str(error)) from error
-    return reader.frames(indices)
+    return reader.frames(clip_sampler.indices(reader.times, rng))

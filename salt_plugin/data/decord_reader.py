@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salt_plugin.data.heartbeat import beat
 from salt_plugin.data.reader import VideoReadError, require_regular_file
 from salt_plugin.errors import DataError
 
@@ -23,31 +24,32 @@ _LOG_PREFIX = re.compile(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ")
 class DecordReader:
     """A video file open in this process; open it where it is read, never before a fork.
 
-    decord is exact in whole files of the kinds that `inspection.decord_danger` lets pass. In others
+    decord is exact in whole files of the kinds that `decord_danger` lets pass. In others
     it returns frames that were not asked for, and in damaged files frames that the decoder made up,
     without an error. `open_video` refuses or avoids what can be told from a file's packets.
 
     Args:
         path: The file.
+        times: Time stamps of its frames in seconds, float64 [n], increasing.
 
     Attributes:
-        fps: Average frame rate in frames per second; 0 or NaN when the file does not tell.
+        times: These.
 
     Raises:
         VideoReadError: If the file is missing, empty, or holds no video that decord can decode.
         DataError: If decord is not installed.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, times: np.ndarray) -> None:
         self._path = path
         self._decord = _import_decord()
         require_regular_file(path)
         try:
             with _silent_stderr():
                 self._reader = self._decord.VideoReader(path, num_threads=1)
-                self.fps = float(self._reader.get_avg_fps())
         except self._failures as error:
             raise VideoReadError(path, _reason(error)) from error
+        self.times = times
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,13 +74,19 @@ class DecordReader:
             VideoReadError: If a frame cannot be decoded.
         """
         unique, inverse = np.unique(indices, return_inverse=True)
+        frames = np.empty(0)
         try:
-            decoded = self._reader.get_batch(unique).asnumpy()
+            for place, number in enumerate(unique):
+                frame = self._reader.get_batch([number]).asnumpy()[0]
+                beat()
+                if place == 0:
+                    frames = np.empty((len(unique), *frame.shape), np.uint8)
+                frames[place] = frame
         except self._failures as error:
             raise VideoReadError(self._path, _reason(error)) from error
         if not np.array_equal(unique, indices):
-            decoded = decoded[inverse]
-        return torch.from_numpy(decoded).permute(0, 3, 1, 2)
+            frames = frames[inverse]
+        return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
     @property
     def _failures(self) -> tuple[type[Exception], ...]:

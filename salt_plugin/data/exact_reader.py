@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import av
@@ -11,25 +11,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salt_plugin.data.inspection import open_container, read_facts
-from salt_plugin.data.reader import VideoReadError, require_memory, require_regular_file
+from salt_plugin.data.decoding import decode_all, decode_from, picture, prime
+from salt_plugin.data.fact_cache import facts_of
+from salt_plugin.data.inspection import open_container
+from salt_plugin.data.mending import mending_line
+from salt_plugin.data.reader import VideoReadError, require_memory
+
+# Short side of what the line that is printed makes, in pixels.
+_MENDED = 256
+_said = False
 
 
 class ExactReader:
     """A video file open in this process; frame i is the i-th that decoding from the start gives.
 
-    A frame is found by its time stamp, decoding forward from the last keyframe shown no later.
-    Where time stamps do not tell frames apart (MPEG-4 with B-frames) or the file has no index to
-    seek by (MPEG-2), frames are counted from the start instead. Frames are turned upright, as the
-    file's rotation says.
+    A frame is found by its time stamp, decoding forward from the last keyframe shown no later,
+    which the file's index leads to, or its place in the file. Where time stamps do not tell frames
+    apart (MPEG-4 with B-frames) or the decoder's state depends on all that came before, frames are
+    counted from the start instead, which a warning says once. Frames are turned upright, as the
+    file says, and have the size of the first one.
 
     Args:
         path: The file.
 
     Attributes:
-        fps: Average frame rate in frames per second; 0 when the file does not tell.
-        size: Height and width of its frames as coded, in pixels.
-        facts: What its packets tell.
+        facts: What is known of it.
+        times: Time stamps of the frames in seconds, float64 [n], increasing.
+        size: Height and width of its first frame as coded, in pixels.
 
     Raises:
         VideoReadError: If the file is missing, empty, or holds no video that FFmpeg can decode.
@@ -37,11 +45,11 @@ class ExactReader:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.facts = facts_of(path)
         self._container, self._stream = open_container(path)
-        self.facts = read_facts(path, self._container, self._stream)
-        self.fps = self.facts.fps
+        self._primed = False
+        self.times = self.facts.times
         self.size = self.facts.size
-        self._length = len(self.facts.pts_n) if self.facts.timed else _counted(path)
 
     def __del__(self) -> None:
         # PyAV's objects refer to one another: left to the garbage collector, their memory piles up.
@@ -49,8 +57,8 @@ class ExactReader:
             self._container.close()
 
     def __len__(self) -> int:
-        """Number of frames."""
-        return self._length
+        """Number of frames; of a file that was cut, those before the damage."""
+        return len(self.times)
 
     def frames(self, indices: np.ndarray) -> Tensor:
         """Decodes frames.
@@ -70,111 +78,73 @@ class ExactReader:
                 self._path, f"frames {unique[:1]} to {unique[-1:]} are not within its {len(self)}"
             )
         require_memory(self._path, len(unique), self.size)
-        decoded = self._timed(unique) if self.facts.timed else self._counted(unique)
-        if len({picture.shape for picture in decoded}) > 1:
-            raise VideoReadError(self._path, "its frames have several sizes")
-        frames = np.stack([decoded[place] for place in inverse])
+        height, width = self.size[::-1] if self.facts.turn[0] else self.size
+        # The only copy of the clip: a second one would take 100 MB at 1080p.
+        frames = np.empty((len(unique), height, width, 3), np.uint8)
+        if self.facts.sought == "start":
+            self._count(unique, frames)
+        else:
+            self._find(unique, frames)
+        if not np.array_equal(unique, indices):
+            frames = frames[inverse]
         return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
-    def _timed(self, unique: np.ndarray) -> list[np.ndarray]:
+    def _find(self, unique: np.ndarray, frames: np.ndarray) -> None:
         wanted = self.facts.pts_n[unique]
-        groups = np.searchsorted(self.facts.keys_kd[:, 0], wanted, side="right") - 1
-        found: list[np.ndarray] = []
+        groups = np.searchsorted(self.facts.keys_k4[:, 0], wanted, side="right") - 1
         for group in np.unique(groups):
-            found += self._group(wanted[groups == group], *self.facts.keys_kd[group].tolist())
-        return found
+            chosen = groups == group
+            begin = int(np.argmax(chosen))
+            self._group(wanted[chosen], group, frames[begin : begin + chosen.sum()])
 
-    def _group(self, wanted: np.ndarray, key_pts: int, key_dts: int) -> list[np.ndarray]:
+    def _group(self, wanted: np.ndarray, group: int, frames: np.ndarray) -> None:
         """Decodes frames between a keyframe and the next; from the start where seeking fails."""
-        for place in dict.fromkeys((key_pts, key_dts)):
+        key_4 = self.facts.keys_k4[group]
+        places = key_4[3:] if self.facts.sought == "bytes" else key_4[:2]
+        for place in dict.fromkeys(places.tolist()):
             try:
-                found = self._collect(self._from(place, key_pts), wanted)
+                if not self._primed:
+                    prime(self._container, self._stream, self.facts)
+                    self._primed = True
+                decoded = decode_from(
+                    self._container, self._stream, key_4, self.facts.sought, place
+                )
+                if self._collect(decoded, wanted, frames):
+                    return
             except (av.FFmpegError, OSError):
                 break
-            if len(found) == len(wanted):
-                return found
-        found = self._collect(decode_all(self._path), wanted)
-        if len(found) < len(wanted):
-            raise VideoReadError(
-                self._path, f"decoding failed: {len(wanted) - len(found)} frames are never given"
-            )
-        return found
+        if not self._collect(decode_all(self._path), wanted, frames):
+            raise VideoReadError(self._path, "decoding failed: not all of its frames are given")
 
-    def _collect(self, decoded: Iterator[Any], wanted: np.ndarray) -> list[np.ndarray]:
-        times, found = set(wanted.tolist()), []
+    def _collect(self, decoded: Iterator[Any], wanted: np.ndarray, frames: np.ndarray) -> bool:
+        """Fills in the frames of these time stamps; tells whether all have come."""
+        places = {pts: place for place, pts in enumerate(wanted.tolist())}
         for frame in decoded:
-            if frame.pts in times:
-                found.append(picture(self._path, frame))
-            if len(found) == len(wanted):
+            place = places.pop(frame.pts, None)
+            if place is not None:
+                frames[place] = picture(self._path, frame, self.facts)
+            if not places:
                 break
-        return found
+        return not places
 
-    def _from(self, place: int, key_pts: int) -> Iterator[Any]:
-        """Decodes from a place in the file on; nothing where a seek leads past the keyframe."""
-        self._container.seek(place, stream=self._stream)
-        start = None
-        for packet in self._container.demux(self._stream):
-            if start is None:
-                if not packet.is_keyframe or packet.pts is None or packet.pts > key_pts:
-                    return
-                start = packet.pts
-            # What is shown before the first keyframe needs frames before it, which are not there.
-            if packet.pts is None or packet.pts >= start:
-                yield from packet.decode()
-
-    def _counted(self, unique: np.ndarray) -> list[np.ndarray]:
-        wanted = set(unique.tolist())
-        found = []
+    def _count(self, unique: np.ndarray, frames: np.ndarray) -> None:
+        self._warn()
+        places = {number: place for place, number in enumerate(unique.tolist())}
         for number, frame in enumerate(decode_all(self._path)):
-            if number in wanted:
-                found.append(picture(self._path, frame))
-            if len(found) == len(unique):
-                return found
+            if number in places:
+                frames[places[number]] = picture(self._path, frame, self.facts)
+            if number == unique[-1]:
+                return
         raise VideoReadError(self._path, f"decoding failed: it ends before frame {unique[-1]}")
 
-
-def decode_all(path: str) -> Iterator[Any]:
-    """Decodes a file from its start.
-
-    Yields:
-        PyAV's frames, in order of display.
-
-    Raises:
-        VideoReadError: Where decoding fails.
-    """
-    container, stream = open_container(path)
-    with container:
-        try:
-            yield from container.decode(stream)
-        except (av.FFmpegError, OSError) as error:
-            raise _failed(path, error) from error
-
-
-def _counted(path: str) -> int:
-    state = require_regular_file(path)
-    return _count(path, state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=2**16)
-def _count(path: str, size: int, modified: int) -> int:
-    """Decodes a file once to learn its length; size and time of change tell it from another."""
-    count = sum(1 for _ in decode_all(path))
-    if count == 0:
-        raise VideoReadError(path, "the video has no frames")
-    return count
-
-
-def picture(path: str, frame: Any) -> np.ndarray:
-    """Returns a decoded frame, upright, uint8 [H, W, 3].
-
-    Raises:
-        VideoReadError: If the decoder marked it as damaged.
-    """
-    if frame.is_corrupt:
-        raise VideoReadError(path, f"decoding failed: the frame at {frame.time} s is damaged")
-    pixels = frame.to_ndarray(format="rgb24")
-    return np.rot90(pixels, frame.rotation // 90) if frame.rotation else pixels
-
-
-def _failed(path: str, error: Exception) -> VideoReadError:
-    return VideoReadError(path, f"decoding failed: {getattr(error, 'strerror', None) or error}")
+    def _warn(self) -> None:
+        global _said
+        if not _said:
+            _said = True
+            line = mending_line(self._path, _MENDED, self.facts.stream)
+            warnings.warn(
+                f"{self._path} cannot be sought: each clip is decoded from the start of the file, "
+                "as in all files of such a kind (`salt data check` lists them). This line makes "
+                f"one that can: {line}",
+                stacklevel=2,
+            )

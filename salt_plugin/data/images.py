@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from PIL import Image
@@ -16,7 +19,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 
 class ImageReader:
-    """An image file, read as a `Reader` of one frame a second.
+    """An image file, read as a `Reader` of one frame.
 
     Args:
         path: The file.
@@ -26,14 +29,9 @@ class ImageReader:
     """
 
     def __init__(self, path: str) -> None:
-        self.fps = 1.0
-        require_regular_file(path)
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                require_memory(path, 1, (image.height, image.width))
-                pixels = np.array(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise VideoReadError(path, str(error)) from error
+        self.times = np.zeros(1)
+        with _opened(path) as image:
+            pixels = np.array(image.convert("RGB"))
         self.size = pixels.shape[:2]
         self._frame = torch.from_numpy(pixels).permute(2, 0, 1)
 
@@ -44,6 +42,27 @@ class ImageReader:
     def frames(self, indices: np.ndarray) -> Tensor:
         """Repeats the image (int [T] -> uint8 [T, C, H, W])."""
         return self._frame.expand(len(indices), -1, -1, -1)
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """Returns height and width of an image, from its header.
+
+    Raises:
+        VideoReadError: It is no image.
+    """
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    require_regular_file(path)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            require_memory(path, 1, (image.height, image.width))
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise VideoReadError(path, str(error)) from error
 
 
 def open_reader(path: str, reader: str = DEFAULT_READER) -> Reader:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, TypeVar
 
+from salt_plugin.data.decord_danger import decord_danger
 from salt_plugin.data.decord_reader import DecordReader
 from salt_plugin.data.exact_reader import ExactReader
-from salt_plugin.data.inspection import decord_danger, open_container, read_facts
-from salt_plugin.data.reader import Reader, VideoReadError, require_regular_file
+from salt_plugin.data.fact_cache import facts_of
+from salt_plugin.data.heartbeat import heard_by
+from salt_plugin.data.reader import Reader, VideoReadError
 
 READERS = ("pyav", "auto", "decord")
 DEFAULT_READER = "pyav"
@@ -44,24 +45,27 @@ def open_video(path: str, reader: str = DEFAULT_READER) -> Reader:
     """
     if reader == "pyav":
         return ExactReader(path)
-    state = require_regular_file(path)
-    danger = _danger(path, state.st_size, state.st_mtime_ns)
+    facts = facts_of(path)
+    danger = decord_danger(facts)
+    if path.encode(errors="replace").decode() != path:
+        danger = "its name is not UTF-8, and decord opens no such file"
     if danger is None:
-        return DecordReader(path)
+        return DecordReader(path, facts.times)
     if reader == "auto":
         return ExactReader(path)
     raise VideoReadError(path, f"{danger}; method.data.reader=pyav reads it")
 
 
 def within(seconds: float | None, path: str, read: Callable[[], Result]) -> Result:
-    """Calls a function that reads a file, and gives it up after a time.
+    """Calls a function that reads a file, and gives it up after a time without a sign of life.
 
     Neither FFmpeg nor decord can be interrupted: what hangs goes on in a thread of its own, which
     ends with the process at the latest.
 
     Args:
-        seconds: The time, but for most of what the process stands still in (suspended by Slurm, or
-            with the machine): it reads nothing then; None waits for ever.
+        seconds: The time since the last packet or frame, but for most of what the process stands
+            still in (suspended by Slurm, or with the machine): it reads nothing then; None waits
+            for ever.
         path: The file, for the message.
         read: Reads it.
 
@@ -71,10 +75,12 @@ def within(seconds: float | None, path: str, read: Callable[[], Result]) -> Resu
     if seconds is None:
         return read()
     outcome: list[tuple[Any, BaseException | None]] = []
+    alive = threading.Event()
 
     def run() -> None:
         try:
-            outcome.append((read(), None))
+            with heard_by(alive.set):
+                outcome.append((read(), None))
         except BaseException as error:  # raised again where it is waited for
             outcome.append((None, error))
 
@@ -83,7 +89,8 @@ def within(seconds: float | None, path: str, read: Callable[[], Result]) -> Resu
     left = seconds
     while left > 0 and not outcome:
         thread.join(min(left, _SLICE))
-        left -= _SLICE
+        left = seconds if alive.is_set() else left - _SLICE
+        alive.clear()
     if not outcome:
         raise ReadTimeoutError(path, f"{_TIMEOUT} {seconds:g} s")
     result, error = outcome.pop()
@@ -93,13 +100,3 @@ def within(seconds: float | None, path: str, read: Callable[[], Result]) -> Resu
         return result
     finally:
         del error  # it refers to this frame: together they would keep the open file in memory
-
-
-@lru_cache(maxsize=2**16)
-def _danger(path: str, size: int, modified: int) -> str | None:
-    """Inspects a file once; size and time of change tell it from another under its name."""
-    if path.encode(errors="replace").decode() != path:
-        return "its name is not UTF-8, and decord opens no such file"
-    container, stream = open_container(path)
-    with container:
-        return decord_danger(read_facts(path, container, stream))

@@ -38,10 +38,10 @@ class Reader(Protocol):
     """An open video.
 
     Attributes:
-        fps: Average frame rate in frames per second; 0 or NaN when the file does not tell.
+        times: Time stamps of its frames in seconds, float64 [n], increasing.
     """
 
-    fps: float
+    times: np.ndarray
 
     @property
     def size(self) -> tuple[int, int]:
@@ -68,7 +68,7 @@ class MemoryReader:
 
     def __init__(self, reader: Reader, path: str) -> None:
         require_memory(path, len(reader), reader.size)
-        self.fps = reader.fps
+        self.times = reader.times
         self.size = reader.size
         self._frames = reader.frames(np.arange(len(reader)))
 

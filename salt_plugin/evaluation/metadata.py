@@ -10,6 +10,9 @@ from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingCla
 from torch import Tensor
 
 from salt_plugin.data import VideoReadError
+from salt_plugin.data.images import image_size
+from salt_plugin.data.inspection import open_container
+from salt_plugin.data.sources import IMAGE_SUFFIXES
 
 # From here on scikit-learn advises its histogram-based trees, which need enough samples a leaf.
 MANY = 10_000
@@ -47,12 +50,14 @@ def metadata_predictions(
 
 
 def _header(path: str) -> list[float]:
+    if path.lower().endswith(IMAGE_SUFFIXES):
+        height, width = image_size(path)
+        return [os.stat(path).st_size, 0, 1, width, height, 0]
     try:
-        with av.open(path) as container:
-            video = container.streams.video[0]
-            seconds = (container.duration or 0) / av.time_base
-            rate = float(video.average_rate or 0)
-            frames, width, height = video.frames, video.width, video.height
-            return [os.stat(path).st_size, rate, frames, width, height, seconds]
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise VideoReadError(path, f"no video header: {error}") from error
+        container, video = open_container(path)
+    except VideoReadError as error:
+        raise VideoReadError(path, f"no video header: {error.reason}") from error
+    with container:
+        seconds = (container.duration or 0) / av.time_base
+        rate = float(video.average_rate or 0)
+        return [os.stat(path).st_size, rate, video.frames, video.width, video.height, seconds]

@@ -11,7 +11,6 @@ from torch.utils.data import Dataset
 from salt_plugin.data import ClipSampler, VideoReadError, open_reader
 from salt_plugin.data.loader import at_work_on
 from salt_plugin.data.opening import DEFAULT_READER
-from salt_plugin.errors import DataError
 from salt_plugin.transforms import SALTEvalTransform
 
 
@@ -86,14 +85,12 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
             return self._views(path)
         except VideoReadError as error:
             return error
-        except DataError as error:
-            return VideoReadError(path, str(error))
         finally:
             at_work_on(None)
 
     def _views(self, path: str) -> Tensor:
         reader = open_reader(path, self.reader)
-        indices_st = self.clip_sampler.segments(len(reader), reader.fps, self.views.segments)
+        indices_st = self.clip_sampler.segments(reader.times, self.views.segments)
         frames = reader.frames(indices_st.reshape(-1))
         clips = frames.chunk(self.views.segments)
         return torch.cat([self.transform.crops(clip, self.views.crops) for clip in clips])

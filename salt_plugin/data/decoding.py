@@ -1,0 +1,157 @@
+"""Frames from packets, exactly: from the start of a file or from a keyframe on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import av
+import numpy as np
+
+from salt_plugin.data.facts import VideoFacts
+from salt_plugin.data.heartbeat import beat
+from salt_plugin.data.inspection import open_container
+from salt_plugin.data.reader import VideoReadError
+
+# Packets that may come before the keyframe after a seek by bytes.
+_LEAD = 64
+
+
+class DamageError(VideoReadError):
+    """A file that cannot be decoded to its end.
+
+    Attributes:
+        pts: Time stamp of the packet at which decoding fails, where it has one.
+    """
+
+    pts: int | None = None
+
+
+def whole(packets: Iterable[Any]) -> Iterator[Any]:
+    """Leaves out what the end of a file that was cut holds of its last packets."""
+    held: list[Any] = []
+    for packet in packets:
+        beat()
+        if packet.size and packet.is_corrupt:
+            held.append(packet)
+            continue
+        if packet.size:  # the damage is not at the end: that is for the decoder to judge
+            yield from held
+            held = []
+        yield packet
+
+
+def decode(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+    """Decodes packets; where one fails, what is shown before it is given first.
+
+    Raises:
+        av.FFmpegError: A packet is damaged; `pts` is its time stamp.
+    """
+    for packet in packets:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            error.pts = packet.pts
+            yield from _waiting(stream, packet.pts)
+            raise
+        for frame in frames:
+            beat()
+            yield frame
+
+
+def _waiting(stream: Any, pts: int | None) -> list[Any]:
+    """Returns the frames that the decoder holds until later ones have come."""
+    try:
+        frames = stream.codec_context.decode(None)
+    except (av.FFmpegError, EOFError):
+        return []
+    return [frame for frame in frames if None not in (pts, frame.pts) and frame.pts < pts]
+
+
+def decode_all(path: str) -> Iterator[Any]:
+    """Decodes a file from its start, or what is there of it.
+
+    Yields:
+        PyAV's frames, in order of display.
+
+    Raises:
+        DamageError: Where decoding fails.
+    """
+    container, stream = open_container(path)
+    with container:
+        try:
+            yield from decode(stream, whole(container.demux(stream)))
+        except (av.FFmpegError, OSError) as error:
+            failed = DamageError(path, f"decoding failed: {error.strerror or error}")
+            failed.pts = getattr(error, "pts", None)
+            raise failed from error
+
+
+def prime(container: Any, stream: Any, facts: VideoFacts) -> None:
+    """Decodes the first packet of a file, where what it carries is needed by all others.
+
+    Raises:
+        av.FFmpegError: It is damaged.
+    """
+    if facts.primed:
+        next(container.demux(stream)).decode()
+
+
+def decode_from(
+    container: Any, stream: Any, key_4: np.ndarray, sought: str, place: int
+) -> Iterator[Any]:
+    """Decodes from a keyframe on; nothing where a seek does not lead to it.
+
+    Args:
+        container: The open file.
+        stream: Its video stream.
+        key_4: A row of `VideoFacts.keys_k4`.
+        sought: As `VideoFacts.sought`, `index` or `bytes`.
+        place: Where to seek to: a time stamp or a place in the file.
+
+    Raises:
+        av.FFmpegError: Data is damaged, or the file cannot be sought.
+    """
+    by_bytes = sought == "bytes"
+    container.seek(place, stream=stream, any_frame=by_bytes, unsupported_byte_offset=by_bytes)
+    return decode(stream, _after(whole(container.demux(stream)), key_4.tolist(), by_bytes))
+
+
+def _after(packets: Iterator[Any], key: list[int], by_bytes: bool) -> Iterator[Any]:
+    pts, _, place, _ = key
+    for number, packet in enumerate(packets):
+        if not packet.is_keyframe or packet.pts is None:
+            reached = False
+        elif by_bytes:
+            reached = (packet.pts, packet.pos) == (pts, place)
+        else:
+            reached = packet.pts <= pts
+        if reached:
+            yield packet
+            break
+        if not by_bytes or number == _LEAD:
+            return
+    else:
+        return
+    start = packet.pts
+    # What is shown before the keyframe needs frames before it, which are not there.
+    yield from (packet for packet in packets if packet.pts is None or packet.pts >= start)
+
+
+def picture(path: str, frame: Any, facts: VideoFacts) -> np.ndarray:
+    """Returns a decoded frame, upright and in the size of the first one, uint8 [H, W, 3].
+
+    Raises:
+        VideoReadError: If the decoder marked it as damaged.
+    """
+    if frame.is_corrupt:
+        raise VideoReadError(path, f"decoding failed: the frame at {frame.time} s is damaged")
+    height, width = facts.size
+    scale = {}
+    if (frame.height, frame.width) != (height, width):
+        scale = {"width": width, "height": height, "interpolation": "BICUBIC"}  # as ffmpeg does
+    pixels = frame.to_ndarray(format="rgb24", threads=1, **scale)
+    transposed, columns, rows = facts.turn
+    if transposed:
+        pixels = pixels.transpose(1, 0, 2)
+    return pixels[:: -1 if rows else 1, :: -1 if columns else 1]

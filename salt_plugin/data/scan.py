@@ -1,0 +1,194 @@
+"""Facts of a video file, found by reading through it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+
+from salt_plugin.data.decoding import DamageError, decode_all, decode_from, prime
+from salt_plugin.data.facts import VideoFacts
+from salt_plugin.data.heartbeat import beat
+from salt_plugin.data.inspection import open_container
+from salt_plugin.data.packets import Packets, read_packets
+from salt_plugin.data.reader import VideoReadError, require_memory
+
+# Formats whose index leads to any keyframe by its time stamp.
+INDEXED = ("mov", "matroska", "avi")
+# A video that ends this much before its header says has been cut.
+_CUT = 0.9
+# Packets before a keyframe from which reading starts after a seek by bytes: in MPEG's program
+# streams the first ones after a seek are torn, and get the time stamps of others.
+_BEFORE = 3
+
+
+def scan(path: str) -> VideoFacts:
+    """Reads through a file; where its packets do not tell the frames, all of these are decoded.
+
+    Raises:
+        VideoReadError: It is no video, holds no frames, or cannot be read.
+    """
+    container, stream = open_container(path)
+    with container:
+        reorders = bool(stream.codec_context.has_b_frames)
+        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        try:
+            packets = read_packets(container, stream)
+        except (av.FFmpegError, OSError) as error:
+            raise VideoReadError(path, f"decoding failed: {error.strerror}") from error
+        if not len(packets.pts_n):
+            raise VideoReadError(path, "the video has no frames")
+        require_memory(path, 1, packets.size)
+        facts = _described(container, stream, packets)
+        seconds, short = _stated_seconds(container, stream), False
+        if packets.length * stream.time_base < _CUT * seconds:
+            short = _ends_early(path, container, stream, seconds)
+    facts = replace(facts, seconds=seconds, short=short)
+    untold = facts.codec == "mpeg4" or facts.container == "avi"
+    # Time stamps there are in the order of the file, and packed frames share a packet.
+    if not _timed(facts, packets) or (reorders and untold) or packets.stateful:
+        return _counted(path, facts, rate)
+    if packets.cut:
+        bad_n = packets.pts_n[-packets.cut :][packets.told_n[-packets.cut :]]
+        facts = _ending(path, facts, int((facts.pts_n < bad_n.min(initial=2**62)).sum()))
+    return facts if facts.container in INDEXED else _by_bytes(path, facts, rate)
+
+
+def _described(container: Any, stream: Any, packets: Packets) -> VideoFacts:
+    keys_n = np.flatnonzero(packets.key_n & packets.told_n)
+    keys_n = keys_n[np.lexsort((packets.dts_n[keys_n], packets.pts_n[keys_n]))]
+    before_n = keys_n - _BEFORE
+    begin_n = np.where(before_n < 0, 0, packets.place_n[np.maximum(before_n, 0)])
+    columns = (packets.pts_n, packets.dts_n, packets.place_n)
+    keys = [column[keys_n] for column in columns]
+    return VideoFacts(
+        codec=stream.codec.canonical_name,
+        container=container.format.name.split(",")[0],
+        stream=stream.index,
+        videos=len(container.streams.video),
+        size=packets.size,
+        turn=packets.orientation.turn,
+        quarter=packets.orientation.quarter,
+        fps=float(stream.average_rate or 0),
+        seconds=0,
+        time_base=(stream.time_base.numerator, stream.time_base.denominator),
+        pts_n=np.unique(packets.pts_n[packets.told_n & packets.shown_n]),
+        keys_k4=np.stack([*keys, begin_n], axis=1),
+        leading=packets.leading,
+        discarded=int((~packets.shown_n).sum()),
+        sought="index",
+        primed=packets.primed,
+        resized=packets.resized,
+        damage="",
+        short=False,
+    )
+
+
+def _stated_seconds(container: Any, stream: Any) -> float:
+    own = _own_seconds(stream)
+    return (container.duration or 0) / av.time_base if own is None else own
+
+
+def _own_seconds(stream: Any) -> float | None:
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    try:  # Matroska's tag, as 00:00:02.400000000
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except (KeyError, ValueError):
+        return None
+
+
+def _ends_early(path: str, container: Any, stream: Any, seconds: float) -> bool:
+    """Tells whether a file ends well before the duration that it states, its sound included."""
+    if _own_seconds(stream) is not None or len(container.streams) == 1:
+        return True
+    whole, _ = open_container(path)
+    times = []
+    with whole:
+        for packet in whole.demux():
+            beat()
+            if packet.pts is not None:
+                times.append(float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        start = (whole.start_time or 0) / av.time_base
+    return max(times, default=0) - start < _CUT * seconds
+
+
+def _timed(facts: VideoFacts, packets: Packets) -> bool:
+    """Tells whether each frame has a time stamp of its own, and a keyframe before it."""
+    return (
+        len(facts.pts_n) == packets.shown_n.sum()
+        and len(facts.keys_k4) > 0
+        and bool(facts.pts_n[0] >= facts.keys_k4[0, 0])
+    )
+
+
+def _ending(path: str, facts: VideoFacts, number: int) -> VideoFacts:
+    """Returns the facts of the frames before one that is damaged."""
+    if number == 0:
+        reason = "decoding failed: Invalid data found when processing input (frame 0)"
+        raise VideoReadError(path, reason)
+    pts_n = facts.pts_n[:number]
+    return replace(
+        facts,
+        pts_n=pts_n,
+        keys_k4=facts.keys_k4[facts.keys_k4[:, 0] <= pts_n[-1]],
+        damage=f"frame {number} is damaged or missing; the {number} before it are used",
+        short=True,
+    )
+
+
+def _by_bytes(path: str, facts: VideoFacts, rate: Fraction) -> VideoFacts:
+    """Finds out whether keyframes are reached by their places, and counts frames where not."""
+    facts, keys_k4 = replace(facts, sought="bytes"), facts.keys_k4
+    if (keys_k4[:, 2:] < 0).any() or (np.diff(keys_k4[:, 2]) <= 0).any():
+        return _counted(path, facts, rate)
+    for group in sorted({len(keys_k4) // 2, len(keys_k4) - 1}):
+        last = group == len(keys_k4) - 1
+        begin = int(np.searchsorted(facts.pts_n, keys_k4[group, 0]))
+        end = len(facts.pts_n) if last else int(np.searchsorted(facts.pts_n, keys_k4[group + 1, 0]))
+        expected = facts.pts_n[begin:end].tolist()
+        found, failed = _tried(path, facts, group, end - begin)
+        if found != expected[: len(found)] or not (failed or len(found) == len(expected)):
+            return _counted(path, facts, rate)
+        if last and failed:
+            return _ending(path, facts, begin + len(found))
+    return facts
+
+
+def _tried(path: str, facts: VideoFacts, group: int, count: int) -> tuple[list[int], bool]:
+    """Decodes frames from a keyframe on; returns their time stamps, and whether it failed."""
+    found: list[int] = []
+    container, stream = open_container(path)
+    with container:
+        try:
+            prime(container, stream, facts)
+            key_4 = facts.keys_k4[group]
+            for frame in decode_from(container, stream, key_4, "bytes", int(key_4[3])):
+                found.append(frame.pts)
+                if len(found) == count:
+                    break
+        except (av.FFmpegError, OSError):
+            return found, True
+    return found, False
+
+
+def _counted(path: str, facts: VideoFacts, rate: Fraction) -> VideoFacts:
+    """Decodes a file from its start, to learn how many frames that gives, and their times."""
+    times: list[Any] = []
+    failed = None
+    try:
+        for frame in decode_all(path):
+            times.append(frame.pts)
+    except DamageError as error:
+        failed = error
+    if not times:
+        raise failed or VideoReadError(path, "the video has no frames")
+    if None in times or (np.diff(times) <= 0).any():
+        facts = replace(facts, time_base=(rate.denominator, rate.numerator))
+        times = list(range(len(times)))
+    facts = replace(facts, sought="start", pts_n=np.array(times, np.int64))
+    return _ending(path, facts, len(times)) if failed else facts
