@@ -110,7 +110,7 @@ def _decoder_speed(
 
 def _read(path: str, sampler: ClipSampler, rng: np.random.Generator, reader: str) -> Any:
     video = open_video(path, reader)
-    return video.frames(sampler.indices(len(video), video.fps, rng))
+    return video.frames(sampler.indices(video.times, rng))
 
 
 def _loader_speed(loader: DataLoader, arguments: argparse.Namespace) -> float:

@@ -23,6 +23,13 @@ KINDS = {
     "bframes.avi": ("mpeg4", {"g": "12", "bf": "2", "q": "2"}),
     "plain.avi": ("mpeg4", {"g": "12", "q": "2"}),
     "mpeg2.mpg": ("mpeg2video", {"g": "12", "bf": "2", "b": "4M"}),
+    "closed.ts": ("libx264", {"g": "12", "bf": "2", "x264-params": "open-gop=0:scenecut=0"}),
+    "open.m2ts": (
+        "libx264",
+        {"g": "12", "bf": "2", "x264-params": "open-gop=1:scenecut=0:b-adapt=0"},
+    ),
+    "closed.flv": ("libx264", {"g": "12", "bf": "2", "x264-params": "open-gop=0:scenecut=0"}),
+    "mpeg2.vob": ("mpeg2video", {"g": "12", "bf": "2", "b": "4M"}),
     "vp9.webm": ("libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8", "b": "1M"}),
 }
 
@@ -61,14 +68,16 @@ BROKEN = {
     "random.mp4": "not a video",
     "text.mp4": "not a video",
     "trunc_5pct_faststart.mp4": "decoding failed",
-    "trunc_half.avi": "decoding failed",
+    "trunc_half.avi": None,
     "trunc_half.webm": None,
-    "trunc_half_faststart.mp4": "decoding failed",
+    "trunc_half_faststart.mp4": None,
     "trunc_head_nomoov.mp4": "not a video",
     "zero.avi": "empty",
     "zero.mp4": "empty",
     "zeroed_middle.mp4": "decoding failed",
 }
+# Frames of those that were cut.
+USABLE = {"trunc_half.avi": 120, "trunc_half.webm": 120, "trunc_half_faststart.mp4": 100}
 WHOLE = {"avi": "mpeg4.avi", "webm": "vp9.webm", "mp4": "h264.mp4"}
 
 
@@ -78,14 +87,20 @@ def numbers(frames: Tensor) -> list[int]:
     return [int(sum(2**bit for bit in range(8) if row[bit] > 128)) for row in blocks]
 
 
-def write_kind(path: Path, codec: str, options: dict[str, str]) -> None:
-    with av.open(str(path), "w") as container:
+def pixels(number: int) -> np.ndarray:
+    """Returns the frame of a number, uint8 [64, 64, 3]."""
+    bits = np.array([number >> bit & 1 for bit in range(8)], dtype=np.uint8).reshape(2, 4)
+    grey = np.kron(40 + 170 * bits, np.ones((32, 16), np.uint8))
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def write_kind(path: Path, codec: str, options: dict[str, str], muxer: str = "") -> None:
+    settings = dict(part.split("=") for part in muxer.split())
+    with av.open(str(path), "w", options=settings) as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.width = stream.height = SIDE
         stream.pix_fmt = "yuv420p"
         for number in range(FRAMES):
-            bits = np.array([number >> bit & 1 for bit in range(8)], dtype=np.uint8).reshape(2, 4)
-            grey = np.kron(40 + 170 * bits, np.ones((32, 16), np.uint8))
-            picture = np.repeat(grey[..., None], 3, axis=2)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(pixels(number), format="rgb24")
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())

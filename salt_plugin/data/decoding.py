@@ -14,7 +14,7 @@ from salt_plugin.data.inspection import open_container
 from salt_plugin.data.reader import VideoReadError
 
 # Packets that may come before the keyframe after a seek by bytes.
-_LEAD = 64
+_LEAD = 1024
 
 
 class DamageError(VideoReadError):
@@ -120,12 +120,12 @@ def decode_from(
 def _after(packets: Iterator[Any], key: list[int], by_bytes: bool) -> Iterator[Any]:
     pts, _, place, _ = key
     for number, packet in enumerate(packets):
-        if not packet.is_keyframe or packet.pts is None:
-            reached = False
-        elif by_bytes:
+        if by_bytes and place >= 0:
             reached = (packet.pts, packet.pos) == (pts, place)
+        elif by_bytes:
+            reached = packet.is_keyframe and packet.pts == pts
         else:
-            reached = packet.pts <= pts
+            reached = packet.is_keyframe and packet.pts is not None and packet.pts <= pts
         if reached:
             yield packet
             break

@@ -60,8 +60,8 @@ def scan(path: str) -> VideoFacts:
 def _described(container: Any, stream: Any, packets: Packets) -> VideoFacts:
     keys_n = np.flatnonzero(packets.key_n & packets.told_n)
     keys_n = keys_n[np.lexsort((packets.dts_n[keys_n], packets.pts_n[keys_n]))]
-    before_n = keys_n - _BEFORE
-    begin_n = np.where(before_n < 0, 0, packets.place_n[np.maximum(before_n, 0)])
+    known_n = np.maximum.accumulate(packets.place_n)  # of packets that share a place
+    begin_n = np.where(keys_n < _BEFORE, 0, known_n[np.maximum(keys_n - _BEFORE, 0)])
     columns = (packets.pts_n, packets.dts_n, packets.place_n)
     keys = [column[keys_n] for column in columns]
     return VideoFacts(
@@ -144,7 +144,7 @@ def _ending(path: str, facts: VideoFacts, number: int) -> VideoFacts:
 def _by_bytes(path: str, facts: VideoFacts, rate: Fraction) -> VideoFacts:
     """Finds out whether keyframes are reached by their places, and counts frames where not."""
     facts, keys_k4 = replace(facts, sought="bytes"), facts.keys_k4
-    if (keys_k4[:, 2:] < 0).any() or (np.diff(keys_k4[:, 2]) <= 0).any():
+    if (np.diff(keys_k4[:, 3]) < 0).any():
         return _counted(path, facts, rate)
     for group in sorted({len(keys_k4) // 2, len(keys_k4) - 1}):
         last = group == len(keys_k4) - 1

@@ -12,8 +12,9 @@ from video_kinds import REFUSED
 
 from salt_plugin.commands import data
 from salt_plugin.data import read_inputs
-from salt_plugin.data.check import Verdict, check_video, mending_line
+from salt_plugin.data.check import Verdict, check_video
 from salt_plugin.data.checking import check_videos
+from salt_plugin.data.mending import mending_line
 from salt_plugin.errors import ConfigError
 
 # What is expected of each file beside the checkout: codec, container, GOP kind, frames, frames a
@@ -39,8 +40,11 @@ GOOD = {
     "vp8.webm": ("vp8", "matroska", "closed", 240, 24, 10),
     "vp9.webm": ("vp9", "matroska", "closed", 240, 24, 10),
     "vp9_g24.webm": ("vp9", "matroska", "closed", 240, 24, 10),
+    "trunc_half.avi": ("mpeg4", "avi", "single", 120, 24, 5),
+    "trunc_half_faststart.mp4": ("h264", "mov", "single", 100, 24, 10),
     "trunc_half.webm": ("vp9", "matroska", "single", 120, 24, 10),  # cut between two packets
 }
+CUT = ("trunc_half.avi", "trunc_half_faststart.mp4")  # within a packet
 BAD = {
     "audio_only.mp4": "no video stream that PyAV can decode",
     "bitflips_mdat.mp4": "decoding failed: Invalid data found when processing input",
@@ -49,8 +53,6 @@ BAD = {
     "random.mp4": "not a video file that PyAV can open",
     "text.mp4": "not a video file that PyAV can open",
     "trunc_5pct_faststart.mp4": "decoding failed: Invalid data found when processing input",
-    "trunc_half.avi": "decoding failed: Invalid data found when processing input",
-    "trunc_half_faststart.mp4": "decoding failed: Invalid data found when processing input",
     "trunc_head_nomoov.mp4": "not a video file that PyAV can open",
     "zero.avi": "the file is empty (0 bytes)",
     "zero.mp4": "the file is empty (0 bytes)",
@@ -123,8 +125,8 @@ def test_text_says_what_is_wrong_and_how_to_mend(
 def test_mending_keeps_the_shape_and_makes_even_sides(
     size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    line = mending_line("/a b/c.mkv", 48)
-    assert "'/a b/c.mkv'" in line
+    line = mending_line("/a b/c.mkv", 48, 1)
+    assert "'/a b/c.mkv' -map 0:1 " in line
     assert "'/a b/c.mended.mp4'" in line
     graph = av.filter.Graph()
     source = graph.add_buffer(width=size[0], height=size[1], format="yuv420p", time_base=1)
@@ -172,7 +174,7 @@ def test_every_shared_file_has_the_verdict_that_is_stated_here(
     clean, quarantine = tmp_path / "clean.csv", tmp_path / "bad.csv"
     lists = ("--clean", clean, "--quarantine", quarantine)
     found = _run(capsys, tmp_path / "all.csv", *lists)
-    assert (found["files"], found["clean"], found["quarantine"]) == (34, 21, 13)
+    assert (found["files"], found["clean"], found["quarantine"]) == (34, 23, 11)
     of = {Path(verdict["path"]).name: verdict for verdict in found["verdicts"]}
     for name, (codec, container, gop, frames, fps, seconds) in GOOD.items():
         verdict = of[name]
@@ -181,9 +183,10 @@ def test_every_shared_file_has_the_verdict_that_is_stated_here(
         assert told == (codec, container, gop, frames), name
         assert verdict["fps"] == pytest.approx(fps, rel=1e-3), name
         assert verdict["seconds"] == pytest.approx(seconds, rel=1e-2), name
-        assert verdict["cut"] == (name == "trunc_half.webm"), name
+        assert verdict["cut"] == name.startswith("trunc_half"), name
+        assert (verdict["damage"] is None) == (name not in CUT), name
         assert REFUSED.get(name, "") in (verdict["danger"] or ""), name
-        assert (verdict["danger"] is None) == (name not in REFUSED), name
+        assert (verdict["danger"] is None) == (name not in {*REFUSED, *CUT}), name
         # The same stream: only its rotation differs.
         copied = of["h264.mp4"]["path"] if name == "h264_rot90.mp4" else None
         assert verdict["copy_of"] == copied, name

@@ -63,16 +63,16 @@ def _listed_or_refused(folder: Path) -> None:
 
 
 @SETTINGS
-@example(frames=8, step=None, fps=1.0, num_frames=9, video_fps=1e300, seed=0)
+@example(frames=8, step=None, fps=1.0, num_frames=9, video_fps=1e6, seed=0)
 @example(frames=8, step=2**62, fps=None, num_frames=9, video_fps=1.0, seed=0)
 @example(frames=8, step=2**80, fps=None, num_frames=9, video_fps=1.0, seed=0)
-@example(frames=8, step=None, fps=1e-300, num_frames=9, video_fps=1e9, seed=0)
+@example(frames=8, step=None, fps=1e-300, num_frames=9, video_fps=1e6, seed=0)
 @given(
     frames=st.integers(-2, 64),
     step=st.one_of(st.none(), st.integers(-2, 2**40)),
     fps=st.one_of(st.none(), st.floats(width=32)),
-    num_frames=st.integers(1, 10**7),
-    video_fps=st.floats(),
+    num_frames=st.integers(1, 10**5),
+    video_fps=st.floats(1e-6, 1e6),
     seed=st.integers(0, 9),
 )
 def test_any_numbers_for_a_clip(
@@ -85,8 +85,9 @@ def test_any_numbers_for_a_clip(
 ) -> None:
     def draw() -> tuple[np.ndarray, np.ndarray]:
         sampler = ClipSampler(frames, step=step, fps=fps)
-        clip = sampler.indices(num_frames, video_fps, np.random.default_rng(seed))
-        return clip, sampler.segments(num_frames, video_fps, 3)
+        times = np.arange(num_frames) / video_fps
+        clip = sampler.indices(times, np.random.default_rng(seed))
+        return clip, sampler.segments(times, 3)
 
     drawn, _ = _tried(draw)
     if drawn is None:

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from video_kinds import BROKEN, CODECS, REFUSED, WHOLE
 
 from salt_plugin.data import ClipItem, ClipSampler, SampleKey, VideoDataset, VideoList
-from salt_plugin.data.exact_reader import decode_all, picture
+from salt_plugin.data.decoding import decode_all, picture
+from salt_plugin.data.fact_cache import facts_of
 from salt_plugin.data.opening import READERS, open_video
 from salt_plugin.data.workers import start_worker
 from salt_plugin.transforms import SALTTransform
@@ -43,14 +44,16 @@ def _require_right(items: list[ClipItem], truth: Path) -> None:
     """Compares clips with the frames that decoding a whole file from its start gives."""
     wanted = {}
     for item in items:
-        length = len(open_video(item.path))
+        times = open_video(item.path).times
         rng = np.random.default_rng([0, item.key.step, item.key.slot, 0])
-        wanted[item.key.step] = SAMPLER.indices(length, 1.0, rng).tolist()
+        wanted[item.key.step] = SAMPLER.indices(times, rng).tolist()
     needed = {number for numbers in wanted.values() for number in numbers}
     frames = {}
     for number, frame in enumerate(decode_all(str(truth))):
         if number in needed:
-            frames[number] = torch.from_numpy(picture(str(truth), frame).copy()).permute(2, 0, 1)
+            frames[number] = torch.from_numpy(
+                picture(str(truth), frame, facts_of(str(truth))).copy()
+            ).permute(2, 0, 1)
     for item in items:
         right = torch.stack([frames[number] for number in wanted[item.key.step]])
         assert torch.equal(item.clip, _as_they_are(right))

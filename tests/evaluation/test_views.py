@@ -17,12 +17,12 @@ from salt_plugin.transforms import SALTEvalTransform
 @pytest.mark.parametrize(("frames", "length"), [(4, 40), (4, 41), (8, 8), (8, 3)])
 def test_one_segment_is_the_centred_clip(frames: int, length: int) -> None:
     sampler = ClipSampler(frames, step=2)
-    one = sampler.segments(length, 25.0, 1)
-    assert one.tolist() == [sampler.indices(length, 25.0, None).tolist()]
+    times = np.arange(length) / 25
+    assert sampler.segments(times, 1).tolist() == [sampler.indices(times, None).tolist()]
 
 
 def test_segments_start_in_the_middle_of_equal_parts_of_all_valid_starts() -> None:
-    clips = ClipSampler(2, step=3).segments(num_frames=28, video_fps=25.0, count=4)
+    clips = ClipSampler(2, step=3).segments(np.arange(28) / 25, count=4)
     # Starts 0 to 24 in four parts of 6; middles 3, 9, 15, 21.
     assert clips.tolist() == [[3, 6], [9, 12], [15, 18], [21, 24]]
     backwards = 27 - clips[::-1, ::-1]
