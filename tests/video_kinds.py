@@ -77,7 +77,7 @@ BROKEN = {
     "zeroed_middle.mp4": "decoding failed",
 }
 # Frames of those that were cut.
-USABLE = {"trunc_half.avi": 120, "trunc_half.webm": 120, "trunc_half_faststart.mp4": 100}
+USABLE = {"trunc_half.avi": 120, "trunc_half.webm": 120, "trunc_half_faststart.mp4": 102}
 WHOLE = {"avi": "mpeg4.avi", "webm": "vp9.webm", "mp4": "h264.mp4"}
 
 

@@ -34,8 +34,8 @@ class VideoFacts:
         time_base: Numerator and denominator of a unit of time, in seconds.
         pts_n: Time stamps of the frames in order of display, int64 [n], in `time_base`.
         keys_k4: Keyframes in order of display, int64 [k, 4]: time stamps for display and decoding,
-            and for files that are sought by bytes the place of the packet, -1 where unknown, and the
-            one from which reading has to start.
+            and for files that are sought by bytes the place of the packet, -1 where unknown, and
+            the one from which reading has to start.
         leading: Frames shown before the keyframe that precedes them in the file.
         discarded: Packets that the file's edit list leaves out.
         sought: How a frame is reached: `index` and `bytes` lead to the keyframe before it, `start`

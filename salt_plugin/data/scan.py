@@ -20,9 +20,9 @@ from salt_plugin.data.reader import VideoReadError, require_memory
 INDEXED = ("mov", "matroska", "avi")
 # A video that ends this much before its header says has been cut.
 _CUT = 0.9
-# Packets before a keyframe from which reading starts after a seek by bytes: in MPEG's program
-# streams the first ones after a seek are torn, and get the time stamps of others.
-_BEFORE = 3
+# A seek by bytes leads to a packet as far as this before the keyframe, and to one known place more:
+# in MPEG's program streams the first ones after a seek are torn, and get time stamps of others.
+_BEFORE = 2
 
 
 def scan(path: str) -> VideoFacts:
@@ -41,6 +41,8 @@ def scan(path: str) -> VideoFacts:
             raise VideoReadError(path, f"decoding failed: {error.strerror}") from error
         if not len(packets.pts_n):
             raise VideoReadError(path, "the video has no frames")
+        if packets.cut == len(packets.pts_n):
+            raise _nothing_whole(path)
         require_memory(path, 1, packets.size)
         facts = _described(container, stream, packets)
         seconds, short = _stated_seconds(container, stream), False
@@ -50,7 +52,7 @@ def scan(path: str) -> VideoFacts:
     untold = facts.codec == "mpeg4" or facts.container == "avi"
     # Time stamps there are in the order of the file, and packed frames share a packet.
     if not _timed(facts, packets) or (reorders and untold) or packets.stateful:
-        return _counted(path, facts, rate)
+        return _counted(path, facts, rate, bool(packets.cut))
     if packets.cut:
         bad_n = packets.pts_n[-packets.cut :][packets.told_n[-packets.cut :]]
         facts = _ending(path, facts, int((facts.pts_n < bad_n.min(initial=2**62)).sum()))
@@ -60,8 +62,7 @@ def scan(path: str) -> VideoFacts:
 def _described(container: Any, stream: Any, packets: Packets) -> VideoFacts:
     keys_n = np.flatnonzero(packets.key_n & packets.told_n)
     keys_n = keys_n[np.lexsort((packets.dts_n[keys_n], packets.pts_n[keys_n]))]
-    known_n = np.maximum.accumulate(packets.place_n)  # of packets that share a place
-    begin_n = np.where(keys_n < _BEFORE, 0, known_n[np.maximum(keys_n - _BEFORE, 0)])
+    begin_n = _begins(packets.place_n, keys_n)
     columns = (packets.pts_n, packets.dts_n, packets.place_n)
     keys = [column[keys_n] for column in columns]
     return VideoFacts(
@@ -85,6 +86,13 @@ def _described(container: Any, stream: Any, packets: Packets) -> VideoFacts:
         damage="",
         short=False,
     )
+
+
+def _begins(place_n: np.ndarray, keys_n: np.ndarray) -> np.ndarray:
+    """Returns where reading starts for packets of these numbers, int64 [k]; 0 for the start."""
+    known_n = np.flatnonzero(place_n >= 0)  # several packets may share a place
+    last_n = np.searchsorted(known_n, keys_n - _BEFORE, side="right") - 2
+    return np.where(last_n < 0, 0, place_n[known_n[np.maximum(last_n, 0)]] if len(known_n) else 0)
 
 
 def _stated_seconds(container: Any, stream: Any) -> float:
@@ -129,8 +137,7 @@ def _timed(facts: VideoFacts, packets: Packets) -> bool:
 def _ending(path: str, facts: VideoFacts, number: int) -> VideoFacts:
     """Returns the facts of the frames before one that is damaged."""
     if number == 0:
-        reason = "decoding failed: Invalid data found when processing input (frame 0)"
-        raise VideoReadError(path, reason)
+        raise _nothing_whole(path)
     pts_n = facts.pts_n[:number]
     return replace(
         facts,
@@ -139,6 +146,11 @@ def _ending(path: str, facts: VideoFacts, number: int) -> VideoFacts:
         damage=f"frame {number} is damaged or missing; the {number} before it are used",
         short=True,
     )
+
+
+def _nothing_whole(path: str) -> VideoReadError:
+    reason = "decoding failed: Invalid data found when processing input (frame 0)"
+    return VideoReadError(path, reason)
 
 
 def _by_bytes(path: str, facts: VideoFacts, rate: Fraction) -> VideoFacts:
@@ -176,7 +188,7 @@ def _tried(path: str, facts: VideoFacts, group: int, count: int) -> tuple[list[i
     return found, False
 
 
-def _counted(path: str, facts: VideoFacts, rate: Fraction) -> VideoFacts:
+def _counted(path: str, facts: VideoFacts, rate: Fraction, cut: bool = False) -> VideoFacts:
     """Decodes a file from its start, to learn how many frames that gives, and their times."""
     times: list[Any] = []
     failed = None
@@ -191,4 +203,4 @@ def _counted(path: str, facts: VideoFacts, rate: Fraction) -> VideoFacts:
         facts = replace(facts, time_base=(rate.denominator, rate.numerator))
         times = list(range(len(times)))
     facts = replace(facts, sought="start", pts_n=np.array(times, np.int64))
-    return _ending(path, facts, len(times)) if failed else facts
+    return _ending(path, facts, len(times)) if failed or cut else facts
