@@ -14,6 +14,10 @@ class ConfigError(SaltError):
     """A configuration key or value that cannot work."""
 
 
+class ShapeError(SaltError, ValueError):
+    """A tensor of another shape or type than a model takes."""
+
+
 class DataError(SaltError):
     """An input folder, list or video that cannot be read."""
 

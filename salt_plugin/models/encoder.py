@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from salt_plugin.errors import ShapeError
 from salt_plugin.models.block import (
     INIT_STD,
     NORM_EPS,
@@ -20,6 +22,10 @@ from salt_plugin.models.packing import pack, segments_of, unpack
 from salt_plugin.models.patches import gather_tokens, patchify
 from salt_plugin.models.rope import rope_tables_of
 from salt_plugin.shapes import EncoderShape, Grid
+
+# Normalised pixels stay below 3; of 0 to 255, all but those of a black video go beyond.
+MAX_NORMALIZED = 16.0
+NORMALIZED = "floats divided by 255 and normalised by mean and deviation, as SALTEvalTransform does"
 
 
 class TubeletEmbed(nn.Module):
@@ -43,6 +49,9 @@ class VideoEncoder(nn.Module):
         drop_path: Stochastic depth rate of the last block; earlier ones rise to it linearly.
         init_std: Standard deviation of the initial weights. V-JEPA's 0.02 suits its widths; a
             narrow encoder learns from the start with about 0.64 / sqrt(width).
+
+    Raises:
+        ShapeError: In all that takes clips: they are no floats [B, C, T, H, W].
     """
 
     def __init__(
@@ -56,16 +65,19 @@ class VideoEncoder(nn.Module):
         blocks = [Block(shape.embed_dim, shape.num_heads, shape.hidden_dim, rate) for rate in rates]
         self.blocks = BlockStack(blocks)
         self.norm = nn.LayerNorm(shape.embed_dim, eps=NORM_EPS)
+        self._looks_at_range = True
         init_weights(self, init_std)
         rescale_residuals(blocks)
 
     def grid(self, clip_bcthw: Tensor) -> Grid:
         """Returns the token grid of a batch of clips."""
+        self._check_shape(clip_bcthw)
         frames, height, width = clip_bcthw.shape[-3:]
         return self.shape.grid(frames, height, width)
 
     def patchify(self, clip_bcthw: Tensor) -> Tensor:
         """Cuts clips [B, C, T, H, W] into this encoder's tubelets [B, N, P]."""
+        self._check_shape(clip_bcthw)
         return patchify(clip_bcthw, self.shape.tubelet_size, self.shape.patch_size)
 
     def forward_sets(
@@ -106,6 +118,47 @@ class VideoEncoder(nn.Module):
         return self.forward_sets(patches_bnp, grid, [indices_bk])[0]
 
     def forward(self, clip_bcthw: Tensor, indices_bk: Tensor | None = None) -> Tensor:
-        """Encodes clips [B, C, T, H, W] into tokens [B, K, D]; see `forward_patches`."""
+        """Encodes clips [B, C, T, H, W] into tokens [B, K, D]; see `forward_patches`.
+
+        Warns once of clips whose values look like 0 to 255. On a GPU only the first call looks,
+        and none in training: looking waits for the GPU.
+        """
         grid = self.grid(clip_bcthw)  # first: it tells which side the tubelet does not divide
+        self._check_values(clip_bcthw)
         return self.forward_patches(self.patchify(clip_bcthw), grid, indices_bk)
+
+    def _check_shape(self, clip_bcthw: Tensor) -> None:
+        channels = self.shape.in_chans
+        expected = f"expected clips [B, {channels}, T, H, W]"
+        found = tuple(clip_bcthw.shape)
+        if len(found) != 5:
+            hint = "; add the batch: clip[None]" if len(found) == 4 else ""
+            raise ShapeError(f"{expected}, found {len(found)} axes, {list(found)}{hint}")
+        if found[1] != channels:
+            hint = "; swap axes 1 and 2: clips.transpose(1, 2)" if found[2] == channels else ""
+            raise ShapeError(f"{expected}, found {found[1]} channels, {list(found)}{hint}")
+
+    def _check_values(self, clip_bcthw: Tensor) -> None:
+        if not clip_bcthw.is_floating_point():
+            raise ShapeError(f"expected clips of {NORMALIZED}, found {clip_bcthw.dtype}")
+        # Not where a graph is made of what is done, nor where there are no values (meta, fake).
+        if torch.compiler.is_compiling() or not self._looks_at_range or torch.jit.is_tracing():
+            return
+        if type(clip_bcthw) is not Tensor or clip_bcthw.is_meta or not clip_bcthw.numel():
+            return
+        if clip_bcthw.device.type != "cpu":
+            trains = self.training and torch.is_grad_enabled()
+            if trains or (clip_bcthw.is_cuda and torch.cuda.is_current_stream_capturing()):
+                return
+            self._looks_at_range = False
+        try:
+            peak = float(clip_bcthw.detach().amax())
+        except RuntimeError:  # vmap has no single value
+            return
+        if peak > MAX_NORMALIZED:
+            self._looks_at_range = False
+            warnings.warn(
+                f"clips look like 0 to 255 (the largest value is {peak:.4g}); expected "
+                f"{NORMALIZED}",
+                stacklevel=5,  # who calls the module
+            )

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import pytest
 import torch
 from plain_vit import block, layer_norm, place_of
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from salt_plugin.errors import ConfigError
+from salt_plugin.errors import ConfigError, ShapeError
 from salt_plugin.models import EncoderShape, VideoEncoder
 
 SHAPE = EncoderShape("small", embed_dim=32, depth=2, num_heads=2, patch_size=4)
@@ -148,3 +152,49 @@ def test_clip_that_the_tubelet_does_not_divide(
         SHAPE.grid(*clip_shape)
     for part in (key, found, fix):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        ((2, 4, 3, 12, 16), "found 4 channels, [2, 4, 3, 12, 16]; swap axes 1 and 2"),
+        ((2, 1, 4, 12, 16), "found 1 channels, [2, 1, 4, 12, 16]"),
+        ((3, 4, 12, 16), "found 4 axes, [3, 4, 12, 16]; add the batch"),
+        ((2, 2, 3, 4, 12, 16), "found 6 axes"),
+    ],
+)
+def test_clips_of_another_shape_are_refused(
+    encoder: VideoEncoder, shape: tuple[int, ...], found: str
+) -> None:
+    for takes_clips in (encoder, encoder.patchify, encoder.grid):
+        with pytest.raises(ShapeError, match=r"^expected clips \[B, 3, T, H, W\], ") as error:
+            takes_clips(torch.zeros(shape, dtype=torch.float64))
+        assert found in str(error.value)
+        assert isinstance(error.value, ValueError)
+
+
+def test_clips_of_0_to_255_are_warned_of_once(encoder: VideoEncoder, clip: torch.Tensor) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder(clip)
+    pixels = 255 * clip.abs().clamp(max=1)
+    with pytest.warns(UserWarning, match=r"^clips look like 0 to 255 .*; expected floats") as told:
+        encoder(pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder(pixels)
+    assert [Path(one.filename) for one in told] == [Path(__file__)]
+    with pytest.raises(ShapeError, match=r"expected clips of floats .*, found torch\.uint8"):
+        encoder(torch.zeros(2, 3, 4, 12, 16, dtype=torch.uint8))
+
+
+@pytest.mark.filterwarnings("error:clips look")
+def test_values_are_not_looked_at_where_there_are_none(encoder: VideoEncoder) -> None:
+    clip = torch.full((1, 3, 4, 12, 16), 255.0, dtype=torch.float64)
+    exported = torch.export.export(encoder, (clip,))
+    fake = FakeTensorMode()
+    state = {name: fake.from_tensor(value.detach()) for name, value in encoder.named_parameters()}
+    with fake:
+        found = torch.func.functional_call(encoder, state, (fake.from_tensor(clip),))
+    assert found.shape == encoder.to("meta")(clip.to("meta")).shape == (1, 24, 32)
+    assert exported.module()(clip).shape == found.shape
