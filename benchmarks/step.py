@@ -170,8 +170,7 @@ class Bench:
 
     def _batch(self) -> Batch:
         masks = self.masks(self.arguments.batch_size, self.grid, self.generator)
-        moved = [type(mask)(*(index.to(self.device) for index in mask)) for mask in masks]
-        return Batch(self.clips, torch.full((len(self.clips),), -1), moved)
+        return Batch(self.clips, torch.full((len(self.clips),), -1), masks).to(self.device)
 
     def _autocast(self) -> torch.autocast:
         enabled = self.dtype != torch.float32

@@ -54,6 +54,14 @@ class Batch(NamedTuple):
     skipped: Sequence[tuple[str, str]] = ()
     paths: Sequence[str] = ()
 
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> Batch:
+        """Returns the batch with its tensors on a device; see `torch.Tensor.to`."""
+        return self._replace(
+            clips=self.clips.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            masks=[mask.to(device, non_blocking) for mask in self.masks],
+        )
+
 
 class MaskCollator:
     """Stacks samples and adds masks that are a function of (seed, step, rank) alone.

@@ -23,6 +23,10 @@ class MaskSet(NamedTuple):
     context: Tensor
     target: Tensor
 
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> MaskSet:
+        """Returns the mask set on a device; see `torch.Tensor.to`."""
+        return MaskSet(*(index.to(device, non_blocking=non_blocking) for index in self))
+
 
 class MaskGenerator(ABC):
     """Draws the mask sets of a batch; derive from it to add masks of your own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
@@ -62,6 +63,14 @@ class VideoMethod(LightningModule):
         finite = loss.detach().isfinite()
         loss.register_hook(lambda gradient: torch.where(finite, gradient, torch.nan))
         return loss
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Moves a batch, as Lightning calls it; from pinned memory without waiting for the GPU."""
+        if isinstance(batch, Batch):
+            return batch.to(device, non_blocking=device.type == "cuda")
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def configure_optimizers(self) -> Optimizer:
         """Returns AdamW; its schedules are set before each step."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from salt_plugin.masks import Batch, MaskCollator, MultiBlockMasks, TubeMasks
+from salt_plugin.masks import Batch, MaskCollator, MaskSet, MultiBlockMasks, TubeMasks
 
 GRID = (2, 6, 6)
 
@@ -88,3 +88,15 @@ def test_going_on_from_a_step_draws_what_an_unbroken_run_would() -> None:
 def test_very_large_seeds_and_steps_work() -> None:
     assert _drawn(2**63, 0, 0) != _drawn(2**63 + 1, 0, 0)
     assert _drawn(0, 10**7, 0) != _drawn(0, 10**7 + 1, 0)
+
+
+def test_a_batch_and_its_masks_move_between_devices() -> None:
+    batch = _batches(num_workers=0)[0]
+    moved = batch.to("meta", non_blocking=True)
+    assert type(moved) is Batch
+    assert all(type(mask) is MaskSet for mask in moved.masks)
+    tensors = [moved.clips, moved.labels, *(index for mask in moved.masks for index in mask)]
+    assert {str(tensor.device) for tensor in tensors} == {"meta"}
+    assert moved.masks[1].target.shape == batch.masks[1].target.shape
+    assert (moved.step, moved.skipped, moved.paths) == (batch.step, batch.skipped, batch.paths)
+    assert torch.equal(batch.to(torch.device("cpu")).clips, batch.clips)
