@@ -1,6 +1,6 @@
 """Configuration: types, checks, and objects built from their nodes."""
 
-from salt_plugin.config.batch import clips_of_rank
+from salt_plugin.config.batch import clips_of_rank, rate_of_another_batch
 from salt_plugin.config.load import compose, load_config
 from salt_plugin.config.nodes import build, require_known_targets
 from salt_plugin.config.probe import (
@@ -35,6 +35,7 @@ __all__ = [
     "load_config",
     "probe_config",
     "probe_config_for",
+    "rate_of_another_batch",
     "read_yaml",
     "require_known_targets",
     "require_lists",

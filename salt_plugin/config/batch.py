@@ -1,9 +1,15 @@
-"""Clips of a step, over all processes that train together."""
+"""Clips of a step, over all processes that train together, and the learning rate for them."""
 
 from __future__ import annotations
 
-from salt_plugin.config.schema import RunConfig
+import math
+
+from salt_plugin.config.schema import METHOD_CONFIGS, RunConfig
 from salt_plugin.errors import ConfigError
+
+# As conf/method/shared has them.
+PRINTED_BATCH = 3072
+PRINTED_RATES = dict.fromkeys(METHOD_CONFIGS, 6.25e-4) | {"vjepa2": 5.25e-4}
 
 
 def clips_of_rank(config: RunConfig, world_size: int) -> int:
@@ -21,3 +27,22 @@ def clips_of_rank(config: RunConfig, world_size: int) -> int:
             "that train together"
         )
     return int(total // world_size)
+
+
+def rate_of_another_batch(config: RunConfig, clips: int) -> str | None:
+    """Returns a line where the printed learning rate runs at another batch than it is printed for.
+
+    Args:
+        config: The run's.
+        clips: Of a step, over all processes.
+    """
+    rate = config.optimizer.lr
+    if rate != PRINTED_RATES.get(config.method.name) or clips == PRINTED_BATCH:
+        return None
+    scaled = rate * math.sqrt(clips / PRINTED_BATCH)
+    written = f"{rate:.2e}".replace("e-0", "e-")
+    return (
+        f"optimizer.lr={written} is printed for {PRINTED_BATCH} clips a step; this run has "
+        f"{clips}. Scaled by the square root, as is customary for AdamW, it would be "
+        f"optimizer.lr={scaled:.1e}"
+    )
