@@ -16,4 +16,6 @@ class SaltSearchPath(SearchPathPlugin):
         host.register_resolvers()
         if host.is_lightly(search_path):
             host.join_lightly(search_path)
+        elif host.is_salt_train(search_path):
+            host.include_lightly(search_path)
         search_path.append("salt_plugin", host.config_path())

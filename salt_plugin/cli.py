@@ -40,7 +40,7 @@ def main() -> None:
         print(usage())
     elif arguments[0] in VERBS:
         _call(arguments[0], arguments[1:])
-    elif "=" in arguments[0]:
+    elif "=" in arguments[0] or arguments[0].startswith(("-", "~")):
         _call("train", arguments)
     else:
         fail(f"unknown verb {arguments[0]!r}; choose one of {', '.join(VERBS)}")

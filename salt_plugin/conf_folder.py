@@ -1,8 +1,11 @@
-"""Where the defaults, and the pipelines, lie."""
+"""Where the defaults, the pipelines and the main configs lie."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+LIGHTLY_CONFIG = "pkg://lightly.cli/config"
+OUR_CONFIG = str(Path(__file__).parent / "train_config")
 
 
 def conf_folder() -> Path:
@@ -13,6 +16,28 @@ def conf_folder() -> Path:
 def slurm_folder() -> Path:
     """Returns the folder of our pipelines and cluster profiles, likewise."""
     return _shipped("slurm")
+
+
+def is_lightlys(main: str) -> bool:
+    """Tells whether the main config of a Hydra application is that of Lightly's commands.
+
+    Args:
+        main: Its place, with its scheme or without.
+    """
+    return _dotted(main) == _dotted(LIGHTLY_CONFIG)
+
+
+def is_ours(main: str) -> bool:
+    """Tells whether the main config of a Hydra application is that of `salt train`.
+
+    Args:
+        main: Its place, with its scheme or without.
+    """
+    return main.removeprefix("file://") == OUR_CONFIG
+
+
+def _dotted(module: str) -> str:
+    return module.removeprefix("pkg://").replace("/", ".")
 
 
 def _shipped(name: str) -> Path:

@@ -3,6 +3,7 @@
 Lightly has no registry of methods. Its Hydra application is recognised by its config module;
 then a config of the same name that knows the `method` group is put before it, and the function
 that the command calls is replaced by one that sends our methods to us and all else to Lightly.
+`salt train` is an application of our own, whose main config includes Lightly's.
 Nothing here imports torch or Lightly: Hydra loads it in every application.
 """
 
@@ -18,11 +19,13 @@ from typing import Any
 from hydra.core.config_search_path import ConfigSearchPath
 from omegaconf import DictConfig, OmegaConf
 
-from salt_plugin.conf_folder import conf_folder
-from salt_plugin.job import train_job
+from salt_plugin.conf_folder import LIGHTLY_CONFIG as LIGHTLY_CONFIG
+from salt_plugin.conf_folder import conf_folder, is_lightlys, is_ours
+from salt_plugin.errors import SaltError
+from salt_plugin.job import fail, train_job
 
-LIGHTLY_CONFIG = "pkg://lightly.cli/config"
 LIGHTLY_COMMAND = "lightly.cli.train_cli"
+LIGHTLY_SCRIPT = "lightly-ssl-train"
 
 
 def config_path() -> str:
@@ -41,19 +44,39 @@ def register_resolvers() -> None:
 
 
 def is_lightly(search_path: ConfigSearchPath) -> bool:
-    """Tells whether the application that starts is Lightly's training command, or ours."""
-    mains = [entry.path for entry in search_path.get_path() if entry.provider == "main"]
-    return any(_dotted(path) == _dotted(LIGHTLY_CONFIG) for path in mains)
+    """Tells whether the application that starts is Lightly's."""
+    return any(is_lightlys(path) for path in _mains(search_path))
+
+
+def is_salt_train(search_path: ConfigSearchPath) -> bool:
+    """Tells whether the application that starts is `salt train`."""
+    return any(is_ours(path) for path in _mains(search_path))
 
 
 def join_lightly(search_path: ConfigSearchPath) -> None:
     """Lets `method=` select one of ours in Lightly's command."""
     shadow = Path(__file__).parent / "host_config"
     search_path.prepend("salt_plugin", f"file://{shadow}")
-    search_path.append("salt_plugin", "pkg://lightly.cli")
+    include_lightly(search_path)
     train_cli = sys.modules.get(LIGHTLY_COMMAND)
     if train_cli is not None:
         _dispatch_in(train_cli)
+    if Path(sys.argv[0]).name == LIGHTLY_SCRIPT:
+        _check_command_line()
+
+
+def _check_command_line() -> None:
+    from salt_plugin.config.command_line import check_command_line
+
+    try:
+        check_command_line(sys.argv[1:])
+    except SaltError as error:
+        fail(str(error))
+
+
+def include_lightly(search_path: ConfigSearchPath) -> None:
+    """Lets a main config include Lightly's, as `config/config`."""
+    search_path.append("salt_plugin", "pkg://lightly.cli")
 
 
 def hydra_job(cfg: DictConfig) -> None:
@@ -93,5 +116,5 @@ def _dispatch_in(train_cli: Any) -> _Dispatch:
     return found
 
 
-def _dotted(path: str) -> str:
-    return path.replace("/", ".")
+def _mains(search_path: ConfigSearchPath) -> list[str]:
+    return [entry.path for entry in search_path.get_path() if entry.provider == "main"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from salt_plugin.checkpoints import TEACHER_FIRST, load_encoder
-from salt_plugin.config import RunConfig, clips_of_rank, load_config
+from salt_plugin.config import RunConfig, clips_of_rank, load_config, rate_of_another_batch
+from salt_plugin.config.application import absolute
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import steps_of_epochs, training_videos
 from salt_plugin.report.summary import print_summary
@@ -65,6 +67,7 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     directory.check(config)
     if not directory.finished:
         check_execution(config)
+        _tell_of_rate(config)
         parts = build_parts(config)
         videos = training_videos(config)
         probe_settings(config)  # lists that cannot work are found before training, not after it
@@ -163,15 +166,21 @@ def _total_steps(config: RunConfig, videos: VideoList) -> int:
     return min(limits + ([epochs] if epochs is not None else []))
 
 
-def _make_paths_absolute(config: RunConfig) -> None:
-    def absolute(path: str) -> str:
-        return os.path.abspath(os.path.expanduser(path)) if path else path
+@rank_zero_only
+def _tell_of_rate(config: RunConfig) -> None:
+    line = rate_of_another_batch(config, config.method.global_batch_size)
+    if line is not None:
+        print(line, file=sys.stderr)
 
+
+def _make_paths_absolute(config: RunConfig) -> None:
     inputs = config.input_dir
-    config.input_dir = (
-        absolute(inputs) if isinstance(inputs, str) else [absolute(p) for p in inputs]
-    )
-    config.checkpoint = absolute(config.checkpoint)
+    if not isinstance(inputs, str):
+        config.input_dir = [absolute(path) for path in inputs]
+    elif inputs:
+        config.input_dir = absolute(inputs)
+    if config.checkpoint:
+        config.checkpoint = absolute(config.checkpoint)
     teacher = getattr(config.method, "teacher", None)
     if teacher is not None and teacher.path is not None:
         teacher.path = absolute(teacher.path)

@@ -8,12 +8,13 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -22,9 +23,13 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from small_run import TINY
 
-from salt_plugin import host
-from salt_plugin.config import compose
+from salt_plugin import cli, host
+from salt_plugin.config import compose, load_config
+from salt_plugin.config.planning import compose_alone
+from salt_plugin.errors import ConfigError
+from salt_plugin.train import run
 
 METHODS = ("pixel_teacher", "salt", "videomae", "vjepa", "vjepa2")
 COMMAND = Path(sys.executable).parent / "lightly-ssl-train"
@@ -253,6 +258,93 @@ def test_foreign_app_can_compose_our_method(foreign_app: Path) -> None:
     assert config.answer == 42
     assert config.method.name == "salt"
     assert config.method.masks._target_ == "salt_plugin.masks.MultiBlockMasks"
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Starts an application in this process, as its script would with these arguments."""
+    monkeypatch.chdir(tmp_path)
+    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+
+    def started(entry: Callable[[], Any], script: str, *arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", [script, *arguments, *quiet])
+        entry()
+
+    return started
+
+
+@pytest.mark.parametrize("method", [[], ["method=vjepa"]])
+def test_both_commands_compose_the_same_job(
+    method: list[str],
+    train_cli: ModuleType,
+    start: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "small.yaml").write_text(
+        "# @package _global_\nloader:\n  batch_size: 3\nmethod:\n  encoder: vit_tiny\n"
+    )
+    jobs: list[DictConfig] = []
+    monkeypatch.setattr(host, "train_job", jobs.append)
+    arguments = ["--config-dir", ".", "+experiment=small", "input_dir=VIDEOS", "optimizer.lr=1e-3"]
+    start(cli.main, "salt", "train", *arguments[:2], *method, *arguments[2:])
+    start(train_cli.entry, "lightly-ssl-train", *arguments, *(method or ["method=salt"]))
+    ours, lightlys = jobs
+    assert ours == lightlys
+    assert (ours.loader.batch_size, ours.method.encoder) == (3, "vit_tiny")
+
+
+def test_lightlys_command_shows_how_to_quote_a_path(
+    train_cli: ModuleType, start: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        start(train_cli.entry, "bin/lightly-ssl-train", "method=salt", "input_dir=/my videos (1)")
+    assert capsys.readouterr().err.endswith("""quote it: 'input_dir="/my videos (1)"'\n""")
+
+
+def test_a_misspelt_key_is_an_error_in_lightlys_command_and_in_ours(
+    train_cli: ModuleType, start: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for entry, script in ((cli.main, ["salt", "train"]), (train_cli.entry, ["lightly-ssl-train"])):
+        with pytest.raises(SystemExit):
+            start(entry, *script, "method=salt", "+trianer.max_steps=1", "hydra.run.dir=run")
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line == "error: trianer: unknown key; did you mean 'trainer'?"
+
+
+def test_a_foreign_app_with_keys_of_its_own_trains(
+    start: Callable[..., None],
+    tiny_videos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text("answer: 42\nteam: {lead: me}\nmodel: mine\n")
+    found: list[dict[str, Any]] = []
+
+    @hydra.main(config_path=str(tmp_path / "conf"), config_name="config", version_base=None)
+    def app(cfg: DictConfig) -> None:
+        assert cfg.answer == 42
+        found.append(run(cfg, tmp_path / "run"))
+
+    one_step = ["+method=pixel_teacher", "trainer.max_steps=1", "input_dir=videos", *TINY]
+    (tmp_path / "videos").symlink_to(tiny_videos)
+    start(app, "app", *one_step, "hydra.run.dir=out", "hydra.job.chdir=True")
+    assert [stage["steps"] for stage in found[0]["stages"]] == [1]
+    assert (tmp_path / "run" / "teacher" / "encoder.safetensors").is_file()
+    with pytest.raises(SystemExit):
+        start(app, "app", *one_step, "+method.encodr=vit_tiny", "hydra.run.dir=out")
+    assert "ConfigError: method.encodr: unknown key" in capsys.readouterr().err
+
+
+def test_outside_of_applications_a_config_with_all_of_lightlys_keys_is_lightlys() -> None:
+    foreign = compose_alone(["method=salt", "+answer=42"])
+    assert load_config(foreign).method.name == "salt"
+    with pytest.raises(ConfigError, match=r"^answer: unknown key"):
+        load_config(foreign, foreign=False)
+    with pytest.raises(ConfigError, match=r"^answer: unknown key"):
+        load_config(compose(["method=salt", "+answer=42"]))
 
 
 def test_app_whose_main_config_only_resembles_the_hosts_is_left_alone() -> None:

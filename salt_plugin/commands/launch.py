@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from salt_plugin.config.yaml_file import read_changes
 from salt_plugin.errors import SaltError
 from salt_plugin.launch.attempts import FINISHED
 from salt_plugin.launch.check import check_configs, planned
@@ -106,8 +107,6 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def _split(changes: Sequence[str]) -> tuple[list[str], str, dict[str, object]]:
     """Returns the changes of the pipeline, the name of the profile, and its changes."""
-    from omegaconf import OmegaConf
-
     name, rest, of_cluster = LOCAL, [], []
     for change in changes:
         key, _, value = change.partition("=")
@@ -117,9 +116,7 @@ def _split(changes: Sequence[str]) -> tuple[list[str], str, dict[str, object]]:
             of_cluster.append(change.removeprefix("cluster."))
         else:
             rest.append(change)
-    node = OmegaConf.to_container(OmegaConf.from_dotlist(of_cluster))
-    assert isinstance(node, dict)
-    return rest, name, {str(key): value for key, value in node.items()}
+    return rest, name, read_changes(of_cluster, "cluster.partition=gpu")
 
 
 def _print_plan(

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import hydra
 
-from salt_plugin.host import LIGHTLY_CONFIG, hydra_job
+from salt_plugin.conf_folder import OUR_CONFIG
+from salt_plugin.config.command_line import check_command_line
+from salt_plugin.host import hydra_job
 
 
 def main(arguments: list[str]) -> None:
     """Trains a method; SALT unless another is named.
 
     Args:
-        arguments: Hydra's overrides.
+        arguments: What a Hydra application takes, as `lightly-ssl-train` does.
+
+    Raises:
+        ConfigError: Hydra cannot read an override; shows the quoting with which it can.
     """
-    if not any(argument.lstrip("+").startswith("method=") for argument in arguments):
-        arguments = ["method=salt", *arguments]
+    check_command_line(arguments)
     # Under DDP the first process starts the others with these arguments, which have no verb.
     sys.argv = [sys.argv[0], *arguments]
-    hydra.main(config_path=LIGHTLY_CONFIG, config_name="config", version_base=None)(hydra_job)()
+    if "COMP_LINE" in os.environ:  # what a shell completes: Hydra expects no verb in it
+        os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(" train ", " ", 1)
+    hydra.main(config_path=OUR_CONFIG, config_name="config", version_base=None)(hydra_job)()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from hydra.core.override_parser.types import Quote
+
+from salt_plugin.config.command_line import quoted
 from salt_plugin.config.compare import CompareConfig, budget_name
 
 SALT = "salt"
@@ -74,5 +77,4 @@ def train_overrides(cell: Cell, config: CompareConfig) -> list[str]:
 
 def run_dir_override(folder: Path) -> str:
     """Returns the override that names a run's folder, whatever characters that has."""
-    quoted = str(folder).replace("'", "\\'")
-    return f"hydra.run.dir='{quoted}'"
+    return f"hydra.run.dir={quoted(str(folder), Quote.single)}"

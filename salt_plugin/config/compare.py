@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from salt_plugin.conf_folder import conf_folder
 from salt_plugin.config.checks import Rule, check_rules
+from salt_plugin.config.command_line import check_overrides, in_yaml
 from salt_plugin.config.probe import ProbeConfig, probe_config, with_absolute_paths
 from salt_plugin.config.suggest import suggestion
-from salt_plugin.config.typed import first_line, typed
-from salt_plugin.config.yaml_file import read_yaml
+from salt_plugin.config.typed import typed
+from salt_plugin.config.yaml_file import read_changes, read_yaml
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import EncoderShape
 
@@ -106,7 +104,9 @@ def compare_config(name: str, changes: Sequence[str] = ()) -> CompareConfig:
     folder = conf_folder() / "compare"
     found = read_yaml(folder / f"{BASE}.yaml")
     found |= read_yaml(file or folder / f"{name}.yaml")
-    config: CompareConfig = typed(CompareConfig, found | _changed(changes), "compare.")
+    config: CompareConfig = typed(
+        CompareConfig, found | read_changes(changes, "seeds=[1,2]"), "compare."
+    )
     probe_is_changed = any(change.startswith("probe=") for change in changes)
     base = file.absolute().parent if file and not probe_is_changed else Path.cwd()
     config.probe = [_with_absolute_paths(entry, base) for entry in config.probe]
@@ -149,18 +149,6 @@ def _with_absolute_paths(entry: dict[str, Any], base: Path) -> dict[str, Any]:
     return entry
 
 
-def _changed(changes: Sequence[str]) -> dict[str, Any]:
-    for change in changes:
-        if "=" not in change:
-            raise ConfigError(f"{change!r}: expected key=value, e.g. seeds=[1,2]")
-    try:
-        node = OmegaConf.to_container(OmegaConf.from_dotlist(list(changes)))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{' '.join(changes)}: {first_line(error)}") from None
-    assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items()}
-
-
 def _check_names(config: CompareConfig) -> None:
     methods = _names("method")
     for method in config.methods:
@@ -186,6 +174,10 @@ def _check_overrides(config: CompareConfig) -> None:
             name, equals, _ = override.lstrip("+~").partition("=")
             if not equals:
                 raise ConfigError(f"compare.{key}: {override!r}: expected key=value")
+            try:
+                check_overrides([override], written=in_yaml)
+            except ConfigError as error:
+                raise ConfigError(f"compare.{key}: {error}") from None
             if name in RESERVED:
                 raise ConfigError(
                     f"compare.{key}: {override!r}: a comparison sets {name} itself; leave it out"

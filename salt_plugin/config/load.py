@@ -15,6 +15,8 @@ from hydra import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from salt_plugin.conf_folder import is_lightlys, is_ours
+from salt_plugin.config.application import absolute, running_application
 from salt_plugin.config.checks import check_values
 from salt_plugin.config.probe import probe_config
 from salt_plugin.config.schema import METHOD_CONFIGS, RunConfig
@@ -33,11 +35,14 @@ def compose(overrides: list[str]) -> DictConfig:
         return hydra_compose("config", overrides)
 
 
-def load_config(cfg: DictConfig) -> RunConfig:
+def load_config(cfg: DictConfig, foreign: bool | None = None) -> RunConfig:
     """Checks a composed config: every key known, every value of its type and in range.
 
     Args:
-        cfg: The host's config with a `method` node, as Hydra composes it.
+        cfg: A config with a `method` node, as Hydra composes it.
+        foreign: Whether it may have top-level keys of its own, which are not looked at. None: yes
+            in Hydra applications beside Lightly's and ours; outside of any, where the config does
+            not have all of Lightly's keys.
 
     Raises:
         ConfigError: Names the key, what was found, and what was probably meant.
@@ -52,9 +57,11 @@ def load_config(cfg: DictConfig) -> RunConfig:
             f"method.name={name!r} is no method; {suggestion(str(name), METHOD_CONFIGS)}"
         )
     ours = {field.name for field in fields(RunConfig)}
-    for key in raw.keys() - ours - _host_defaults().keys():
-        raise ConfigError(f"{key}: unknown key; {suggestion(key, ours | _host_defaults().keys())}")
-    _warn_of_unused(raw, ours)
+    if not (_is_foreign(raw) if foreign is None else foreign):
+        known = ours | _host_defaults().keys()
+        for key in raw.keys() - known:
+            raise ConfigError(f"{key}: unknown key; {suggestion(key, known)}")
+        _warn_of_unused(raw, ours)
     config: RunConfig = typed(RunConfig, {key: raw[key] for key in ours if key in raw}, "")
     config.method = typed(METHOD_CONFIGS[name], raw["method"], "method.")
     check_values(config)
@@ -62,10 +69,19 @@ def load_config(cfg: DictConfig) -> RunConfig:
     return config
 
 
+def _is_foreign(raw: dict[str, Any]) -> bool:
+    hydra = running_application()
+    if hydra is None:
+        return not _host_defaults().keys() <= raw.keys()
+    sources = hydra.runtime.config_sources
+    mains = [source.path for source in sources if source.provider == "main"]
+    return not any(is_lightlys(path) or is_ours(path) for path in mains)
+
+
 def _check_probe(data: str | None) -> None:
     if data is not None:
         try:
-            probe_config(data)
+            probe_config(absolute(data) if data.endswith((".yaml", ".yml")) else data)
         except ConfigError as error:
             raise ConfigError(f"method.probe={data}: expected a set: {error}") from None
 

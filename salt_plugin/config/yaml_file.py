@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import re
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,33 @@ def read_yaml(file: Path, references: bool = False) -> dict[str, Any]:
                 f"{file}: {key} is {value[:120]!r}: expected a value; what ${{...}} refers to, "
                 "such as the environment, is not looked up for a file. Write the value"
             )
+    return {str(key): value for key, value in node.items()}
+
+
+def read_changes(changes: Sequence[str], example: str) -> dict[str, Any]:
+    """Returns the keys and values of changes to a file.
+
+    Args:
+        changes: From the command line: dotted keys, and values in YAML.
+        example: One, for the message.
+
+    Raises:
+        ConfigError: One is no `key=value`, or its value no YAML.
+    """
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise ConfigError(f"{change!r}: expected key=value, e.g. {example}")
+        try:
+            OmegaConf.from_dotlist([change])
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
+            text = shlex.quote(f"{key}={json.dumps(value, ensure_ascii=False)}")
+            raise ConfigError(
+                f"{change}: its value is no YAML ({str(error).splitlines()[0]}); to give {key} "
+                f"this text, quote it: {text}"
+            ) from None
+    node = OmegaConf.to_container(OmegaConf.from_dotlist(list(changes)))
+    assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
 
 

@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from salt_plugin.compute.mask_lengths import draw_lengths
 from salt_plugin.compute.workload import Workload
 from salt_plugin.config import RunConfig, load_config
+from salt_plugin.config.command_line import check_overrides, in_yaml
 from salt_plugin.config.planning import compose_alone
 from salt_plugin.errors import ConfigError
 from salt_plugin.launch.cluster import ClusterConfig
@@ -66,7 +67,10 @@ def composed_config(element: Element) -> RunConfig:
     """
     overrides = [one for one in element.arguments[1:] if not one.startswith("hydra.")]
     try:
-        return load_config(compose_alone(overrides))
+        for override in overrides:
+            check_overrides([override], written=in_yaml)
+        # What these add at the top level reaches `salt train`, which knows its keys.
+        return load_config(compose_alone(overrides), foreign=False)
     except HydraException as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{element.id}: {reason}") from None

@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from salt_plugin.comparison.cells import run_dir_override
+from salt_plugin.config.command_line import check_overrides, in_yaml
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.errors import ConfigError
 from salt_plugin.launch.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig
@@ -78,8 +79,10 @@ def axes(stage: str, settings: StageConfig) -> dict[str, list[str]]:
     """
     key = f"pipeline.stages.{stage}.sweep"
     try:
+        for sweep in settings.sweep:
+            check_overrides([sweep], sweeps=True, commas=True, written=in_yaml)
         parsed = OverridesParser.create().parse_overrides(settings.sweep)
-    except HydraException as error:
+    except (HydraException, ConfigError) as error:
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from None
     found: dict[str, list[str]] = {}
     for override in parsed:

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from salt_plugin.conf_folder import conf_folder, slurm_folder
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import first_line, typed
-from salt_plugin.config.yaml_file import read_yaml
+from salt_plugin.config.yaml_file import read_changes, read_yaml
 from salt_plugin.errors import ConfigError
 
 TRAIN, PROBE, TRACK, EXPORT, REPORT = "train", "probe", "track", "export", "report"
@@ -97,11 +97,9 @@ def _file(name: str) -> Path:
 
 
 def _merged(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    for change in changes:
-        if "=" not in change:
-            raise ConfigError(f"{change!r}: expected key=value, e.g. cluster.partition=gpu")
+    changed = read_changes(changes, "cluster.partition=gpu")
     try:
-        merged = OmegaConf.merge(values, OmegaConf.from_dotlist(list(changes)))
+        merged = OmegaConf.merge(values, changed)
         node = OmegaConf.to_container(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{' '.join(changes)}: {first_line(error)}") from None

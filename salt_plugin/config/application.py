@@ -1,0 +1,28 @@
+"""The Hydra application that runs, where one does."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+
+def running_application() -> Any:
+    """Returns Hydra's own configuration in a job of a Hydra application, None elsewhere."""
+    # It stays after the application has ended; the global object does not.
+    runs = GlobalHydra.instance().is_initialized() and HydraConfig.initialized()
+    return HydraConfig.get() if runs else None
+
+
+def absolute(path: str) -> str:
+    """Returns a path from where the command was given, though `hydra.job.chdir` may have left it.
+
+    Args:
+        path: As written; `~` is the home of the user. Outside a Hydra application it counts from
+            the working directory.
+    """
+    hydra = running_application()
+    given = os.getcwd() if hydra is None else hydra.runtime.cwd
+    return os.path.normpath(os.path.join(given, os.path.expanduser(path)))
