@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from salt_plugin.data.facts import VideoFacts
 from salt_plugin.data.heartbeat import beat
@@ -150,7 +151,9 @@ def picture(path: str, frame: Any, facts: VideoFacts) -> np.ndarray:
     scale = {}
     if (frame.height, frame.width) != (height, width):
         scale = {"width": width, "height": height, "interpolation": "BICUBIC"}  # as ffmpeg does
-    pixels = frame.to_ndarray(format="rgb24", threads=1, **scale)
+    # A converter of its own, in this thread: PyAV 19 keeps one with threads, which a fork loses.
+    converted = VideoReformatter().reformat(frame, format="rgb24", threads=1, **scale)
+    pixels = converted.to_ndarray()
     transposed, columns, rows = facts.turn
     if transposed:
         pixels = pixels.transpose(1, 0, 2)
