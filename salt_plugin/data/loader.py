@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from salt_plugin.data.shared_memory import free_shared_memory
-from salt_plugin.data.workers import start_worker
+from salt_plugin.data.workers import signals_held, start_worker
 from salt_plugin.errors import LoaderError
 
 # Seconds. However long a process stands still, it takes it for one of these.
@@ -112,7 +112,8 @@ class ClipLoader(DataLoader[Any]):
     def _started(self) -> Iterator[Any]:
         before = set(multiprocessing.active_children())
         handler = signal.getsignal(signal.SIGCHLD)
-        batches = super().__iter__()
+        with signals_held((self.multiprocessing_context or multiprocessing).get_start_method()):
+            batches = super().__iter__()
         self._processes = [one for one in multiprocessing.active_children() if one not in before]
         # torch's handler would raise its error anywhere, even while a checkpoint is written.
         # Without it, the end of a worker is noticed some seconds later, in the wait for a batch.

@@ -1,0 +1,96 @@
+"""Loader workers, however they are started: they read, outlive others' signals, and end in time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_run import TINY
+
+from salt_plugin.config import compose, load_config
+from salt_plugin.data.stream import training_loader, training_videos
+from salt_plugin.files import hold
+from salt_plugin.transforms import SALTTransform
+
+SCRIPT = Path(__file__).with_name("loader_process.py")
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_videos: Path) -> list[str]:
+    """What the batches sum to, read in one process."""
+    config = load_config(compose(["method=salt", *TINY, f"input_dir={tiny_videos}"]))
+    videos = training_videos(config)
+    world = {"start_step": 0, "rank": 0, "world_size": 1}
+    loader = training_loader(
+        config, videos, SALTTransform(32), list, seed=0, total_steps=STEPS, **world
+    )
+    return [str([float(item.clip.double().sum()) for item in batch]) for batch in loader]
+
+
+@pytest.mark.parametrize(
+    ("method", "system"),
+    [
+        ("forkserver", "here"),
+        ("spawn", "macos"),
+        pytest.param("fork", "here", marks=pytest.mark.slow),
+        pytest.param("spawn", "here", marks=pytest.mark.slow),
+    ],
+)
+def test_workers_read_and_end_when_the_process_that_trains_says_so_or_dies(
+    tiny_videos: Path, tmp_path: Path, expected: list[str], method: str, system: str
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("OMP_NUM_THREADS", None)  # BLAS has threads of its own in spawned workers then
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, tiny_videos, tmp_path, method, system],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asked, told = process.stdin, process.stdout
+
+    def ask(command: str) -> str:
+        print(command, file=asked, flush=True)
+        return told.readline().strip()
+
+    try:
+        workers = [int(pid) for pid in told.readline().split()]
+        # While workers start, and once they have: what a cluster sends to all processes.
+        for step, batch in enumerate(expected):
+            assert ask("next") == batch, step
+            if step in (0, 4):
+                os.killpg(process.pid, signal.SIGTERM)
+                for worker in workers if system == "here" else ():
+                    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+                        os.kill(worker, number)
+        assert hold(tmp_path) is None
+        assert ask("release") == "released"
+        assert hold(tmp_path) is not None  # no worker has it open
+        assert ask("terminate") == "0"
+        assert _lives(workers[1])
+    finally:
+        process.kill()
+        process.wait()
+        told.close()
+        asked.close()
+    deadline = time.monotonic() + 20
+    while _lives(workers[1]):
+        assert time.monotonic() < deadline, "a worker outlives the process that trains"
+        time.sleep(0.05)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
