@@ -1,11 +1,13 @@
 # All make .venv first: `make train` runs the embedded demo, `make test` checks and tests, `make test-slow`
-# runs what takes long (kills runs over and over), `make test-slurm` tests on a Slurm that it starts and ends.
+# runs what takes long (kills runs over and over), `make test-slurm` tests on a Slurm that it starts and ends,
+# `make test-versions` tests fresh installs on every Python (docs/versions.md).
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN_DIR ?= runs/demo
+VERSIONS ?=
 
-.PHONY: train test test-slow lint clean test-slurm slurm-packages slurm-up slurm-down
+.PHONY: train test test-slow lint clean test-slurm slurm-packages slurm-up slurm-down test-versions
 .DELETE_ON_ERROR:
 
 train: $(INSTALLED)
@@ -20,6 +22,10 @@ test-slow: $(INSTALLED)
 # Skipped, with what is missing, where Slurm is not installed.
 test-slurm: $(INSTALLED)
 	$(BIN)/pytest -m cluster tests/cluster
+
+# All rows of the table, or those in VERSIONS, such as VERSIONS="3.13 3.11-lowest".
+test-versions: $(INSTALLED)
+	$(BIN)/python tests/versions/matrix.py $(VERSIONS)
 
 # As root, on Debian and Ubuntu; no service is started.
 slurm-packages:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def test_workers_read_and_end_when_the_process_that_trains_says_so_or_dies(
         print(command, file=asked, flush=True)
         return told.readline().strip()
 
+    limit = threading.Timer(300, process.kill)
+    limit.start()
     try:
         workers = [int(pid) for pid in told.readline().split()]
         # While workers start, and once they have: what a cluster sends to all processes.
@@ -79,6 +82,7 @@ def test_workers_read_and_end_when_the_process_that_trains_says_so_or_dies(
         assert ask("terminate") == "0"
         assert _lives(workers[1])
     finally:
+        limit.cancel()
         process.kill()
         process.wait()
         told.close()
