@@ -148,7 +148,7 @@ def picture(path: str, frame: Any, facts: VideoFacts) -> np.ndarray:
     if frame.is_corrupt:
         raise VideoReadError(path, f"decoding failed: the frame at {frame.time} s is damaged")
     height, width = facts.size
-    scale = {}
+    scale: dict[str, Any] = {}
     if (frame.height, frame.width) != (height, width):
         scale = {"width": width, "height": height, "interpolation": "BICUBIC"}  # as ffmpeg does
     # A converter of its own, in this thread: PyAV 19 keeps one with threads, which a fork loses.

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from salt_plugin.data.decord_reader import DecordReader
 from salt_plugin.data.demo import DIRECTIONS, DemoSpec, make_demo, render
 from salt_plugin.data.digits import scan_split
+from salt_plugin.data.opening import open_video
 from salt_plugin.data.sources import read_inputs
 from salt_plugin.errors import ConfigError
 
@@ -47,7 +47,7 @@ def test_lists_label_every_video(demo: Path) -> None:
 def test_videos_read_back_as_rendered(tmp_path: Path, size: int) -> None:
     spec = replace(SMALL, size=size, train=2, test=1)
     folder = make_demo(spec, tmp_path)
-    reader = DecordReader(str(folder / "train" / "000001.mp4"))
+    reader = open_video(str(folder / "train" / "000001.mp4"), "decord")
     assert len(reader) == spec.frames
     read = reader.frames(np.arange(spec.frames)).permute(0, 2, 3, 1).numpy().astype(int)
     frames = render(spec, 1, "train")[0]
