@@ -21,9 +21,9 @@ from small_run import TINY
 from video_kinds import KINDS, numbers
 
 from salt_plugin.data import ClipSampler, StepBatchSampler, VideoDataset, read_inputs
+from salt_plugin.data.loader import ClipLoader
 from salt_plugin.data.opening import open_video
 from salt_plugin.data.sources import require_readable
-from salt_plugin.data.workers import WorkerLoader, start_worker
 from salt_plugin.transforms import SALTTransform
 
 pytestmark = pytest.mark.slow
@@ -62,15 +62,15 @@ def test_workers_give_what_one_process_gives(tiny_videos: Path, method: str) -> 
     require_readable(videos)  # converts a frame here, before workers are forked
     dataset = VideoDataset(videos, ClipSampler(4, step=1), SALTTransform(32), seed=0, timeout=30)
     loader = partial(
-        WorkerLoader,
+        ClipLoader,
         dataset,
+        stall=120,
+        key="stall",
         batch_sampler=StepBatchSampler(len(videos.paths), 3, 4, seed=0),
         collate_fn=list,
     )
-    alone = [item.clip for batch in loader() for item in batch]
-    workers = loader(
-        num_workers=2, worker_init_fn=start_worker, multiprocessing_context=method, timeout=120
-    )
+    alone = [item.clip for batch in loader(workers=0) for item in batch]
+    workers = loader(workers=2, multiprocessing_context=method)
     for one, other in zip(alone, [item.clip for batch in workers for item in batch], strict=True):
         assert torch.equal(one, other)
 
