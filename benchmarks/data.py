@@ -29,13 +29,13 @@ from salt_plugin.data import (
     open_video,
     read_inputs,
 )
-from salt_plugin.data.opening import READERS
 from salt_plugin.losses import LatentLoss
 from salt_plugin.masks import MaskCollator, MultiBlockMasks
 from salt_plugin.methods import SALT, Recipe
 from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
 from salt_plugin.shapes import EncoderShape, PredictorShape
 from salt_plugin.transforms import SALTTransform
+from salt_plugin.video.opening import READERS
 
 
 def main() -> None:

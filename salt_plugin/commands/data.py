@@ -15,7 +15,7 @@ from salt_plugin.errors import ConfigError
 from salt_plugin.report.console import console, show_log
 
 if TYPE_CHECKING:
-    from salt_plugin.data.check import Verdict
+    from salt_plugin.video.check import Verdict
 
 _SHOWN = 20
 
@@ -78,8 +78,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _print(verdicts: list[Verdict], short_side: int) -> None:
-    from salt_plugin.data.check import can_be_mended
-    from salt_plugin.data.mending import mending_line
+    from salt_plugin.video.check import can_be_mended
+    from salt_plugin.video.mending import mending_line
 
     good = [verdict for verdict in verdicts if verdict.reason is None]
     kinds = Counter((v.codec, v.container, v.gop) for v in verdicts if v.codec is not None)

@@ -13,10 +13,10 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from salt_plugin.data.check import Verdict, check_video
-from salt_plugin.data.heartbeat import heard_by
 from salt_plugin.data.sources import VideoList
 from salt_plugin.files import write_text
+from salt_plugin.video.check import Verdict, check_video
+from salt_plugin.video.heartbeat import heard_by
 
 # Seconds between two signs of life that a process gives.
 _SECOND = 0.5
@@ -47,7 +47,7 @@ def check_videos(
         The verdicts, in the order of the files, copies of earlier ones marked.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["salt_plugin.data.check"])
+    context.set_forkserver_preload(["salt_plugin.video.check"])
 
     def one(path: str) -> Verdict:
         ours, theirs = context.Pipe(duplex=False)

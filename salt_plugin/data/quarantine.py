@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from salt_plugin.data.opening import is_timeout
-from salt_plugin.data.reader import VideoReadError
+from salt_plugin.video.opening import is_timeout
+from salt_plugin.video.reader import VideoReadError
 
 _NEVER = 2**62
 

@@ -14,27 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from salt_plugin.data.list_file import LINE, LIST_SUFFIXES, Label, read_list
-from salt_plugin.data.opening import DEFAULT_READER, open_video, within
-from salt_plugin.data.reader import VideoReadError
 from salt_plugin.errors import DataError
+from salt_plugin.video.images import IMAGE_SUFFIXES
+from salt_plugin.video.inspection import VIDEO_SUFFIXES
+from salt_plugin.video.opening import DEFAULT_READER, open_video, within
+from salt_plugin.video.reader import VideoReadError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-# By format, of `inspection.FORMATS`.
-_SUFFIXES = {
-    "mov": (".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".f4v"),
-    "matroska": (".mkv", ".webm"),
-    "avi": (".avi", ".divx"),
-    "mpeg": (".mpg", ".mpeg", ".vob"),
-    "mpegts": (".ts", ".mts", ".m2ts"),
-    "mpegvideo": (".m1v", ".m2v"),
-    "flv": (".flv",),
-    "asf": (".wmv", ".asf"),
-    "ogg": (".ogv",),
-    "ivf": (".ivf",),
-    "h264": (".h264", ".264"),
-    "hevc": (".hevc", ".265"),
-}
-VIDEO_SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 _SHOWN = 5
 _SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testing|eval)(?![a-z])")
 

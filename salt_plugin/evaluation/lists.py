@@ -11,8 +11,9 @@ from torch import Tensor
 from salt_plugin.config import ProbeConfig, require_lists
 from salt_plugin.data import DemoSpec, VideoList, make_demo, read_inputs
 from salt_plugin.data.list_file import read_list
-from salt_plugin.data.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from salt_plugin.errors import DataError
+from salt_plugin.video.images import IMAGE_SUFFIXES
+from salt_plugin.video.inspection import VIDEO_SUFFIXES
 
 DEMO = "demo:"
 _SHOWN = 5

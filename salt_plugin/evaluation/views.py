@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 
 from salt_plugin.data import ClipSampler, VideoReadError, open_reader
 from salt_plugin.data.loader import at_work_on
-from salt_plugin.data.opening import DEFAULT_READER
 from salt_plugin.transforms import SALTEvalTransform
+from salt_plugin.video.opening import DEFAULT_READER
 
 
 class Views(NamedTuple):

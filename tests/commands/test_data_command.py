@@ -12,10 +12,10 @@ from video_kinds import REFUSED
 
 from salt_plugin.commands import data
 from salt_plugin.data import read_inputs
-from salt_plugin.data.check import Verdict, check_video
 from salt_plugin.data.checking import check_videos
-from salt_plugin.data.mending import mending_line
 from salt_plugin.errors import ConfigError
+from salt_plugin.video.check import Verdict, check_video
+from salt_plugin.video.mending import mending_line
 
 # What is expected of each file beside the checkout: codec, container, GOP kind, frames, frames a
 # second, seconds that it states. `REFUSED` says which of them are not for decord.

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from salt_plugin.data import open_video, read_inputs
-from salt_plugin.data.images import ImageReader
 from salt_plugin.data.list_file import MAX_LINE
-from salt_plugin.data.reader import VideoReadError
 from salt_plugin.errors import DataError
+from salt_plugin.video.images import ImageReader
+from salt_plugin.video.reader import VideoReadError
 
 
 def test_a_line_longer_than_any_path_is_not_read(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader
 
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.dataset import ClipItem, EvalDataset, VideoDataset
-from salt_plugin.data.exact_reader import ExactReader
-from salt_plugin.data.reader import VideoReadError
 from salt_plugin.data.sampler import SampleKey, StepBatchSampler
 from salt_plugin.data.sources import VideoList, read_inputs
 from salt_plugin.errors import DataError
 from salt_plugin.transforms import SALTEvalTransform, SALTTransform
+from salt_plugin.video.exact_reader import ExactReader
+from salt_plugin.video.reader import VideoReadError
 
 
 @pytest.fixture

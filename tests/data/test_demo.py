@@ -8,9 +8,9 @@ import pytest
 
 from salt_plugin.data.demo import DIRECTIONS, DemoSpec, make_demo, render
 from salt_plugin.data.digits import scan_split
-from salt_plugin.data.opening import open_video
 from salt_plugin.data.sources import read_inputs
 from salt_plugin.errors import ConfigError
+from salt_plugin.video.opening import open_video
 
 # Without flicker, so that what is drawn can be measured pixel by pixel.
 SMALL = DemoSpec(

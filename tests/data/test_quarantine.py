@@ -9,11 +9,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from salt_plugin.data import ClipItem, ClipSampler, StepBatchSampler, VideoDataset, VideoList
-from salt_plugin.data.exact_reader import ExactReader
-from salt_plugin.data.opening import ReadTimeoutError
 from salt_plugin.data.quarantine import Quarantine
-from salt_plugin.data.reader import VideoReadError
 from salt_plugin.transforms import SALTTransform
+from salt_plugin.video.exact_reader import ExactReader
+from salt_plugin.video.opening import ReadTimeoutError
+from salt_plugin.video.reader import VideoReadError
 
 VIDEOS, CLIPS, STEPS, AHEAD = 60, 4, 34, 6
 EPOCH = VIDEOS // CLIPS

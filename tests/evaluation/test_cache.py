@@ -14,7 +14,6 @@ import torch
 
 from salt_plugin.config import ProbeConfig
 from salt_plugin.data import VideoReadError, open_reader
-from salt_plugin.data.reader import Reader
 from salt_plugin.errors import DataError
 from salt_plugin.evaluation import extract as extraction
 from salt_plugin.evaluation.cache import FeatureStore, cache_root
@@ -24,6 +23,7 @@ from salt_plugin.evaluation.features import Extraction, encode, quiet
 from salt_plugin.evaluation.lists import read_lists
 from salt_plugin.evaluation.stored import StoredFeatures
 from salt_plugin.evaluation.views import ViewDataset, Views
+from salt_plugin.video.reader import Reader
 
 HOW = Extraction(batch_size=3)
 

@@ -22,9 +22,9 @@ from video_kinds import KINDS, numbers
 
 from salt_plugin.data import ClipSampler, StepBatchSampler, VideoDataset, read_inputs
 from salt_plugin.data.loader import ClipLoader
-from salt_plugin.data.opening import open_video
 from salt_plugin.data.sources import require_readable
 from salt_plugin.transforms import SALTTransform
+from salt_plugin.video.opening import open_video
 
 pytestmark = pytest.mark.slow
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 from video_kinds import BROKEN, CODECS, FRAMES, KINDS, REFUSED, USABLE, WHOLE, numbers
 
-from salt_plugin.data.decoding import decode_all, picture
-from salt_plugin.data.decord_reader import DecordReader
-from salt_plugin.data.exact_reader import ExactReader
-from salt_plugin.data.opening import READERS, ReadTimeoutError, open_video, within
-from salt_plugin.data.reader import MemoryReader, Reader, VideoReadError, require_memory
+from salt_plugin.video.decoding import decode_all, picture
+from salt_plugin.video.decord_reader import DecordReader
+from salt_plugin.video.exact_reader import ExactReader
+from salt_plugin.video.opening import READERS, ReadTimeoutError, open_video, within
+from salt_plugin.video.reader import MemoryReader, Reader, VideoReadError, require_memory
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -152,7 +152,7 @@ def test_a_file_that_hangs_is_given_up() -> None:
 
 READ_SLOWLY = """
 import sys, time
-from salt_plugin.data.opening import within
+from salt_plugin.video.opening import within
 def read():
     print("reading", flush=True)
     sys.stdin.readline()

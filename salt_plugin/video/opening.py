@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from salt_plugin.data.decord_danger import decord_danger
-from salt_plugin.data.decord_reader import DecordReader
-from salt_plugin.data.exact_reader import ExactReader
-from salt_plugin.data.fact_cache import facts_of
-from salt_plugin.data.heartbeat import heard_by
-from salt_plugin.data.reader import Reader, VideoReadError
+from salt_plugin.video.decord_danger import decord_danger
+from salt_plugin.video.decord_reader import DecordReader
+from salt_plugin.video.exact_reader import ExactReader
+from salt_plugin.video.fact_cache import facts_of
+from salt_plugin.video.heartbeat import heard_by
+from salt_plugin.video.reader import Reader, VideoReadError
 
 READERS = ("pyav", "auto", "decord")
 DEFAULT_READER = "pyav"

@@ -9,10 +9,10 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from salt_plugin.data.facts import VideoFacts
-from salt_plugin.data.heartbeat import beat
-from salt_plugin.data.inspection import open_container
-from salt_plugin.data.reader import VideoReadError
+from salt_plugin.video.facts import VideoFacts
+from salt_plugin.video.heartbeat import beat
+from salt_plugin.video.inspection import open_container
+from salt_plugin.video.reader import VideoReadError
 
 # Packets that may come before the keyframe after a seek by bytes.
 _LEAD = 1024

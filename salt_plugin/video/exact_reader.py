@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salt_plugin.data.decoding import decode_all, decode_from, picture, prime
-from salt_plugin.data.fact_cache import facts_of
-from salt_plugin.data.inspection import open_container
-from salt_plugin.data.mending import mending_line
-from salt_plugin.data.reader import VideoReadError, require_memory
+from salt_plugin.video.decoding import decode_all, decode_from, picture, prime
+from salt_plugin.video.fact_cache import facts_of
+from salt_plugin.video.inspection import open_container
+from salt_plugin.video.mending import mending_line
+from salt_plugin.video.reader import VideoReadError, require_memory
 
 # Short side of what the line that is printed makes, in pixels.
 _MENDED = 256

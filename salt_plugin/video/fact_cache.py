@@ -9,11 +9,11 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
-from salt_plugin.data.facts import VideoFacts, pack, unpack
-from salt_plugin.data.reader import require_regular_file
-from salt_plugin.data.scan import scan
 from salt_plugin.errors import SaltError
 from salt_plugin.files import user_cache
+from salt_plugin.video.facts import VideoFacts, pack, unpack
+from salt_plugin.video.reader import require_regular_file
+from salt_plugin.video.scan import scan
 
 # Bytes of facts that a process keeps: of a thousand films of a minute, or a dozen of three hours.
 MEMORY = 2**26

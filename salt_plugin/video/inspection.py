@@ -8,8 +8,8 @@ from typing import Any
 import av
 from av.stream import Disposition
 
-from salt_plugin.data.heartbeat import beat
-from salt_plugin.data.reader import (
+from salt_plugin.video.heartbeat import beat
+from salt_plugin.video.reader import (
     MAX_PIXELS,
     VideoReadError,
     require_memory,
@@ -18,6 +18,22 @@ from salt_plugin.data.reader import (
 
 # Playlists, which name other files and addresses, are videos to FFmpeg too, whatever their suffix.
 FORMATS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ivf,flv,asf,ogg"
+# Of files of these formats, in folders.
+_SUFFIXES = {
+    "mov": (".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".f4v"),
+    "matroska": (".mkv", ".webm"),
+    "avi": (".avi", ".divx"),
+    "mpeg": (".mpg", ".mpeg", ".vob"),
+    "mpegts": (".ts", ".mts", ".m2ts"),
+    "mpegvideo": (".m1v", ".m2v"),
+    "flv": (".flv",),
+    "asf": (".wmv", ".asf"),
+    "ogg": (".ogv",),
+    "ivf": (".ivf",),
+    "h264": (".h264", ".264"),
+    "hevc": (".hevc", ".265"),
+}
+VIDEO_SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 _FILES = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 # Frames may state other sizes than the header, and are decoded to learn what it leaves out.
 _PIXELS = {"max_pixels": str(MAX_PIXELS)}

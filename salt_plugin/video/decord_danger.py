@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from salt_plugin.data.facts import VideoFacts
-from salt_plugin.data.scan import INDEXED
+from salt_plugin.video.facts import VideoFacts
+from salt_plugin.video.scan import INDEXED
 
 # Measured: decord's frames were those of decoding from the start.
 _CODECS = ("h264", "vp8", "vp9", "mpeg4")

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salt_plugin.data.heartbeat import beat
-from salt_plugin.data.reader import VideoReadError, require_regular_file
 from salt_plugin.errors import DataError
+from salt_plugin.video.heartbeat import beat
+from salt_plugin.video.reader import VideoReadError, require_regular_file
 
 _STDERR_LOCK = threading.Lock()
 _LOG_PREFIX = re.compile(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ")

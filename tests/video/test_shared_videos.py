@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader
 from video_kinds import BROKEN, CODECS, REFUSED, WHOLE
 
 from salt_plugin.data import ClipItem, ClipSampler, SampleKey, VideoDataset, VideoList
-from salt_plugin.data.decoding import decode_all, picture
-from salt_plugin.data.fact_cache import facts_of
-from salt_plugin.data.opening import READERS, open_video
 from salt_plugin.data.workers import start_worker
 from salt_plugin.transforms import SALTTransform
+from salt_plugin.video.decoding import decode_all, picture
+from salt_plugin.video.fact_cache import facts_of
+from salt_plugin.video.opening import READERS, open_video
 
 SAMPLER = ClipSampler(4, step=3)
 CLIPS_OF_A_FILE = 6

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from salt_plugin.data.decoding import DamageError, decode_all, picture
-from salt_plugin.data.decord_danger import decord_danger
-from salt_plugin.data.fact_cache import facts_of
-from salt_plugin.data.facts import VideoFacts
-from salt_plugin.data.inspection import packet_hash
-from salt_plugin.data.opening import open_video
-from salt_plugin.data.reader import Reader, VideoReadError, require_memory
+from salt_plugin.video.decoding import DamageError, decode_all, picture
+from salt_plugin.video.decord_danger import decord_danger
+from salt_plugin.video.fact_cache import facts_of
+from salt_plugin.video.facts import VideoFacts
+from salt_plugin.video.inspection import packet_hash
+from salt_plugin.video.opening import open_video
+from salt_plugin.video.reader import Reader, VideoReadError, require_memory
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from salt_plugin.data.frame_sizes import header_size, stated_size
-from salt_plugin.data.heartbeat import beat
-from salt_plugin.data.orientation import Orientation, orientation
+from salt_plugin.video.frame_sizes import header_size, stated_size
+from salt_plugin.video.heartbeat import beat
+from salt_plugin.video.orientation import Orientation, orientation
 
 # Codecs whose keyframes need nothing that came before but what the header holds.
 _SELF_CONTAINED = (

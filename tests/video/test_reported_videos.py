@@ -32,12 +32,12 @@ from salt_plugin.data import (
     fact_cache,
     open_video,
 )
-from salt_plugin.data.check import Verdict, check_video
-from salt_plugin.data.decoding import decode_all
-from salt_plugin.data.opening import READERS, within
-from salt_plugin.data.reader import VideoReadError
-from salt_plugin.data.scan import scan
 from salt_plugin.evaluation.metadata import metadata
+from salt_plugin.video.check import Verdict, check_video
+from salt_plugin.video.decoding import decode_all
+from salt_plugin.video.opening import READERS, within
+from salt_plugin.video.reader import VideoReadError
+from salt_plugin.video.scan import scan
 
 # Number of frames, and the number that the frame shows at each: those of `base.mp4`.
 BASE = 60

@@ -9,12 +9,12 @@ from typing import Any
 import av
 import numpy as np
 
-from salt_plugin.data.decoding import DamageError, decode_all, decode_from, prime
-from salt_plugin.data.facts import VideoFacts
-from salt_plugin.data.heartbeat import beat
-from salt_plugin.data.inspection import open_container
-from salt_plugin.data.packets import Packets, read_packets
-from salt_plugin.data.reader import VideoReadError, require_memory
+from salt_plugin.video.decoding import DamageError, decode_all, decode_from, prime
+from salt_plugin.video.facts import VideoFacts
+from salt_plugin.video.heartbeat import beat
+from salt_plugin.video.inspection import open_container
+from salt_plugin.video.packets import Packets, read_packets
+from salt_plugin.video.reader import VideoReadError, require_memory
 
 # Formats whose index leads to any keyframe by its time stamp.
 INDEXED = ("mov", "matroska", "avi")

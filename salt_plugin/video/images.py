@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from salt_plugin.data.opening import DEFAULT_READER, open_video
-from salt_plugin.data.reader import Reader, VideoReadError, require_memory, require_regular_file
-from salt_plugin.data.sources import IMAGE_SUFFIXES
+from salt_plugin.video.opening import DEFAULT_READER, open_video
+from salt_plugin.video.reader import Reader, VideoReadError, require_memory, require_regular_file
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 # Of others Pillow starts programs to read some.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 

@@ -1,0 +1,1 @@
+"""Files of videos and images: what they are, and their frames, exactly."""
