@@ -7,6 +7,12 @@ import signal
 import sys
 from pathlib import Path
 
+from torch import Tensor
+
+
+def as_they_are(frames: Tensor) -> Tensor:
+    return frames.float().transpose(0, 1)
+
 
 def start_on_macos(number: int) -> None:
     from salt_plugin.data.workers import start_worker
@@ -22,7 +28,6 @@ def main(videos: str, folder: str, method: str, system: str) -> None:
     from salt_plugin.config import compose, load_config
     from salt_plugin.data.stream import training_loader, training_videos
     from salt_plugin.files import hold
-    from salt_plugin.transforms import SALTTransform
 
     signal.signal(signal.SIGTERM, lambda *_: None)
     multiprocessing.set_start_method(method)
@@ -33,7 +38,7 @@ def main(videos: str, folder: str, method: str, system: str) -> None:
     loader = training_loader(
         config,
         training_videos(config),
-        SALTTransform(32),
+        as_they_are,
         list,
         seed=0,
         total_steps=20,

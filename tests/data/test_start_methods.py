@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from loader_process import as_they_are
 from small_run import TINY
 
+from salt_plugin.checkpoints import read_card
 from salt_plugin.config import compose, load_config
 from salt_plugin.data.stream import training_loader, training_videos
 from salt_plugin.files import hold
-from salt_plugin.transforms import SALTTransform
 
 SCRIPT = Path(__file__).with_name("loader_process.py")
 STEPS = 8
@@ -28,9 +30,7 @@ def expected(tiny_videos: Path) -> list[str]:
     config = load_config(compose(["method=salt", *TINY, f"input_dir={tiny_videos}"]))
     videos = training_videos(config)
     world = {"start_step": 0, "rank": 0, "world_size": 1}
-    loader = training_loader(
-        config, videos, SALTTransform(32), list, seed=0, total_steps=STEPS, **world
-    )
+    loader = training_loader(config, videos, as_they_are, list, seed=0, total_steps=STEPS, **world)
     return [str([float(item.clip.double().sum()) for item in batch]) for batch in loader]
 
 
@@ -38,7 +38,7 @@ def expected(tiny_videos: Path) -> list[str]:
     ("method", "system"),
     [
         ("forkserver", "here"),
-        ("spawn", "macos"),
+        pytest.param("spawn", "macos", marks=pytest.mark.slow),
         pytest.param("fork", "here", marks=pytest.mark.slow),
         pytest.param("spawn", "here", marks=pytest.mark.slow),
     ],
@@ -91,6 +91,33 @@ def test_workers_read_and_end_when_the_process_that_trains_says_so_or_dies(
     while _lives(workers[1]):
         assert time.monotonic() < deadline, "a worker outlives the process that trains"
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_commands_train_and_probe_with_spawned_workers(tiny_videos: Path, tmp_path: Path) -> None:
+    prints = []
+    for method, workers in (("fork", 0), ("spawn", 1)):
+        out = tmp_path / method
+        train = ["train", "method=pixel_teacher", *TINY, f"input_dir={tiny_videos}"]
+        steps = ["trainer.max_steps=3", f"loader.num_workers={workers}", f"hydra.run.dir={out}"]
+        _command(method, *train, *steps)
+        encoder = out / "teacher" / "encoder.safetensors"
+        probe = ["probe", str(encoder), f"--train={tiny_videos}", f"--test={tiny_videos}"]
+        clip = ["--frames=4", "--size=32", "--step=1", "--protocol=knn", f"--cache={out}", "--json"]
+        score = json.loads(_command(method, *probe, *clip, f"--workers={workers}"))
+        prints.append((read_card(encoder)["fingerprint"], score["knn"]))
+    assert prints[0] == prints[1]
+
+
+def _command(method: str, *arguments: str) -> str:
+    code = (
+        f"import multiprocessing; multiprocessing.set_start_method({method!r}); "
+        "from salt_plugin.cli import main; main()"
+    )
+    call = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1]
 
 
 def _lives(pid: int) -> bool:
