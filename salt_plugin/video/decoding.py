@@ -25,7 +25,9 @@ class DamageError(VideoReadError):
         pts: Time stamp of the packet at which decoding fails, where it has one.
     """
 
-    pts: int | None = None
+    def __init__(self, path: str, reason: str, pts: int | None = None) -> None:
+        super().__init__(path, reason)
+        self.pts = pts
 
 
 def whole(packets: Iterable[Any]) -> Iterator[Any]:
@@ -83,9 +85,9 @@ def decode_all(path: str) -> Iterator[Any]:
         try:
             yield from decode(stream, whole(container.demux(stream)))
         except (av.FFmpegError, OSError) as error:
-            failed = DamageError(path, f"decoding failed: {error.strerror or error}")
-            failed.pts = getattr(error, "pts", None)
-            raise failed from error
+            # No name for it: it would refer to this frame, and both to the open file.
+            reason = f"decoding failed: {error.strerror or error}"
+            raise DamageError(path, reason, getattr(error, "pts", None)) from error
 
 
 def prime(container: Any, stream: Any, facts: VideoFacts) -> None:

@@ -191,16 +191,17 @@ def _tried(path: str, facts: VideoFacts, group: int, count: int) -> tuple[list[i
 def _counted(path: str, facts: VideoFacts, rate: Fraction, cut: bool = False) -> VideoFacts:
     """Decodes a file from its start, to learn how many frames that gives, and their times."""
     times: list[Any] = []
-    failed = None
     try:
         for frame in decode_all(path):
             times.append(frame.pts)
-    except DamageError as error:
-        failed = error
+    except DamageError:
+        if not times:
+            raise
+        cut = True
     if not times:
-        raise failed or VideoReadError(path, "the video has no frames")
+        raise VideoReadError(path, "the video has no frames")
     if None in times or (np.diff(times) <= 0).any():
         facts = replace(facts, time_base=(rate.denominator, rate.numerator))
         times = list(range(len(times)))
     facts = replace(facts, sought="start", pts_n=np.array(times, np.int64))
-    return _ending(path, facts, len(times)) if failed or cut else facts
+    return _ending(path, facts, len(times)) if cut else facts
