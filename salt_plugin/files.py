@@ -125,7 +125,8 @@ def user_cache() -> Path:
 
 def unwritable_cache(folder: Path, error: OSError) -> CacheError:
     """Returns the error of a cache that cannot be written to."""
-    return CacheError(f"the cache {folder} cannot be written to ({error.strerror}): {_MEND}")
+    reason = error.strerror or error
+    return CacheError(f"the cache {folder} cannot be written to ({reason}): {_MEND}")
 
 
 _MEND = "set XDG_CACHE_HOME to a folder that can be"

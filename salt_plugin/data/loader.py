@@ -77,12 +77,14 @@ class ClipLoader(DataLoader[Any]):
         )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # what is promised of it
-        """Yields the batches.
+        """Starts the workers, and returns what yields their batches.
 
         Raises:
             LoaderError: None came in time, or a worker has ended.
         """
-        batches = self._started()
+        return self._watched(self._started())
+
+    def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
         waited = 0.0
         failure = None
         while failure is None:

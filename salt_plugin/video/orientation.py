@@ -22,10 +22,10 @@ class Orientation(NamedTuple):
 
 def orientation(frame: Any) -> Orientation:
     """Returns how a frame of PyAV has to be turned, as FFmpeg turns it."""
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            return nearest(np.frombuffer(data, np.int32))
-    return Orientation()
+    try:
+        return nearest(np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32))
+    except KeyError:
+        return Orientation()
 
 
 def nearest(matrix_9: np.ndarray) -> Orientation:

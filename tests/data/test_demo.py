@@ -9,7 +9,7 @@ import pytest
 from salt_plugin.data.demo import DIRECTIONS, DemoSpec, make_demo, render
 from salt_plugin.data.digits import scan_split
 from salt_plugin.data.sources import read_inputs
-from salt_plugin.errors import ConfigError
+from salt_plugin.errors import CacheError, ConfigError
 from salt_plugin.video.opening import open_video
 
 # Without flicker, so that what is drawn can be measured pixel by pixel.
@@ -72,7 +72,7 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError("disk full")
 
     monkeypatch.setattr("salt_plugin.data.demo.write_video", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CacheError, match="disk full"):
         make_demo(SMALL, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

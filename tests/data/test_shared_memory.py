@@ -25,6 +25,7 @@ def probe(videos: Path, cache: Path, size: int, batch: int) -> list[str]:
     return ["probe", "random:vit_nano", *lists, *clip, *rest]
 
 
+@pytest.mark.slow
 def test_docker_s_64_megabytes_are_told_apart_from_enough(
     tiny_videos: Path, tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def test_a_wait_of_no_time_is_refused(tiny_videos: Path, tmp_path: Path) -> None
         train(tiny_videos, tmp_path, "method.data.stall=0")
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_a_wait_without_end_and_hanging_workers(
     tiny_videos: Path, tmp_path: Path
 ) -> None:
