@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from salt_plugin.data.list_file import LINE, LIST_SUFFIXES, Label, read_list
+from salt_plugin.data.list_file import LIST_SUFFIXES, Label, read_list
+from salt_plugin.data.list_layout import LINE
 from salt_plugin.errors import DataError
 from salt_plugin.video.images import IMAGE_SUFFIXES
 from salt_plugin.video.inspection import VIDEO_SUFFIXES
@@ -130,9 +131,13 @@ def _read_input(
     path: Path, key: str, suffixes: tuple[str, ...]
 ) -> tuple[list[str], Sequence[Label]]:
     kind = path.suffix.lower()
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:
+        raise DataError(f"{key}={str(path)[:120]}...: {error.strerror}; check the path") from None
+    if is_folder:
         return _read_folder(path, key, suffixes)
-    if not path.exists():
+    if not is_there:
         raise DataError(
             f"{key}={path} does not exist: expected a folder of videos, a list (CSV) or a video; "
             "check the path."
