@@ -37,7 +37,7 @@ def expected(tiny_videos: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("method", "system"),
     [
-        ("forkserver", "here"),
+        pytest.param("forkserver", "here", marks=pytest.mark.slow),
         pytest.param("spawn", "macos", marks=pytest.mark.slow),
         pytest.param("fork", "here", marks=pytest.mark.slow),
         pytest.param("spawn", "here", marks=pytest.mark.slow),
