@@ -40,7 +40,7 @@ GOOD = {
     "vp8.webm": ("vp8", "matroska", "closed", 240, 24, 10),
     "vp9.webm": ("vp9", "matroska", "closed", 240, 24, 10),
     "vp9_g24.webm": ("vp9", "matroska", "closed", 240, 24, 10),
-    "trunc_half.avi": ("mpeg4", "avi", "single", 120, 24, 5),
+    "trunc_half.avi": ("mpeg4", "avi", "closed", 120, 24, 5),
     "trunc_half_faststart.mp4": ("h264", "mov", "single", 102, 24, 10),
     "trunc_half.webm": ("vp9", "matroska", "single", 120, 24, 10),  # cut between two packets
 }
