@@ -12,6 +12,7 @@ from av.video.reformatter import VideoReformatter
 from salt_plugin.video.facts import VideoFacts
 from salt_plugin.video.heartbeat import beat
 from salt_plugin.video.inspection import open_container
+from salt_plugin.video.packets import is_damaged
 from salt_plugin.video.reader import VideoReadError
 
 # Packets that may come before the keyframe after a seek by bytes.
@@ -35,7 +36,7 @@ def whole(packets: Iterable[Any]) -> Iterator[Any]:
     held: list[Any] = []
     for packet in packets:
         beat()
-        if packet.size and packet.is_corrupt:
+        if packet.size and is_damaged(packet):
             held.append(packet)
             continue
         if packet.size:  # the damage is not at the end: that is for the decoder to judge

@@ -17,6 +17,9 @@ _SELF_CONTAINED = (
     *("h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4"),
     *("theora", "prores", "dnxhd", "ffv1"),
 )
+# Codecs whose packets do not end in many zeros: these are what is missing of a file.
+_NO_ZEROS = ("h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg4")
+_ZEROS = bytes(8)
 _STATE = ("palette", "new_extradata", "param_change")
 _NONE = -(2**63)
 # Packets in which the first frame is looked for.
@@ -66,6 +69,15 @@ class Packets(NamedTuple):
         return int((counted_n & (self.pts_n < self.pts_n[last_n])).sum())
 
 
+def is_damaged(packet: Any) -> bool:
+    """Tells whether a packet is cut, or ends in zeros, as those of unfinished downloads do."""
+    if packet.is_corrupt:
+        return True
+    end = bytes(memoryview(packet)[-len(_ZEROS) :])
+    zeros = end == _ZEROS[: len(end)]
+    return zeros and packet.stream.codec.canonical_name in _NO_ZEROS
+
+
 def read_packets(container: Any, stream: Any) -> Packets:
     """Reads through the packets of a stream.
 
@@ -93,7 +105,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
             column.append(_NONE if value is None else value)
         if packet.pts is not None:
             begin, end = min(begin, packet.pts), max(end, packet.pts + (packet.duration or 0))
-        cut = cut + 1 if packet.is_corrupt else 0
+        cut = cut + 1 if is_damaged(packet) else 0
         if key:
             sizes.add(stated_size(codec, extradata, memoryview(packet)))
         if (key or not plain) and any(packet.has_sidedata(kind) for kind in _STATE):

@@ -158,16 +158,21 @@ def _by_bytes(path: str, facts: VideoFacts, rate: Fraction) -> VideoFacts:
     facts, keys_k4 = replace(facts, sought="bytes"), facts.keys_k4
     if (np.diff(keys_k4[:, 3]) < 0).any():
         return _counted(path, facts, rate)
-    for group in sorted({len(keys_k4) // 2, len(keys_k4) - 1}):
+    groups = {len(keys_k4) // 2, len(keys_k4) - 1}
+    if facts.leading and facts.pts_n[-1] == keys_k4[-1, 0]:
+        groups.add(max(len(keys_k4) - 2, 0))  # which the last packets of the file belong to
+    for group in sorted(groups):
         last = group == len(keys_k4) - 1
         begin = int(np.searchsorted(facts.pts_n, keys_k4[group, 0]))
         end = len(facts.pts_n) if last else int(np.searchsorted(facts.pts_n, keys_k4[group + 1, 0]))
         expected = facts.pts_n[begin:end].tolist()
         found, failed = _tried(path, facts, group, end - begin)
-        if found != expected[: len(found)] or not (failed or len(found) == len(expected)):
+        if failed:
+            counted = _counted(path, facts, rate)
+            same = np.array_equal(counted.pts_n, facts.pts_n[: len(counted.pts_n)])
+            return replace(counted, sought="bytes") if same else counted
+        if found != expected:
             return _counted(path, facts, rate)
-        if last and failed:
-            return _ending(path, facts, begin + len(found))
     return facts
 
 
@@ -193,15 +198,18 @@ def _counted(path: str, facts: VideoFacts, rate: Fraction, cut: bool = False) ->
     times: list[Any] = []
     try:
         for frame in decode_all(path):
+            if frame.is_corrupt:
+                cut = True
+                break
             times.append(frame.pts)
     except DamageError:
         if not times:
             raise
         cut = True
     if not times:
-        raise VideoReadError(path, "the video has no frames")
+        raise _nothing_whole(path) if cut else VideoReadError(path, "the video has no frames")
     if None in times or (np.diff(times) <= 0).any():
         facts = replace(facts, time_base=(rate.denominator, rate.numerator))
         times = list(range(len(times)))
     facts = replace(facts, sought="start", pts_n=np.array(times, np.int64))
-    return _ending(path, facts, len(times)) if cut else facts
+    return _ending(path, facts, len(times)) if cut or facts.damage else facts

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from video_kinds import KINDS, numbers, pixels, write_kind
+from video_kinds import FRAMES, KINDS, numbers, pixels, write_kind
 
 from salt_plugin.commands import data
 from salt_plugin.data import (
@@ -272,6 +272,59 @@ def test_of_a_file_that_was_cut_the_frames_before_are_used(
         assert others == [first + 3, first + 6, first + 9]
     last = verdict.frames - 1
     assert numbers(open_video(str(path)).frames(np.array([last]))) == [last]
+
+
+def packets_of(path: Path) -> list[tuple[int, int]]:
+    with av.open(str(path)) as container:
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        *((name, part) for name in ("mpeg2.mpg", "mpeg2.vob") for part in (0.7, 0.93)),
+        *((f"tail.{suffix}", 0.6) for suffix in ("wmv", "asf")),
+    ],
+)
+def test_a_file_without_an_index_that_is_cut_anywhere_keeps_its_frames(
+    kinds: Path, tmp_path: Path, name: str, part: float
+) -> None:
+    path = tmp_path / name
+    if name.startswith("tail"):
+        write_kind(path, "msmpeg4", {"g": "12", "qmin": "2", "qmax": "2"})
+    else:
+        path.write_bytes((kinds / name).read_bytes())
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    verdict = check_video(str(path), "pyav", 8, 0)
+    assert verdict.reason is None
+    video = open_video(str(path))
+    assert len(video) == verdict.frames
+    assert FRAMES * part - 18 < len(video) < FRAMES
+    assert numbers(video.frames(np.arange(len(video)))) == list(range(len(video)))
+    assert numbers(video.frames(np.array([len(video) - 1]))) == [len(video) - 1]
+
+
+@pytest.mark.parametrize("name", ["tail.mkv", "plain.avi", "closed.mp4", "tail.avi", "vp9.webm"])
+def test_of_a_file_that_ends_in_zeros_the_frames_before_are_used(
+    kinds: Path, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    if name == "closed.mp4":
+        write_kind(path, *KINDS[name], muxer="movflags=faststart")
+    elif name.startswith("tail"):
+        write_kind(path, "libx264", {"g": "12", "bf": "0"})
+    else:
+        path.write_bytes((kinds / name).read_bytes())
+    whole = path.read_bytes()
+    place, size = packets_of(path)[37]
+    place += size - min(40, size // 2)
+    path.write_bytes(whole[:place] + bytes(len(whole) - place))
+    verdict = check_video(str(path), "pyav", 8, 0)
+    assert (verdict.reason, verdict.cut) == (None, True)
+    video = open_video(str(path))
+    assert len(video) == verdict.frames
+    assert 30 < len(video) <= 38
+    assert numbers(video.frames(np.arange(len(video)))) == list(range(len(video)))
 
 
 @pytest.mark.parametrize("late", [False, True])
