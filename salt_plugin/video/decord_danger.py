@@ -28,6 +28,10 @@ def decord_danger(facts: VideoFacts) -> str | None:
         return f"{kind} with a mirror or an odd angle: decord knows quarter turns alone"
     if facts.resized:
         return f"{kind} whose frame size changes: decord scales frames otherwise"
+    if facts.interlaced:
+        return f"interlaced {kind}: decord's pixels differ"
+    if facts.size[0] % 2 or facts.size[1] % 2:
+        return f"{kind} with an odd width or height: decord's pixels differ"
     if facts.damage:
         return f"{kind} that was cut: decord does not open it, or makes frames up"
     return None

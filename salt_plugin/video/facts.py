@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 # Raised with every change of the record or of how it is found: older ones are found again.
-VERSION = 1
+VERSION = 2
 _ARRAYS = ("pts_n", "keys_k4")
 
 
@@ -42,6 +42,7 @@ class VideoFacts:
             decodes from the start.
         primed: Whether the decoder needs the first packet before any other.
         resized: Whether its header says that the frame size changes inside the stream.
+        interlaced: Whether the first frame consists of two fields.
         damage: From which frame on the file is damaged, as a text; empty for none. The frames
             are those before it.
         short: Whether it ends well before the file's header says.
@@ -64,6 +65,7 @@ class VideoFacts:
     sought: str
     primed: bool
     resized: bool
+    interlaced: bool
     damage: str
     short: bool
 

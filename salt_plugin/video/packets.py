@@ -43,6 +43,7 @@ class Packets(NamedTuple):
         resized: Whether keyframes state several sizes, as far as `stated_size` knows the codec.
         size: Height and width of the first frame, in pixels.
         orientation: How it is turned upright.
+        interlaced: Whether it consists of two fields.
     """
 
     pts_n: np.ndarray
@@ -58,6 +59,7 @@ class Packets(NamedTuple):
     resized: bool
     size: tuple[int, int]
     orientation: Orientation
+    interlaced: bool
 
     @property
     def leading(self) -> int:
@@ -86,7 +88,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
     """
     context, codec = stream.codec_context, stream.codec.canonical_name
     extradata, plain = bytes(context.extradata or b""), codec in _SELF_CONTAINED
-    size, turned = (context.height, context.width), Orientation()
+    size, turned, interlaced = (context.height, context.width), Orientation(), False
     columns = [array("q") for _ in range(5)]
     begin, end = 2**62, -(2**62)
     cut, state, sizes, tries = 0, [], {header_size(codec, extradata)}, _TRIES
@@ -97,6 +99,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
             tries = tries - 1 if frames == [] else 0
             if frames:
                 size, turned = (frames[0].height, frames[0].width), orientation(frames[0])
+                interlaced = frames[0].interlaced_frame
         if not packet.size:
             continue
         key = packet.is_keyframe
@@ -125,6 +128,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
         resized=len(sizes - {b""}) > 1,
         size=size,
         orientation=turned,
+        interlaced=interlaced,
     )
 
 

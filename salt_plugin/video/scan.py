@@ -83,6 +83,7 @@ def _described(container: Any, stream: Any, packets: Packets) -> VideoFacts:
         sought="index",
         primed=packets.primed,
         resized=packets.resized,
+        interlaced=packets.interlaced,
         damage="",
         short=False,
     )

@@ -274,6 +274,44 @@ def test_of_a_file_that_was_cut_the_frames_before_are_used(
     assert numbers(open_video(str(path)).frames(np.array([last]))) == [last]
 
 
+def reel(path: Path, options: dict[str, str], width: int = 64, height: int = 64) -> str:
+    """Writes 60 frames of H.264 that move."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(60):
+            grid = np.add.outer(3 * np.arange(height), 5 * np.arange(width)) + 7 * number
+            image = np.repeat((grid % 200).astype(np.uint8)[..., None], 3, axis=2)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "reason"),
+    [("mp4", "interlaced"), ("mkv", "interlaced"), ("webm", "odd width"), ("avi", "odd width")],
+)
+def test_decord_refuses_what_gives_it_other_pixels(
+    tmp_path: Path, suffix: str, reason: str
+) -> None:
+    path = tmp_path / f"pixels.{suffix}"
+    if reason == "interlaced":
+        reel(path, {"flags": "+ildct+ilme", "x264-params": "tff=1"})
+    else:
+        with av.open(str(path), "w") as container:
+            codec = "mpeg4" if suffix == "avi" else "libvpx"
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 17, 33, "yuv420p"
+            for _ in range(20):
+                container.mux(stream.encode(av.VideoFrame(17, 33, "yuv420p")))
+            container.mux(stream.encode())
+    assert reason in str(check_video(str(path), "decord", 2, 0).reason)
+    with pytest.raises(VideoReadError, match=reason):
+        open_video(str(path), "decord")
+    wanted = open_video(str(path)).frames(np.arange(9))
+    assert torch.equal(open_video(str(path), "auto").frames(np.arange(9)), wanted)
+
+
 def packets_of(path: Path) -> list[tuple[int, int]]:
     with av.open(str(path)) as container:
         return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
