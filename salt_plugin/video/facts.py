@@ -36,7 +36,8 @@ class VideoFacts:
         keys_k4: Keyframes in order of display, int64 [k, 4]: time stamps for display and decoding,
             and for files that are sought by bytes the place of the packet, -1 where unknown, and
             the one from which reading has to start.
-        leading: Frames shown before the keyframe that precedes them in the file.
+        leading: Frames shown before the keyframe that precedes them in the file, and keyframes
+            after which H.264 may still need the frames before.
         discarded: Packets that the file's edit list leaves out.
         sought: How a frame is reached: `index` and `bytes` lead to the keyframe before it, `start`
             decodes from the start.

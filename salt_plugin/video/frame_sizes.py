@@ -1,10 +1,10 @@
-"""Where a keyframe states the size of the frames, without decoding it; for decord's codecs."""
+"""What a keyframe states (size, refresh), without decoding it; for decord's codecs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-_SPS, _SLICES = 7, (1, 5)
+_SPS, _IDR, _SLICES = 7, 5, (1, 5)
 _START = b"\x00\x00\x01"
 # Far enough for parameter sets, which come first.
 _LOOKED_AT = 4096
@@ -39,6 +39,16 @@ def header_size(codec: str, extradata: bytes) -> bytes:
     if codec == "h264" and extradata[:1] == b"\x01":
         return extradata[8 : 8 + int.from_bytes(extradata[6:8], "big")]
     return b""
+
+
+def lacks_refresh(codec: str, extradata: bytes, packet: memoryview) -> bool:
+    """Tells whether frames after a keyframe may need those before: in H.264 one without IDR."""
+    if codec != "h264":
+        return False
+    for unit in _units(bytes(packet[:_LOOKED_AT]), extradata):
+        if unit and unit[0] & 31 in _SLICES:
+            return unit[0] & 31 != _IDR
+    return False
 
 
 def _sequence_parameters(data: bytes, extradata: bytes) -> Iterator[bytes]:

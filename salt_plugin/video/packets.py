@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from salt_plugin.video.frame_sizes import header_size, stated_size
+from salt_plugin.video.frame_sizes import header_size, lacks_refresh, stated_size
 from salt_plugin.video.heartbeat import beat
 from salt_plugin.video.orientation import Orientation, orientation
 
@@ -41,6 +41,7 @@ class Packets(NamedTuple):
         primed: Whether the decoder needs the first one before any other.
         stateful: Whether later ones change the decoder's state, too.
         resized: Whether keyframes state several sizes, as far as `stated_size` knows the codec.
+        unrefreshed: Keyframes of H.264 that do not forget the frames before.
         size: Height and width of the first frame, in pixels.
         orientation: How it is turned upright.
         interlaced: Whether it consists of two fields.
@@ -57,6 +58,7 @@ class Packets(NamedTuple):
     primed: bool
     stateful: bool
     resized: bool
+    unrefreshed: int
     size: tuple[int, int]
     orientation: Orientation
     interlaced: bool
@@ -92,6 +94,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
     columns = [array("q") for _ in range(5)]
     begin, end = 2**62, -(2**62)
     cut, state, sizes, tries = 0, [], {header_size(codec, extradata)}, _TRIES
+    unrefreshed = 0
     for number, packet in enumerate(container.demux(stream)):
         beat()
         if tries:
@@ -111,6 +114,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
         cut = cut + 1 if is_damaged(packet) else 0
         if key:
             sizes.add(stated_size(codec, extradata, memoryview(packet)))
+            unrefreshed += lacks_refresh(codec, extradata, memoryview(packet))
         if (key or not plain) and any(packet.has_sidedata(kind) for kind in _STATE):
             state.append(number)
     pts_n, dts_n, place_n, key_n, discarded_n = (np.array(column, np.int64) for column in columns)
@@ -126,6 +130,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
         primed=not plain or 0 in state,
         stateful=any(number > 0 for number in state),
         resized=len(sizes - {b""}) > 1,
+        unrefreshed=unrefreshed,
         size=size,
         orientation=turned,
         interlaced=interlaced,

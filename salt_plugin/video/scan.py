@@ -78,7 +78,7 @@ def _described(container: Any, stream: Any, packets: Packets) -> VideoFacts:
         time_base=(stream.time_base.numerator, stream.time_base.denominator),
         pts_n=np.unique(packets.pts_n[packets.told_n & packets.shown_n]),
         keys_k4=np.stack([*keys, begin_n], axis=1),
-        leading=packets.leading,
+        leading=packets.leading + packets.unrefreshed,
         discarded=int((~packets.shown_n).sum()),
         sought="index",
         primed=packets.primed,

@@ -287,6 +287,17 @@ def reel(path: Path, options: dict[str, str], width: int = 64, height: int = 64)
     return str(path)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_decord_refuses_keyframes_that_need_frames_before(tmp_path: Path, suffix: str) -> None:
+    options = {"g": "12", "bf": "0", "x264-params": "intra-refresh=1"}
+    path = reel(tmp_path / f"refresh.{suffix}", options)
+    assert "open-GOP h264" in str(check_video(path, "decord", 2, 0).reason)
+    with pytest.raises(VideoReadError, match="open-GOP h264"):
+        open_video(path, "decord")
+    whole = open_video(path).frames(np.arange(60))
+    assert torch.equal(open_video(path, "auto").frames(np.array([50])), whole[50:51])
+
+
 @pytest.mark.parametrize(
     ("suffix", "reason"),
     [("mp4", "interlaced"), ("mkv", "interlaced"), ("webm", "odd width"), ("avi", "odd width")],
