@@ -87,9 +87,9 @@ def check_video(path: str, reader: str, positions: int, seed: int) -> Verdict:
 
 def can_be_mended(verdict: Verdict) -> bool:
     """Returns whether encoding again helps: with a kind of codec or a cut, not with damage."""
-    if verdict.damage:
-        return False
     refused = verdict.danger is not None and verdict.danger in (verdict.reason or verdict.danger)
+    if verdict.damage or (verdict.reason and not refused):
+        return False
     return refused or verdict.cut or verdict.slow
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from salt_plugin.data import (
 )
 from salt_plugin.evaluation.metadata import metadata
 from salt_plugin.video import fact_cache
-from salt_plugin.video.check import Verdict, check_video
+from salt_plugin.video.check import Verdict, can_be_mended, check_video
 from salt_plugin.video.decoding import decode_all
 from salt_plugin.video.opening import READERS, within
 from salt_plugin.video.reader import VideoReadError
@@ -374,6 +375,13 @@ def test_of_a_file_that_ends_in_zeros_the_frames_before_are_used(
     assert len(video) == verdict.frames
     assert 30 < len(video) <= 38
     assert numbers(video.frames(np.arange(len(video)))) == list(range(len(video)))
+
+
+def test_no_line_is_given_for_a_file_that_is_damaged_inside() -> None:
+    damaged = Verdict("a.mkv", reason="decoding failed (frame 12)", danger="open-GOP", cut=True)
+    assert not can_be_mended(damaged)
+    assert can_be_mended(replace(damaged, reason=None))
+    assert can_be_mended(replace(damaged, reason="open-GOP"))
 
 
 @pytest.mark.parametrize("late", [False, True])
