@@ -103,7 +103,7 @@ def _columns(
     first = rows[0] or sample[0][1].split()
     names = [_name_of(cell) for cell in first]
     is_header = not {*_PATH_NAMES, *_LABEL_NAMES}.isdisjoint(names) and not any(
-        is_number(cell) or cell.lower().endswith(suffixes) for cell in first
+        is_number(cell) or _is_video(cell, suffixes) for cell in first
     )
     body = [row for row in rows[is_header:] if len(row) == width]
     if width < 2 or (is_header and len(names) != width) or (separator == "' '" and [] in rows[1:]):
@@ -116,7 +116,8 @@ def _columns(
     ]
     if not names:
         numbered = width == 2 and all(NUMBER.fullmatch(row[1]) for row in body)
-        inside = any(_behind_suffix(suffixes)(row[0]) for row in body)
+        behind = _behind_suffix(suffixes)
+        inside = any(behind(row[0]) for row in body)
         if not body or (0 not in videos and (inside or not numbered)):
             return None
         if not _is_video(rows[0][0], suffixes) and all(
@@ -173,7 +174,7 @@ def _behind_suffix(suffixes: tuple[str, ...]) -> Callable[[str], list[str]]:
 
     def split(line: str) -> list[str]:
         found = pattern.fullmatch(line.strip())
-        if found is None or found[2].lower().endswith(suffixes):
+        if found is None or _is_video(found[2], suffixes):
             return []
         words = found[2].split()  # of one class name, where none is a number
         rest = words if any(map(is_number, words)) else [found[2]]
