@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from salt_plugin.callbacks import BackgroundWriter
+from salt_plugin.training.writer import BackgroundWriter
 from salt_plugin.files import sync
 from salt_plugin.methods import Recipe
 from salt_plugin.models import VideoEncoder

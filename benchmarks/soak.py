@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from salt_plugin.callbacks.skipped import read_skipped
+from salt_plugin.training.skipped import read_skipped
 from salt_plugin.data import read_inputs
 from salt_plugin.data.demo import write_video
 from salt_plugin.run_directory import read_metrics

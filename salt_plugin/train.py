@@ -30,13 +30,13 @@ from salt_plugin.stages.build import (
     salt_stage,
     vjepa_stage,
 )
-from salt_plugin.stages.execution import check_execution, devices
 from salt_plugin.stages.finish import leave_figures, leave_summary
-from salt_plugin.stages.fit import fit
 from salt_plugin.stages.length import Length, budget_left, inherited_flops, planned_steps
 from salt_plugin.stages.parts import Parts, build_parts
 from salt_plugin.stages.probe import probe_settings
-from salt_plugin.stages.world import started_tasks
+from salt_plugin.training.execution import check_execution, devices
+from salt_plugin.training.fit import fit
+from salt_plugin.training.world import started_tasks
 
 
 def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:

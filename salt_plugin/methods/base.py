@@ -57,8 +57,15 @@ class VideoMethod(LightningModule):
         """Returns the loss of a batch (float32 scalar)."""
         raise NotImplementedError  # abstract
 
+    def update_ema(self, position: float) -> None:
+        """Moves what follows the weights after a step."""
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step, as Lightning calls it; no gradient of a loss that is not finite is finite."""
+        """One step, as Lightning calls it."""
+        return self(batch)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """No gradient of a loss that is not finite is finite."""
         loss = self.step_loss(batch)
         finite = loss.detach().isfinite()
         loss.register_hook(lambda gradient: torch.where(finite, gradient, torch.nan))

@@ -85,7 +85,7 @@ class VJEPA(LatentPrediction):
         return start + (end - start) * position / self.recipe.total_steps
 
     @torch.no_grad()
-    def move_target(self, position: float) -> None:
+    def update_ema(self, position: float) -> None:
         """Moves the target towards the encoder, after the optimiser's step at `position`."""
         target: list[Tensor] = list(self.target.parameters())
         encoder: list[Tensor] = list(self.encoder.parameters())
@@ -101,4 +101,4 @@ class VJEPA(LatentPrediction):
         """Steps, then moves the target: before any callback saves it."""
         position = self.position()
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.move_target(position)
+        self.update_ema(position)

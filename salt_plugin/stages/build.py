@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 import torch
 
-from salt_plugin.callbacks.accounts import StepCost
 from salt_plugin.checkpoints import STUDENT_FIRST, load_encoder
 from salt_plugin.compute import Tokens, pixel_teacher_step, salt_step, vjepa_step
 from salt_plugin.config import RunConfig
@@ -19,9 +18,10 @@ from salt_plugin.methods import SALT, VJEPA, PixelTeacher, Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
 from salt_plugin.run_directory import StageDirectory
 from salt_plugin.shapes import EncoderShape
-from salt_plugin.stages.execution import autocast_dtype
 from salt_plugin.stages.length import Length, planned_steps
 from salt_plugin.stages.parts import Parts
+from salt_plugin.training.accounts import StepCost
+from salt_plugin.training.execution import autocast_dtype
 
 
 @dataclass(frozen=True)

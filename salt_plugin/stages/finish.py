@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salt_plugin.callbacks.skipped import read_skipped
 from salt_plugin.checkpoints import load_encoder, read_card, read_torch_file
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
@@ -25,6 +24,7 @@ from salt_plugin.stages.build import new_encoder, pixel_teacher_stage, stage_see
 from salt_plugin.stages.length import Length
 from salt_plugin.stages.parts import Parts
 from salt_plugin.stages.probe import probe_run
+from salt_plugin.training.skipped import read_skipped
 
 LOSS_WINDOW = 10
 

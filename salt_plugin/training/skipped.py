@@ -5,24 +5,22 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from pytorch_lightning import Callback, LightningModule, Trainer
-
-from salt_plugin.callbacks.ranks import Ranks
 from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.errors import DataError
-from salt_plugin.masks import Batch
+from salt_plugin.training.ranks import Ranks
 
 _SHOWN = 5
 
 
-class SkippedFiles(Callback):
+class SkippedFiles:
     """Lists each unreadable file once in `skipped.csv`, when it is first met; ends at too many.
 
     What other processes meet is listed, and counted, with the next checkpoint. Files that hang are
-    put in quarantine, which every checkpoint holds.
+    put in quarantine.
 
     Args:
         ranks: The processes that train together.
@@ -30,77 +28,61 @@ class SkippedFiles(Callback):
         files: How many distinct files there are to train on.
         max_bad: Share of them that may be bad.
         quarantine: That the loader heeds.
+        start_step: Steps that were done before, when the stage resumes.
     """
 
     def __init__(
-        self, ranks: Ranks, path: Path, files: int, max_bad: float, quarantine: Quarantine
+        self,
+        ranks: Ranks,
+        path: Path,
+        files: int,
+        max_bad: float,
+        quarantine: Quarantine,
+        start_step: int,
     ) -> None:
         self.ranks = ranks
         self.path = path
         self.files = files
         self.allowed = int(max_bad * files)
         self.quarantine = quarantine
-        # What all processes know, so that all of them end at the same step.
-        self._shared: dict[str, str] = {}
         self._met: dict[str, str] = {}
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reads what an earlier stage or an interrupted run has listed."""
         listed: dict[str, str] = {}
-        if trainer.is_global_zero:
-            if _cut_torn_row(self.path):
-                listed = {row["path"]: row["reason"] for row in read_skipped(self.path)}
+        if ranks.is_first:  # an earlier stage, or an interrupted run, may have listed some
+            if _cut_torn_row(path):
+                listed = {row["path"]: row["reason"] for row in read_skipped(path)}
             else:
                 self._append({"path": "reason"})
-        self._shared = self.ranks.gather(listed)[0]
-        self.quarantine.add(self._shared, trainer.global_step)
+        # What all processes know, so that all of them end at the same step.
+        self._shared: dict[str, str] = ranks.gather(listed)[0]
+        quarantine.add(self._shared, start_step)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Adds what was met in this batch.
+    def take(self, step: int, skipped: Sequence[tuple[str, str]]) -> None:
+        """Takes down what was met in the batch of a step, as (path, reason).
 
         Raises:
             DataError: More files are bad than may be.
         """
         known = self._shared.keys() | self._met.keys()
-        new = {path: reason for path, reason in batch.skipped if path not in known}
+        new = {path: reason for path, reason in skipped if path not in known}
         self._met |= new
-        if trainer.is_global_zero and new:
+        if self.ranks.is_first and new:
             self._append(new)
         if self.ranks.size == 1:
-            self._share(trainer)
+            self.share(step)
         if len(self._shared) > self.allowed:
             raise self._too_many()
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Adds what other processes have met since the last checkpoint, and the quarantine."""
-        self._share(trainer)
-        checkpoint["quarantine"] = self.quarantine.state()
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Takes up the quarantine."""
-        self.quarantine.load(checkpoint["quarantine"])
-
-    def _share(self, trainer: Trainer) -> None:
+    def share(self, step: int) -> None:
+        """Adds what other processes have met since the last call; every process has to call it."""
         learnt: dict[str, str] = {}
         for met in self.ranks.gather(self._met):
             for path, reason in met.items():
                 if path not in self._shared:
                     learnt.setdefault(path, reason)
         self._shared |= learnt
-        self.quarantine.add(learnt, trainer.global_step)
+        self.quarantine.add(learnt, step)
         new = {path: reason for path, reason in learnt.items() if path not in self._met}
-        if trainer.is_global_zero and new:
+        if self.ranks.is_first and new:
             self._append(new)
         self._met = {}
 

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from salt_plugin.callbacks.resume import previous_checkpoint
 from salt_plugin.files import sync
+from salt_plugin.training.resume import previous_checkpoint
 
 
 class Failure(NamedTuple):
@@ -25,12 +24,11 @@ class Failure(NamedTuple):
     reason: str
 
 
-class BackgroundWriter(TorchCheckpointIO):
+class BackgroundWriter:
     """Copies a checkpoint to the host's memory and writes the copy beside training.
 
     The file has another name until it is on the disk; then the last checkpoint is renamed to the
     one before it, and the new one to the last. One is written at a time: the next waits for it.
-    (Lightning's `AsyncCheckpointIO` keeps its copy on the device, and no file that is whole.)
 
     Args:
         saved_step: Optimiser steps in the checkpoint that training goes on from.
@@ -48,15 +46,13 @@ class BackgroundWriter(TorchCheckpointIO):
         self._writing: Future[Failure | None] | None = None
         self._failure: Failure | None = None
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
-        """Returns once the checkpoint is copied."""
+    def save(self, checkpoint: dict[str, Any], path: Path) -> None:
+        """Returns once the checkpoint is copied; it holds its step as `global_step`."""
         self._wait()
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "checkpoints")
         copied = self._copy(checkpoint)
-        self._writing = self._thread.submit(self._write, copied, Path(path))
+        self._writing = self._thread.submit(self._write, copied, path)
 
     @property
     def busy(self) -> bool:
@@ -69,7 +65,7 @@ class BackgroundWriter(TorchCheckpointIO):
         failure, self._failure = self._failure, None
         return failure
 
-    def teardown(self) -> None:
+    def close(self) -> None:
         """Waits for what is being written, and gives the memory of the copy back."""
         if self._thread is not None:
             self._thread.shutdown()

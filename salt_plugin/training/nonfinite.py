@@ -6,17 +6,15 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from salt_plugin.callbacks.ranks import Ranks
 from salt_plugin.errors import SaltError
 from salt_plugin.files import write_json
-from salt_plugin.masks import Batch
+from salt_plugin.training.ranks import Ranks
 
 _SHOWN = 5
 
@@ -28,7 +26,7 @@ class _Step(NamedTuple):
     copied: torch.cuda.Event | None
 
 
-class NonFinite(Callback):
+class NonFinite:
     """Lists steps that are not finite in `nonfinite.json`, and ends training at too many in a row.
 
     The method leaves their updates out (`methods.VideoMethod`). Under float16 a gradient scaler
@@ -42,58 +40,56 @@ class NonFinite(Callback):
         path: The list.
         limit: Steps in a row that end training.
         seed: The stage's, for the list.
-        start_step: Steps that were done before, when the stage resumes.
+        start_step: Steps that were done before, when the stage resumes; what a killed run had met
+            beyond them is cut from the list.
+        scaler: Of gradients under float16, else None.
     """
 
-    def __init__(self, ranks: Ranks, path: Path, limit: int, seed: int, start_step: int) -> None:
+    def __init__(
+        self,
+        ranks: Ranks,
+        path: Path,
+        limit: int,
+        seed: int,
+        start_step: int,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
         self.ranks = ranks
         self.path = path
         self.limit = limit
         self.seed = seed
-        self.start_step = start_step
+        self.scaler = scaler
         self._in_a_row = 0
-        self._writes = False
         self._listed: list[dict[str, Any]] = []
         self._last: _Step | None = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reads what was listed; what a killed run had met beyond its last checkpoint is cut."""
-        self._writes = trainer.is_global_zero
-        if self._writes and self.path.is_file():
-            listed = json.loads(self.path.read_text())["steps"]
-            self._listed = [entry for entry in listed if entry["step"] <= self.start_step]
+        if ranks.is_first and path.is_file():
+            listed = json.loads(path.read_text())["steps"]
+            self._listed = [entry for entry in listed if entry["step"] <= start_step]
             self._write()
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def take(self, step: int, loss: Tensor, norm: Tensor, paths: Sequence[str]) -> None:
         """Takes a step down, and looks at the one before.
+
+        Args:
+            step: Steps done.
+            loss: Of this process.
+            norm: Of the gradients, before clipping.
+            paths: The files of its clips.
 
         Raises:
             SaltError: Too many in a row were not finite.
         """
         self.settle()
-        loss, norm = outputs["loss"].detach(), cast(Tensor, pl_module.grad_norm)
         bad = ~norm.isfinite()
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
-        if scaler is not None:
-            bad &= scaler.scale(torch.ones_like(norm)) < 1
+        if self.scaler is not None:
+            bad &= self.scaler.scale(torch.ones_like(norm)) < 1
         bad |= ~loss.isfinite()
         found_3 = torch.stack([bad.float(), loss.float(), norm.float()])
         copied = torch.cuda.Event() if found_3.is_cuda else None
         found_3 = found_3.to("cpu", non_blocking=True)
         if copied is not None:
             copied.record()
-        self._last = _Step(trainer.global_step, batch.paths, found_3, copied)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the last step."""
-        self.settle()
+        self._last = _Step(step, paths, found_3, copied)
 
     def settle(self) -> int:
         """Looks at what was taken down, waiting for the device; every process has to call it.
@@ -153,5 +149,5 @@ class NonFinite(Callback):
         )
 
     def _write(self) -> None:
-        if self._writes:
+        if self.ranks.is_first:
             write_json(self.path, {"steps": self._listed})

@@ -12,7 +12,7 @@ from salt_plugin.data.shared_memory import clip_bytes, require_shared_memory
 from salt_plugin.data.workers import loader_workers
 from salt_plugin.errors import ConfigError
 from salt_plugin.methods import VideoMethod
-from salt_plugin.stages.world import sharing_cores, started_tasks
+from salt_plugin.training.world import sharing_cores, started_tasks
 
 AUTOCAST_DTYPES = {
     "16": torch.float16,

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from salt_plugin.errors import ConfigError
@@ -17,33 +16,40 @@ from salt_plugin.errors import ConfigError
 PATIENCE = timedelta(minutes=10)
 
 
-class Ranks(Callback):
+class Ranks:
     """Exchanges a few numbers over a group of its own, on the CPU: nothing waits for a device.
 
     Every process has to call the same methods in the same order. Alone, a process talks to nobody.
-    It has to stand first among the callbacks.
 
     Args:
-        alike: What has to be the same in every process, by the name to show where it is not.
+        rank: Which of the processes this is.
+        size: How many there are; where there are several, `torch.distributed` is initialised.
     """
 
-    def __init__(self, alike: Mapping[str, Any]) -> None:
-        self.alike = dict(alike)
-        self.size = 1
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
         self._group: Any = None
+        if size > 1:
+            self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Opens the group.
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self.rank == 0
+
+    def require_alike(self, own: Mapping[str, Any]) -> None:
+        """Checks that every process was started with the same values.
+
+        Args:
+            own: This process's values, by the name to show where they differ.
 
         Raises:
-            ConfigError: The processes were not started alike.
+            ConfigError: They differ.
         """
-        self.size = trainer.world_size
-        if self.size == 1:
-            return
-        self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
-        for name, own in self.alike.items():
-            found = self.gather(own)
+        everyone = self.gather(dict(own))
+        for name in sorted({name for values in everyone for name in values}):
+            found = [values.get(name, "absent") for values in everyone]
             if any(value != found[0] for value in found):
                 listed = ", ".join(f"{value!r} in process {i}" for i, value in enumerate(found))
                 raise ConfigError(

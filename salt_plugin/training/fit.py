@@ -1,0 +1,185 @@
+"""One stage, from where it stopped to its encoder file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch.optim import Optimizer
+
+from salt_plugin.checkpoints import save_encoder, save_predictor
+from salt_plugin.config import RunConfig
+from salt_plugin.data.quarantine import Quarantine
+from salt_plugin.data.sources import VideoList
+from salt_plugin.data.stream import training_loader
+from salt_plugin.errors import ConfigError, Interrupted, LoaderError, LostOthersError, SaltError
+from salt_plugin.masks import MaskCollator
+from salt_plugin.methods import SALT, LatentPrediction
+from salt_plugin.run_directory import RunDirectory
+from salt_plugin.stages.build import Stage
+from salt_plugin.stages.length import most_steps
+from salt_plugin.stages.parts import Parts
+from salt_plugin.stop_signals import StopSignals
+from salt_plugin.training.accounts import Accounts
+from salt_plugin.training.execution import set_up, sharing
+from salt_plugin.training.fabric import new_fabric
+from salt_plugin.training.loop import train
+from salt_plugin.training.nonfinite import NonFinite
+from salt_plugin.training.ranks import PATIENCE, Ranks, lost_others
+from salt_plugin.training.records import open_records, stage_accounts, stage_card
+from salt_plugin.training.resume import ResumePoint, resume_point
+from salt_plugin.training.state import TrainingState
+
+_GOES_ON = "The same command with the same hydra.run.dir goes on from the last checkpoint"
+
+
+def fit(
+    stage: Stage, config: RunConfig, parts: Parts, videos: VideoList, run: RunDirectory
+) -> None:
+    """Trains a stage, from where it stopped, and writes its encoder (and a student's predictor).
+
+    Raises:
+        CheckpointError: The checkpoint to resume from is unreadable.
+        Interrupted: A signal has stopped training, which has saved what it had done.
+        LostOthersError: Another process of the training, or one that reads videos, has ended or
+            does not answer.
+        SaltError: Training ended early, or the frozen teacher has changed.
+    """
+    stage.files.make()
+    signals = StopSignals()
+    try:
+        stop, step = _fit(stage, config, parts, videos, run, signals)
+    except LoaderError as error:
+        raise _without_batches(stage, str(error), signals.received) from error
+    except RuntimeError as error:
+        if not lost_others(error):
+            raise
+        raise LostOthersError(
+            f"{stage.name}: another process of this training has ended or does not answer "
+            f"({str(error).splitlines()[0]}); the same command with the same hydra.run.dir "
+            f"goes on from the last checkpoint, step {_saved_step(stage)}"
+        ) from error
+    finally:
+        signals.restore()
+    if stop:
+        message = f"saved at step {step}, the last of the {stage.name}; the same command goes on"
+        raise Interrupted(message, stop)
+
+
+def _fit(
+    stage: Stage,
+    config: RunConfig,
+    parts: Parts,
+    videos: VideoList,
+    run: RunDirectory,
+    signals: StopSignals,
+) -> tuple[int, int]:
+    """Returns the number of a signal that came, or 0, and the steps done."""
+    resumed = resume_point(stage.files.last_checkpoint)
+    fabric = new_fabric(config)
+    fabric.launch()
+    ranks = Ranks(fabric.global_rank, fabric.world_size)
+    alike = {"hydra.run.dir": str(run.root), f"the last step in {stage.files.root}": resumed.step}
+    ranks.require_alike(alike)
+    set_up(stage.method, config, stage.total_steps)
+    model = fabric.setup_module(stage.method)
+    optimizer: Any = fabric.setup_optimizers(stage.method.configure_optimizers())
+    accounts = stage_accounts(stage, config, parts, ranks)
+    state = _new_state(stage, config, videos, resumed, ranks, fabric, optimizer, accounts)
+    state.restore(resumed)
+    batches = training_loader(
+        config,
+        videos,
+        parts.transform,
+        MaskCollator(parts.masks, parts.grid, stage.seed, ranks.rank),
+        seed=stage.seed,
+        total_steps=_loaded_steps(stage, config, parts),
+        start_step=resumed.step,
+        rank=ranks.rank,
+        world_size=ranks.size,
+        sharing=sharing(config),
+        quarantine=state.quarantine,
+        stall=_stall(config, ranks.size),
+    )
+    records = open_records(
+        stage, config, parts, videos, run, resumed, ranks, accounts, state, signals
+    )
+    signals.listen()
+    try:
+        step = train(fabric, model, optimizer, batches, records, stage.seed, resumed.step)
+    finally:
+        records.close()
+    _leave(stage, config, parts, accounts, ranks, step)
+    (stop,) = ranks.largest([signals.received])
+    return stop, step
+
+
+def _new_state(
+    stage: Stage,
+    config: RunConfig,
+    videos: VideoList,
+    resumed: ResumePoint,
+    ranks: Ranks,
+    fabric: Fabric,
+    optimizer: Optimizer,
+    accounts: Accounts,
+) -> TrainingState:
+    precision, clips = fabric.strategy.precision, config.method.global_batch_size
+    assert clips is not None, "train.run sets it"
+    nonfinite = NonFinite(
+        ranks,
+        stage.files.nonfinite,
+        config.method.max_nonfinite_steps,
+        stage.seed,
+        resumed.step,
+        getattr(precision, "scaler", None),
+    )
+    quarantine = Quarantine(videos.paths, clips)
+    return TrainingState(stage.method, optimizer, precision, accounts.ledger, nonfinite, quarantine)
+
+
+def _loaded_steps(stage: Stage, config: RunConfig, parts: Parts) -> int:
+    if stage.budget is None:
+        return stage.total_steps
+    return most_steps(stage.budget, config, parts, stage.step_cost)
+
+
+def _stall(config: RunConfig, world_size: int) -> float | None:
+    """Returns how long to wait for a batch: not as long as others, who know less, wait for us."""
+    stall: float | None = config.method.data.stall
+    if stall is None or world_size == 1:
+        return stall
+    return min(stall, 0.9 * PATIENCE.total_seconds())
+
+
+def _leave(
+    stage: Stage, config: RunConfig, parts: Parts, accounts: Accounts, ranks: Ranks, step: int
+) -> None:
+    """Writes the encoder of a stage that is done, and a student's predictor."""
+    method, files = stage.method, stage.files
+    if step == 0:
+        raise ConfigError(
+            f"compute.budget={config.compute.budget:g} does not cover the first step of the "
+            f"{stage.name}; give more"
+        )
+    if isinstance(method, SALT) and not method.teacher.is_intact():
+        raise SaltError("the frozen teacher's weights have changed during training; please report")
+    if ranks.is_first:
+        encoder = method.kept_encoder.cpu()
+        if isinstance(method, LatentPrediction):
+            save_predictor(method.head.cpu(), encoder, files.predictor)
+        save_encoder(encoder, files.encoder, stage_card(stage, config, parts, accounts, step))
+    ranks.gather(None)  # the next stage reads the file in every process
+
+
+def _without_batches(stage: Stage, reason: str, signal_number: int) -> SaltError:
+    kept = _saved_step(stage)
+    saved = f"{_GOES_ON}, step {kept}" if kept else "Nothing is saved yet"
+    message = f"{stage.name}: {reason} {saved}"
+    if signal_number:
+        return Interrupted(message, signal_number)
+    return LostOthersError(message) if kept else SaltError(message)
+
+
+def _saved_step(stage: Stage) -> int:
+    return resume_point(stage.files.last_checkpoint).step

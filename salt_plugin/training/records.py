@@ -1,0 +1,175 @@
+"""What a stage books, writes and heeds beside its steps."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import pytorch_lightning
+import torch
+
+from salt_plugin import __version__
+from salt_plugin.compute import recomputed
+from salt_plugin.config import RunConfig
+from salt_plugin.data.sources import VideoList
+from salt_plugin.methods import SALT
+from salt_plugin.run_directory import RunDirectory, last_stage
+from salt_plugin.stages.build import Stage
+from salt_plugin.stages.parts import Parts
+from salt_plugin.stop_signals import StopSignals
+from salt_plugin.training.accounts import Accounts
+from salt_plugin.training.kept_encoders import KeptEncoders
+from salt_plugin.training.metrics import Metrics
+from salt_plugin.training.nonfinite import NonFinite
+from salt_plugin.training.progress import Progress
+from salt_plugin.training.ranks import Ranks
+from salt_plugin.training.resume import ResumePoint
+from salt_plugin.training.saving import Saving
+from salt_plugin.training.skipped import SkippedFiles
+from salt_plugin.training.state import TrainingState
+from salt_plugin.training.writer import BackgroundWriter
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the loop calls after each step.
+
+    Attributes:
+        ranks: The processes that train together.
+        accounts: Price and ledger.
+        metrics: A row a step.
+        skipped: Files that could not be read.
+        progress: For a person to look at.
+        nonfinite: Steps that are not finite.
+        kept: Encoders on the way.
+        saving: Checkpoints.
+        signals: Ask training to stop.
+    """
+
+    ranks: Ranks
+    accounts: Accounts
+    metrics: Metrics
+    skipped: SkippedFiles
+    progress: Progress
+    nonfinite: NonFinite
+    kept: KeptEncoders
+    saving: Saving
+    signals: StopSignals
+
+    def close(self) -> None:
+        """Ends what has a file or a line of the terminal open."""
+        self.progress.stop()
+        self.metrics.close()
+        self.saving.close()
+
+
+def stage_accounts(stage: Stage, config: RunConfig, parts: Parts, ranks: Ranks) -> Accounts:
+    """Returns the accounts of a stage."""
+    recomputes = config.method.model.activation_checkpointing
+    shape = stage.method.encoder.shape
+    return Accounts(
+        ranks,
+        stage.files.compute,
+        stage.name,
+        stage.step_cost,
+        partial(recomputed, shape, parts.predictor) if recomputes else None,
+        stage.inherited,
+        stage.total_steps,
+        stage.budget,
+    )
+
+
+def open_records(
+    stage: Stage,
+    config: RunConfig,
+    parts: Parts,
+    videos: VideoList,
+    run: RunDirectory,
+    resumed: ResumePoint,
+    ranks: Ranks,
+    accounts: Accounts,
+    state: TrainingState,
+    signals: StopSignals,
+) -> Records:
+    """Returns the records of a stage that begins, or goes on; files are cut back to that step."""
+    files, often = stage.files, config.method.checkpoint
+    metrics = Metrics(files.root, ranks, resumed.step)
+    skipped = SkippedFiles(
+        ranks,
+        run.skipped,
+        len(set(videos.paths)),
+        config.method.data.max_bad,
+        state.quarantine,
+        resumed.step,
+    )
+
+    def write_beside(step: int) -> None:
+        # A resume counts on them: they must not be behind the checkpoint.
+        accounts.write()
+        metrics.flush()
+        skipped.share(step)
+
+    return Records(
+        ranks=ranks,
+        accounts=accounts,
+        metrics=metrics,
+        skipped=skipped,
+        progress=Progress(
+            stage.name, stage.total_steps, accounts.ledger, accounts.position(), ranks.is_first
+        ),
+        nonfinite=state.nonfinite,
+        kept=KeptEncoders(
+            ranks,
+            files,
+            _keep_every(stage, config),
+            metrics,
+            state.nonfinite,
+            partial(stage_card, stage, config, parts, accounts),
+            resumed.step,
+        ),
+        saving=Saving(
+            files.last_checkpoint,
+            resumed,
+            often.every_n_steps,
+            often.every_minutes,
+            BackgroundWriter(resumed.step, beside=[files.metrics, run.skipped]),
+            ranks,
+            state.nonfinite,
+            write_beside,
+            state.as_dict,
+        ),
+        signals=signals,
+    )
+
+
+def _keep_every(stage: Stage, config: RunConfig) -> int | None:
+    """The teacher of a SALT run is a means: encoders are kept of what the run is for."""
+    wanted = stage.name == last_stage(config.method.name)
+    return config.method.encoders_every_n_steps if wanted else None
+
+
+def stage_card(
+    stage: Stage, config: RunConfig, parts: Parts, accounts: Accounts, steps: int
+) -> dict[str, Any]:
+    """Returns what stands on the card of a stage's encoder after a number of steps."""
+    method, transform = stage.method, parts.transform
+    return {
+        "method": config.method.name,
+        "stage": stage.name,
+        "input": {**asdict(config.method.clip), "mean": transform.mean, "std": transform.std},
+        "training": {
+            "steps": steps,
+            "batch_size": config.method.global_batch_size,
+            "seed": config.seed,
+        },
+        "compute": accounts.as_dict(),
+        "teacher_fingerprint": method.teacher_fingerprint if isinstance(method, SALT) else None,
+        "versions": {
+            "salt_plugin": __version__,
+            "torch": torch.__version__,
+            "pytorch_lightning": pytorch_lightning.__version__,
+            "python": platform.python_version(),
+        },
+    }
