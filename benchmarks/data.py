@@ -130,12 +130,12 @@ def _step_speed(shape: EncoderShape, batch: Any) -> float:
         LatentLoss(),
         Recipe(total_steps=10**6),
     )
-    optimizer = method.recipe.optimizer([method.encoder, method.head])
+    optimizer = method.optimizer()
     seconds = []
     for _ in range(5):
         began = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16):
-            loss = method.step_loss(batch)
+            loss = method(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -81,7 +81,7 @@ class Bench:
         sides = (arguments.frames, arguments.size, arguments.size)
         self.clips = torch.randn(arguments.batch_size, 3, *sides, device=self.device)
         self.ours = self._ours().to(self.device)
-        self.optimizer = self.ours.recipe.optimizer([self.ours.encoder, self.ours.head])
+        self.optimizer = self.ours.optimizer()
         self.reference = None
         if not arguments.no_reference:
             pixels = arguments.stage == "teacher"
@@ -178,7 +178,7 @@ class Bench:
 
     def _step(self, model: Any, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
         with self._autocast():
-            loss = model.loss(batch) if model is self.reference else model.step_loss(batch)
+            loss = model.loss(batch) if model is self.reference else model(batch)
         loss.backward()
         self._update(optimizer)
         return loss.item()
@@ -202,18 +202,19 @@ class Bench:
             _synchronise(self.device)
             seconds[name] += time.perf_counter() - began
 
-        ours = self.ours
+        ours: Any = self.ours
+        encoder, head = ours.trained()
         context = [mask.context for mask in batch.masks]
         target = [mask.target for mask in batch.masks]
         with self._autocast():
             with part("patches"):
-                patches = ours.encoder.patchify(batch.clips)
+                patches = encoder.patchify(batch.clips)
             with part("teacher"):
                 wanted = ours.teacher(patches, self.grid) if isinstance(ours, SALT) else patches
             with part("student"):
-                encoded = ours.encoder.forward_sets(patches, self.grid, context)
+                encoded = encoder.forward_sets(patches, self.grid, context)
             with part("predictor"):
-                predicted = ours.head.forward_sets(encoded, context, target, self.grid)
+                predicted = head.forward_sets(encoded, context, target, self.grid)
                 losses = [
                     ours.loss(found, gather_tokens(wanted, places))
                     for found, places in zip(predicted, target, strict=True)

@@ -119,7 +119,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
 ) -> None:
     monkeypatch.setattr(collapse, "MEASURE_EVERY", 2)
     overrides = ["method.model.drop_path=0.3", "method.checkpoint.every_n_steps=2"]
-    original = VJEPA.step_loss
+    original = VJEPA.forward
 
     def power_failure(self: VJEPA, batch: Any) -> torch.Tensor:
         if batch.step == broken_step:
@@ -127,7 +127,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
         return original(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(VJEPA, "step_loss", power_failure)
+        patch.setattr(VJEPA, "forward", power_failure)
         with pytest.raises(MemoryError):
             train(tiny_videos, tmp_path, "vjepa", *overrides)
     train(tiny_videos, tmp_path, "vjepa", *overrides)

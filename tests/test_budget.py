@@ -114,7 +114,7 @@ def test_an_interrupted_run_spends_its_budget_as_if_it_had_not_been(
     cls: Any,
     broken_step: int,
 ) -> None:
-    original = cls.step_loss
+    original = cls.forward
 
     def power_failure(self: Any, batch: Any) -> torch.Tensor:
         if batch.step == broken_step:
@@ -123,10 +123,10 @@ def test_an_interrupted_run_spends_its_budget_as_if_it_had_not_been(
 
     budget = [f"compute.budget={BUDGET}", "compute.teacher_share=0.3"]
     overrides = [*budget, "method.checkpoint.every_n_steps=2"]
-    monkeypatch.setattr(cls, "step_loss", power_failure)
+    monkeypatch.setattr(cls, "forward", power_failure)
     with pytest.raises(MemoryError):
         _train(tiny_videos, tmp_path, *overrides)
-    monkeypatch.setattr(cls, "step_loss", original)
+    monkeypatch.setattr(cls, "forward", original)
     _train(tiny_videos, tmp_path, *overrides)
     for stage in ("teacher", "student"):
         cards = [read_card(root / stage / "encoder.safetensors") for root in (spent, tmp_path)]

@@ -63,7 +63,7 @@ def test_a_run_stopped_by_a_signal_saves_and_ends_as_if_it_had_not_been(
     status: int,
 ) -> None:
     train(tiny_videos, tmp_path / "whole", method=method)
-    original = cls.step_loss
+    original = cls.forward
     handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
 
     def asked(self: Any, batch: Any) -> torch.Tensor:
@@ -71,7 +71,7 @@ def test_a_run_stopped_by_a_signal_saves_and_ends_as_if_it_had_not_been(
             signal.raise_signal(number)
         return original(self, batch)
 
-    monkeypatch.setattr(cls, "step_loss", asked)
+    monkeypatch.setattr(cls, "forward", asked)
     with pytest.raises(Interrupted, match="saved at step 2; the same command goes on") as stop:
         train(tiny_videos, tmp_path / "stopped", method=method)
     assert stop.value.exit_status == status
@@ -80,7 +80,7 @@ def test_a_run_stopped_by_a_signal_saves_and_ends_as_if_it_had_not_been(
     assert last_step(stopped) == 2
     assert [row["step"] for row in read_metrics(stopped / "metrics.csv")] == [1, 2]
 
-    monkeypatch.setattr(cls, "step_loss", original)
+    monkeypatch.setattr(cls, "forward", original)
     train(tiny_videos, tmp_path / "stopped", method=method)
     stages = ("teacher", "student") if method == "salt" else (stage,)
     for name in stages:
@@ -96,14 +96,14 @@ def test_a_run_stopped_by_a_signal_saves_and_ends_as_if_it_had_not_been(
 def test_no_encoder_is_kept_of_the_step_that_a_signal_ends(
     tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = PixelTeacher.step_loss
+    original = PixelTeacher.forward
 
     def asked(self: Any, batch: Any) -> torch.Tensor:
         if batch.step == 2:
             signal.raise_signal(signal.SIGTERM)
         return original(self, batch)
 
-    monkeypatch.setattr(PixelTeacher, "step_loss", asked)
+    monkeypatch.setattr(PixelTeacher, "forward", asked)
     keep = "method.encoders_every_n_steps=2"
     with pytest.raises(Interrupted):
         train(tiny_videos, tmp_path, keep, method="pixel_teacher")
@@ -225,7 +225,7 @@ def _children() -> set[int]:
 def test_loader_workers_leave_signals_to_the_process_that_trains(
     tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = PixelTeacher.step_loss
+    original = PixelTeacher.forward
     workers: list[int] = []
 
     def asked(self: Any, batch: Any) -> torch.Tensor:
@@ -237,7 +237,7 @@ def test_loader_workers_leave_signals_to_the_process_that_trains(
                 subprocess.run(["sh", "-c", command], check=True)
         return original(self, batch)
 
-    monkeypatch.setattr(PixelTeacher, "step_loss", asked)
+    monkeypatch.setattr(PixelTeacher, "forward", asked)
     before = _children()
     train(tiny_videos, tmp_path, "loader.num_workers=2", method="pixel_teacher")
     assert len(workers) >= 2
@@ -251,7 +251,7 @@ def test_a_checkpoint_is_written_every_few_minutes_whatever_a_step_takes(
     # A step takes 40 s by this clock: after 3 minutes is after the fifth, then after the tenth.
     clock = {"now": 0.0}
     saved = []
-    original, save = PixelTeacher.step_loss, checkpoints.Checkpoints._save
+    original, save = PixelTeacher.forward, checkpoints.Checkpoints._save
 
     def slow(self: Any, batch: Any) -> torch.Tensor:
         clock["now"] += 40.0
@@ -262,7 +262,7 @@ def test_a_checkpoint_is_written_every_few_minutes_whatever_a_step_takes(
         save(self, trainer, last_chance)
 
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock["now"])
-    monkeypatch.setattr(PixelTeacher, "step_loss", slow)
+    monkeypatch.setattr(PixelTeacher, "forward", slow)
     monkeypatch.setattr(checkpoints.Checkpoints, "_save", noted)
     every = ["method.checkpoint.every_minutes=3", "trainer.max_steps=12"]
     train(tiny_videos, tmp_path / "run", *every, method="pixel_teacher")

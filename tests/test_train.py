@@ -116,7 +116,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     broken_step: int,
 ) -> None:
     cls = {"teacher": PixelTeacher, "student": SALT}[stage]
-    original = cls.step_loss
+    original = cls.forward
 
     def power_failure(self: Any, batch: Any) -> torch.Tensor:
         if batch.step == broken_step:
@@ -124,10 +124,10 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
         return original(self, batch)
 
     every_two = "method.checkpoint.every_n_steps=2"
-    monkeypatch.setattr(cls, "step_loss", power_failure)
+    monkeypatch.setattr(cls, "forward", power_failure)
     with pytest.raises(MemoryError):
         train(tiny_videos, tmp_path, every_two)
-    monkeypatch.setattr(cls, "step_loss", original)
+    monkeypatch.setattr(cls, "forward", original)
     train(tiny_videos, tmp_path, every_two)
 
     for name in ("teacher", "student"):
@@ -145,17 +145,17 @@ def test_a_resume_repeats_stochastic_depth(
 ) -> None:
     overrides = ["method.model.drop_path=0.5", "method.checkpoint.every_n_steps=2"]
     train(tiny_videos, tmp_path / "whole", *overrides, method="pixel_teacher")
-    original = PixelTeacher.step_loss
+    original = PixelTeacher.forward
 
     def power_failure(self: PixelTeacher, batch: Any) -> torch.Tensor:
         if batch.step == 3:
             raise MemoryError("as if the machine had gone")
         return original(self, batch)
 
-    monkeypatch.setattr(PixelTeacher, "step_loss", power_failure)
+    monkeypatch.setattr(PixelTeacher, "forward", power_failure)
     with pytest.raises(MemoryError):
         train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
-    monkeypatch.setattr(PixelTeacher, "step_loss", original)
+    monkeypatch.setattr(PixelTeacher, "forward", original)
     train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
     whole, broken = (
         read_card(tmp_path / run / "teacher" / "encoder.safetensors") for run in ("whole", "broken")
@@ -175,7 +175,7 @@ def test_a_resumed_run_does_not_wait_again_for_a_file_that_hung(
             raise ReadTimeoutError(path, "not read within 60 s")
         return ExactReader(path)
 
-    original, quarantine = PixelTeacher.step_loss, Quarantine.__init__
+    original, quarantine = PixelTeacher.forward, Quarantine.__init__
 
     def power_failure(self: PixelTeacher, batch: Any) -> torch.Tensor:
         if batch.step == 3:
@@ -189,10 +189,10 @@ def test_a_resumed_run_does_not_wait_again_for_a_file_that_hung(
     monkeypatch.setattr(Quarantine, "__init__", at_once)
     overrides = ["method.checkpoint.every_n_steps=1", "method.data.max_bad=0.5"]
     train(tiny_videos, tmp_path / "whole", *overrides, method="pixel_teacher")
-    monkeypatch.setattr(PixelTeacher, "step_loss", power_failure)
+    monkeypatch.setattr(PixelTeacher, "forward", power_failure)
     with pytest.raises(MemoryError):
         train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
-    monkeypatch.setattr(PixelTeacher, "step_loss", original)
+    monkeypatch.setattr(PixelTeacher, "forward", original)
     last = tmp_path / "broken" / "teacher" / "checkpoints" / "last.ckpt"
     stored = torch.load(last, weights_only=True)["quarantine"]
     assert stored == {paths[0]: 3}
@@ -407,12 +407,12 @@ def test_a_damaged_resume_checkpoint_is_named(
 def test_a_diverged_run_is_an_error_and_keeps_what_was_saved(
     tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = PixelTeacher.step_loss
+    original = PixelTeacher.forward
 
     def diverging(self: PixelTeacher, batch: Any) -> torch.Tensor:
         return original(self, batch) * (float("nan") if batch.step == 3 else 1.0)
 
-    monkeypatch.setattr(PixelTeacher, "step_loss", diverging)
+    monkeypatch.setattr(PixelTeacher, "forward", diverging)
     given = ["method.checkpoint.every_n_steps=2", "method.max_nonfinite_steps=1"]
     with pytest.raises(SaltError, match=r"loss is nan .* at step 4.*optimizer\.lr"):
         train(tiny_videos, tmp_path, *given)

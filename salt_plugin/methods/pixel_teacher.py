@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from salt_plugin.losses import PixelLoss
-from salt_plugin.masks import Batch, MaskSet
+from salt_plugin.masks import Batch
 from salt_plugin.methods.base import VideoMethod
 from salt_plugin.methods.recipe import Recipe
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.patches import gather_tokens, unpatchify
 from salt_plugin.models.predictor import Predictor
-from salt_plugin.shapes import Grid
 
 
 class Reconstruction(NamedTuple):
@@ -41,28 +39,33 @@ class PixelTeacher(VideoMethod):
     def __init__(
         self, encoder: VideoEncoder, decoder: Predictor, loss: PixelLoss, recipe: Recipe
     ) -> None:
-        super().__init__(encoder, decoder, recipe)
+        super().__init__(recipe)
+        self.encoder = encoder
+        self.decoder = decoder
         self.loss = loss
 
-    def step_loss(self, batch: Batch) -> Tensor:
+    @property
+    def result(self) -> VideoEncoder:
+        """The encoder."""
+        return self.encoder
+
+    def trained(self) -> list[nn.Module]:
+        """Returns encoder and decoder."""
+        return [self.encoder, self.decoder]
+
+    def forward(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch."""
         patches_bnp = self.encoder.patchify(batch.clips)
         grid = self.encoder.grid(batch.clips)
+        context = [mask.context for mask in batch.masks]
+        target = [mask.target for mask in batch.masks]
+        encoded = self.encoder.forward_sets(patches_bnp, grid, context)
+        decoded = self.decoder.forward_sets(encoded, context, target, grid)
         losses = [
-            self.loss(pixels_bmp, gather_tokens(patches_bnp, mask.target))
-            for pixels_bmp, mask in zip(
-                self._decode(patches_bnp, grid, batch.masks), batch.masks, strict=True
-            )
+            self.loss(pixels_bmp, gather_tokens(patches_bnp, places_bm))
+            for pixels_bmp, places_bm in zip(decoded, target, strict=True)
         ]
         return torch.stack(losses).mean()
-
-    def _decode(
-        self, patches_bnp: Tensor, grid: Grid, masks: Sequence[MaskSet], first_mask: int = 0
-    ) -> list[Tensor]:
-        context = [mask.context for mask in masks]
-        encoded = self.encoder.forward_sets(patches_bnp, grid, context)
-        target = [mask.target for mask in masks]
-        return self.head.forward_sets(encoded, context, target, grid, first_mask)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, mask_index: int = 0) -> Reconstruction:
@@ -72,17 +75,17 @@ class PixelTeacher(VideoMethod):
         """
         patches_bnp = self.encoder.patchify(batch.clips)
         grid = self.encoder.grid(batch.clips)
-        mask = batch.masks[mask_index]
-        (predicted_bmp,) = self._decode(patches_bnp, grid, [mask], mask_index)
-        predicted_bmp = predicted_bmp.to(patches_bnp.dtype)
-        pixels_bmp = self.loss.restore(predicted_bmp, gather_tokens(patches_bnp, mask.target))
+        context, target = batch.masks[mask_index]
+        encoded = self.encoder.forward_sets(patches_bnp, grid, [context])
+        (decoded_bmp,) = self.decoder.forward_sets(encoded, [context], [target], grid, mask_index)
+        decoded_bmp = decoded_bmp.to(patches_bnp.dtype)
+        pixels_bmp = self.loss.restore(decoded_bmp, gather_tokens(patches_bnp, target))
         P = patches_bnp.shape[-1]
-        context_index = mask.context.unsqueeze(-1).expand(-1, -1, P)
-        target_index = mask.target.unsqueeze(-1).expand(-1, -1, P)
         visible = torch.zeros_like(patches_bnp)
-        visible.scatter_(1, context_index, gather_tokens(patches_bnp, mask.context))
+        seen_bkp = gather_tokens(patches_bnp, context)
+        visible.scatter_(1, context.unsqueeze(-1).expand(-1, -1, P), seen_bkp)
+        filled = visible.scatter(1, target.unsqueeze(-1).expand(-1, -1, P), pixels_bmp)
         tubelet, patch = self.encoder.shape.tubelet_size, self.encoder.shape.patch_size
         return Reconstruction(
-            unpatchify(visible, grid, tubelet, patch),
-            unpatchify(visible.scatter(1, target_index, pixels_bmp), grid, tubelet, patch),
+            unpatchify(visible, grid, tubelet, patch), unpatchify(filled, grid, tubelet, patch)
         )

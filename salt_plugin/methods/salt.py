@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from salt_plugin.errors import CheckpointError
+from salt_plugin.errors import CheckpointError, SaltError
 from salt_plugin.losses import LatentLoss
-from salt_plugin.methods.latent import LatentPrediction
+from salt_plugin.masks import Batch
+from salt_plugin.methods.base import VideoMethod
 from salt_plugin.methods.recipe import Recipe
-from salt_plugin.models.block import BlockStack
 from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.patches import gather_tokens
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import FrozenTeacher
-from salt_plugin.shapes import Grid
 
 
-class SALT(LatentPrediction):
+class SALT(VideoMethod):
     """Predicts at the masked places what a frozen teacher makes of the whole clip.
 
-    The loss is `LatentPrediction`'s. The teacher is never updated: no EMA.
+    For every mask set, with context x and target y of a clip,
+    loss = |predictor(student(x), y) - LayerNorm(teacher(clip)[y])|_1; sets are averaged. The
+    teacher sees the whole clip once, without a gradient, and is never updated: no EMA.
 
     Args:
-        encoder: The student.
+        student: What is trained, and kept.
         predictor: Projects to the teacher's width.
         teacher: Any encoder on the same tubelets; sizes may differ.
         loss: Distance to the latents.
@@ -32,15 +35,53 @@ class SALT(LatentPrediction):
 
     def __init__(
         self,
-        encoder: VideoEncoder,
+        student: VideoEncoder,
         predictor: Predictor,
         teacher: FrozenTeacher,
         loss: LatentLoss,
         recipe: Recipe,
     ) -> None:
-        super().__init__(encoder, predictor, loss, recipe)
+        super().__init__(recipe)
+        self.student = student
+        self.predictor = predictor
         self.teacher = teacher
+        self.loss = loss
         self.teacher_fingerprint = teacher.fingerprint()
+
+    @property
+    def result(self) -> VideoEncoder:
+        """The student."""
+        return self.student
+
+    def trained(self) -> list[nn.Module]:
+        """Returns student and predictor."""
+        return [self.student, self.predictor]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Returns the loss of a batch."""
+        patches_bnp = self.student.patchify(batch.clips)
+        grid = self.student.grid(batch.clips)
+        latents_bnd = self.teacher(patches_bnp, grid)
+        context = [mask.context for mask in batch.masks]
+        target = [mask.target for mask in batch.masks]
+        encoded = self.student.forward_sets(patches_bnp, grid, context)
+        predicted = self.predictor.forward_sets(encoded, context, target, grid)
+        losses = [
+            self.loss(predicted_bmd, gather_tokens(latents_bnd, places_bm))
+            for predicted_bmd, places_bm in zip(predicted, target, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+    def check_frozen(self) -> None:
+        """Checks the teacher.
+
+        Raises:
+            SaltError: Its weights have changed.
+        """
+        if not self.teacher.is_intact():
+            raise SaltError(
+                "the frozen teacher's weights have changed during training; please report"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Notes which teacher the student has learnt from."""
@@ -52,18 +93,10 @@ class SALT(LatentPrediction):
         Raises:
             CheckpointError: The teacher is not the one that the student began with.
         """
-        if checkpoint["teacher_fingerprint"] != self.teacher_fingerprint:
+        expected, found = checkpoint["teacher_fingerprint"], self.teacher.fingerprint()
+        if expected != found:
             raise CheckpointError(
                 "the teacher has changed since this student began: expected the fingerprint "
-                f"{checkpoint['teacher_fingerprint'][:12]}, found {self.teacher_fingerprint[:12]}; "
-                "bring the old teacher back, or choose another hydra.run.dir"
+                f"{expected[:12]}, found {found[:12]}; bring the old teacher back, or choose "
+                "another hydra.run.dir"
             )
-
-    def block_stacks(self) -> list[BlockStack]:
-        """Returns the blocks of student, predictor and teacher."""
-        return [*super().block_stacks(), self.teacher.encoder.blocks]
-
-    def latents(self, patches_bnp: Tensor, grid: Grid) -> Tensor:
-        """Returns the teacher's latents [B, N, D] of whole clips."""
-        latents_bnd: Tensor = self.teacher(patches_bnp, grid)
-        return latents_bnd

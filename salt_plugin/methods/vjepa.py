@@ -3,81 +3,91 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
 
 import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
 
 from salt_plugin.losses import LatentLoss
-from salt_plugin.methods.latent import LatentPrediction
+from salt_plugin.masks import Batch
+from salt_plugin.methods.base import VideoMethod
 from salt_plugin.methods.recipe import Recipe
-from salt_plugin.models.block import BlockStack
 from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.patches import gather_tokens
 from salt_plugin.models.predictor import Predictor
-from salt_plugin.shapes import Grid
 
 # Tokens of the targets that are looked at for collapse.
 WATCHED_TOKENS = 1024
 
 
-class VJEPA(LatentPrediction):
-    """Predicts at the masked places what the target encoder makes of the whole clip.
+class VJEPA(VideoMethod):
+    """Predicts at the masked places what an EMA of the student makes of the whole clip.
 
-    The loss is `LatentPrediction`'s, as in SALT, with the target encoder as the teacher. It starts
-    as a copy of the encoder, and after optimiser step k of K, counted from 0,
-    target = m_k target + (1 - m_k) encoder, where m_k goes linearly from `momentum[0]` at 0 to
+    The loss is SALT's: for every mask set, with context x and target y of a clip,
+    loss = |predictor(student(x), y) - LayerNorm(teacher(clip)[y])|_1; sets are averaged. The
+    teacher starts as a copy of the student, and after optimiser step k of K, counted from 0,
+    teacher = m_k teacher + (1 - m_k) student, where m_k goes linearly from `momentum[0]` at 0 to
     `momentum[1]` at K. V-JEPA 1 has 0.998 and 1.0 (arXiv 2404.08471), V-JEPA 2 0.99925 throughout
     (arXiv 2506.09985).
 
     Args:
-        encoder: The encoder that is trained.
-        predictor: Projects to the encoder's own width.
+        student: The encoder that is trained.
+        predictor: Projects to the student's own width.
         loss: Distance to the latents.
         recipe: Optimiser and schedules.
         momentum: Of the moving average, first and last.
 
     Attributes:
-        target: The moving average: no gradient, evaluation mode, in the checkpoint. It is what
-            is kept, since it is what V-JEPA evaluates.
+        teacher: The moving average, V-JEPA's target encoder: no gradient, evaluation mode, in the
+            checkpoint. It is what is kept, since it is what V-JEPA evaluates.
     """
 
     def __init__(
         self,
-        encoder: VideoEncoder,
+        student: VideoEncoder,
         predictor: Predictor,
         loss: LatentLoss,
         recipe: Recipe,
         momentum: tuple[float, float],
     ) -> None:
-        super().__init__(encoder, predictor, loss, recipe)
+        super().__init__(recipe)
+        self.student = student
+        self.predictor = predictor
+        self.teacher = copy.deepcopy(student).eval().requires_grad_(False)
+        self.loss = loss
         self.momentum = momentum
-        self.target = copy.deepcopy(encoder).eval().requires_grad_(False)
 
     @property
-    def kept_encoder(self) -> VideoEncoder:
-        """The target encoder."""
-        return self.target
+    def result(self) -> VideoEncoder:
+        """The teacher."""
+        return self.teacher
+
+    def trained(self) -> list[nn.Module]:
+        """Returns student and predictor."""
+        return [self.student, self.predictor]
 
     def train(self, mode: bool = True) -> VJEPA:
-        """Leaves the target in evaluation mode."""
+        """Leaves the teacher in evaluation mode."""
         super().train(mode)
-        self.target.eval()
+        self.teacher.eval()
         return self
 
-    def block_stacks(self) -> list[BlockStack]:
-        """Returns the blocks of encoder, predictor and target."""
-        return [*super().block_stacks(), self.target.blocks]
-
-    @torch.no_grad()
-    def latents(self, patches_bnp: Tensor, grid: Grid) -> Tensor:
-        """Returns the target's latents [B, N, D] of whole clips, and keeps some to be watched."""
-        latents_bnd = self.target.forward_patches(patches_bnp, grid)
-        tokens_td = latents_bnd.flatten(0, 1)
-        self.watched_kd = tokens_td[:: -(-len(tokens_td) // WATCHED_TOKENS)].clone()
-        return latents_bnd
+    def forward(self, batch: Batch) -> Tensor:
+        """Returns the loss of a batch, and keeps some of the teacher's latents to be watched."""
+        patches_bnp = self.student.patchify(batch.clips)
+        grid = self.student.grid(batch.clips)
+        with torch.no_grad():
+            latents_bnd = self.teacher.forward_patches(patches_bnp, grid)
+            latents_td = latents_bnd.flatten(0, 1)
+            self.watched_kd = latents_td[:: -(-len(latents_td) // WATCHED_TOKENS)].clone()
+        context = [mask.context for mask in batch.masks]
+        target = [mask.target for mask in batch.masks]
+        encoded = self.student.forward_sets(patches_bnp, grid, context)
+        predicted = self.predictor.forward_sets(encoded, context, target, grid)
+        losses = [
+            self.loss(predicted_bmd, gather_tokens(latents_bnd, places_bm))
+            for predicted_bmd, places_bm in zip(predicted, target, strict=True)
+        ]
+        return torch.stack(losses).mean()
 
     def momentum_at(self, position: float) -> float:
         """Returns the momentum after `position` of the recipe's steps, counted from 0."""
@@ -86,19 +96,7 @@ class VJEPA(LatentPrediction):
 
     @torch.no_grad()
     def update_ema(self, position: float) -> None:
-        """Moves the target towards the encoder, after the optimiser's step at `position`."""
-        target: list[Tensor] = list(self.target.parameters())
-        encoder: list[Tensor] = list(self.encoder.parameters())
-        torch._foreach_lerp_(target, encoder, 1 - self.momentum_at(position))
-
-    def optimizer_step(
-        self,
-        epoch: int,
-        batch_idx: int,
-        optimizer: Optimizer | LightningOptimizer,
-        optimizer_closure: Callable[[], Any] | None = None,
-    ) -> None:
-        """Steps, then moves the target: before any callback saves it."""
-        position = self.position()
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.update_ema(position)
+        """Moves the teacher towards the student, after the optimiser's step at `position`."""
+        teacher: list[Tensor] = list(self.teacher.parameters())
+        student: list[Tensor] = list(self.student.parameters())
+        torch._foreach_lerp_(teacher, student, 1 - self.momentum_at(position))

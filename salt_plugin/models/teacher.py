@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +24,11 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 class FrozenTeacher(nn.Module):
-    """Holds an encoder outside the module tree of whoever trains.
+    """Holds an encoder that nothing trains, and that no checkpoint carries.
 
-    The encoder is no registered child: ``parameters()`` is empty, so that no optimiser, weight
-    decay or gradient averaging can reach it; ``train()`` does not leave evaluation mode; and
-    checkpoints of the student do not carry the teacher. Only moves between devices and changes
-    of dtype are passed on.
+    Its parameters take no gradient, and whoever trains gives them to no optimiser. ``train()`` does
+    not leave evaluation mode. ``state_dict()`` is empty, also as part of that of a method: the
+    teacher lies in a file of its own, and checkpoints are written often.
 
     Args:
         encoder: The encoder; it is frozen here, and belongs to the teacher from now on.
@@ -39,18 +39,16 @@ class FrozenTeacher(nn.Module):
 
     def __init__(self, encoder: VideoEncoder, matrix_dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self._hidden = (encoder.eval().requires_grad_(False),)
+        self.encoder = encoder.requires_grad_(False)
         self._given = self._kept = fingerprint(encoder.state_dict())
         if matrix_dtype is not None:
             for module in encoder.modules():
                 if isinstance(module, nn.Linear | nn.Conv3d):
                     module.to(matrix_dtype)
             self._kept = fingerprint(encoder.state_dict())
-
-    @property
-    def encoder(self) -> VideoEncoder:
-        """The frozen encoder."""
-        return self._hidden[0]
+        self.eval()
+        self.register_state_dict_post_hook(_leave_out)
+        self.register_load_state_dict_pre_hook(_keep)
 
     @property
     def embed_dim(self) -> int:
@@ -65,11 +63,22 @@ class FrozenTeacher(nn.Module):
         """Tells whether not one bit of the weights has changed since."""
         return fingerprint(self.encoder.state_dict()) == self._kept
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> FrozenTeacher:
-        self.encoder._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+    def train(self, mode: bool = True) -> FrozenTeacher:
+        """Stays in evaluation mode."""
+        return super().train(False)
 
     @torch.no_grad()
     def forward(self, patches_bnp: Tensor, grid: Grid) -> Tensor:
         """Returns the latents [B, N, D] of whole clips, without a graph."""
         return self.encoder.forward_patches(patches_bnp, grid)
+
+
+def _leave_out(teacher: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        del state[name]
+
+
+def _keep(teacher: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Loads what is there already: none of the teacher's weights is missing."""
+    for name, value in teacher.encoder.state_dict().items():  # type: ignore[union-attr]
+        state[f"{prefix}encoder.{name}"] = value

@@ -14,7 +14,6 @@ from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
 from salt_plugin.errors import ConfigError, Interrupted, LoaderError, LostOthersError, SaltError
 from salt_plugin.masks import MaskCollator
-from salt_plugin.methods import SALT, LatentPrediction
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.stages.build import Stage
 from salt_plugin.stages.length import most_steps
@@ -83,7 +82,7 @@ def _fit(
     ranks.require_alike(alike)
     set_up(stage.method, config, stage.total_steps)
     model = fabric.setup_module(stage.method)
-    optimizer: Any = fabric.setup_optimizers(stage.method.configure_optimizers())
+    optimizer: Any = fabric.setup_optimizers(stage.method.optimizer())
     accounts = stage_accounts(stage, config, parts, ranks)
     state = _new_state(stage, config, videos, resumed, ranks, fabric, optimizer, accounts)
     state.restore(resumed)
@@ -162,12 +161,12 @@ def _leave(
             f"compute.budget={config.compute.budget:g} does not cover the first step of the "
             f"{stage.name}; give more"
         )
-    if isinstance(method, SALT) and not method.teacher.is_intact():
-        raise SaltError("the frozen teacher's weights have changed during training; please report")
+    method.check_frozen()
     if ranks.is_first:
-        encoder = method.kept_encoder.cpu()
-        if isinstance(method, LatentPrediction):
-            save_predictor(method.head.cpu(), encoder, files.predictor)
+        encoder = method.result.cpu()
+        predictor = getattr(method, "predictor", None)
+        if predictor is not None:
+            save_predictor(predictor.cpu(), encoder, files.predictor)
         save_encoder(encoder, files.encoder, stage_card(stage, config, parts, accounts, step))
     ranks.gather(None)  # the next stage reads the file in every process
 

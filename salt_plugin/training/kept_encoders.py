@@ -58,4 +58,4 @@ class KeptEncoders:
         self.metrics.flush()
         if self.ranks.is_first and step not in self.files.kept_encoders():
             card = {**self.card(step), "step": step, "loss": self.metrics.recent_loss()}
-            save_encoder(method.kept_encoder, self.files.encoder_at(step), card)
+            save_encoder(method.result, self.files.encoder_at(step), card)

@@ -60,17 +60,19 @@ def train(
         batch = batch.to(fabric.device, non_blocking=fabric.device.type == "cuda")
         loss = model(batch)
         fabric.backward(loss)
-        loss, grad_norm = loss.detach(), _clip_gradients(fabric, model, optimizer)
+        loss = loss.detach()
+        fabric.strategy.precision.unscale_gradients(optimizer.optimizer)
+        method.clip(optimizer.optimizer)
         optimizer.step()
         optimizer.zero_grad()
         method.update_ema(position)
         step += 1
 
         r.accounts.book(price)
-        _add_row(r, step, batch, optimizer, loss, grad_norm, method)
+        _add_row(r, step, batch, optimizer, loss, method)
         r.skipped.take(step, batch.skipped)
         r.progress.show(r.accounts.position(), loss)
-        r.nonfinite.take(step, loss, grad_norm, batch.paths)
+        r.nonfinite.take(step, loss, method.grad_norm, batch.paths)
         r.kept.keep_if_due(step, method)
         late, stop = r.ranks.largest([int(r.saving.is_late()), r.signals.received])
         r.saving.save_if_due(step, now=bool(late), last_chance=bool(stop))
@@ -91,29 +93,12 @@ def _seed_step(seed: int, rank: int, step: int) -> None:
     torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def _clip_gradients(fabric: Fabric, model: Any, optimizer: Any) -> Tensor:
-    """Clips by the recipe's norm, and returns the norm before.
-
-    A step whose gradients are not finite in any process is left out, on the device: weights and
-    optimiser stay as they are.
-    """
-    recipe = model.module.recipe
-    norm = fabric.clip_gradients(
-        model, optimizer, max_norm=recipe.clip_grad or float("inf"), error_if_nonfinite=False
-    )
-    assert norm is not None
-    if recipe.fused:  # a gradient scaler, with which it cannot be, does the same
-        optimizer.optimizer.found_inf = (~norm.isfinite()).float()
-    return norm
-
-
 def _add_row(
     r: Records,
     step: int,
     batch: Batch,
     optimizer: Optimizer,
     loss: Tensor,
-    grad_norm: Tensor,
     method: VideoMethod,
 ) -> None:
     ledger, group = r.accounts.ledger, optimizer.param_groups[0]
@@ -122,7 +107,7 @@ def _add_row(
         loss=loss,
         lr=group["lr"],
         weight_decay=group["weight_decay"],
-        grad_norm=grad_norm,
+        grad_norm=method.grad_norm,
         context_tokens=sum(mask.context.shape[1] for mask in batch.masks),
         target_tokens=sum(mask.target.shape[1] for mask in batch.masks),
         clips=ledger.clips,

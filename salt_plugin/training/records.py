@@ -14,7 +14,6 @@ from salt_plugin import __version__
 from salt_plugin.compute import recomputed
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
-from salt_plugin.methods import SALT
 from salt_plugin.run_directory import RunDirectory, last_stage
 from salt_plugin.stages.build import Stage
 from salt_plugin.stages.parts import Parts
@@ -68,7 +67,7 @@ class Records:
 def stage_accounts(stage: Stage, config: RunConfig, parts: Parts, ranks: Ranks) -> Accounts:
     """Returns the accounts of a stage."""
     recomputes = config.method.model.activation_checkpointing
-    shape = stage.method.encoder.shape
+    shape = stage.method.result.shape
     return Accounts(
         ranks,
         stage.files.compute,
@@ -165,7 +164,7 @@ def stage_card(
             "seed": config.seed,
         },
         "compute": accounts.as_dict(),
-        "teacher_fingerprint": method.teacher_fingerprint if isinstance(method, SALT) else None,
+        "teacher_fingerprint": method.teacher_fingerprint,
         "versions": {
             "salt_plugin": __version__,
             "torch": torch.__version__,

@@ -41,7 +41,7 @@ class TrainingState:
 
     def as_dict(self, step: int) -> dict[str, Any]:
         """Returns what a checkpoint after a step holds."""
-        return {
+        state = {
             "global_step": step,
             "state_dict": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -50,6 +50,8 @@ class TrainingState:
             "nonfinite": self.nonfinite.state_dict(),
             "quarantine": self.quarantine.state(),
         }
+        self.method.on_save_checkpoint(state)
+        return state
 
     def restore(self, resumed: ResumePoint) -> None:
         """Takes up a checkpoint, where there is one.
@@ -61,6 +63,7 @@ class TrainingState:
             return
         held = read_torch_file(resumed.path)
         try:
+            self.method.on_load_checkpoint(dict(held))
             self.method.load_state_dict(held["state_dict"])
             self.optimizer.load_state_dict(held["optimizer"])
             self.precision.load_state_dict(held["precision"])

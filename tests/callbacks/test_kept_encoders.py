@@ -96,17 +96,17 @@ def test_an_interrupted_run_keeps_the_same_encoders(
     monkeypatch: pytest.MonkeyPatch,
     broken_step: int,
 ) -> None:
-    original = SALT.step_loss
+    original = SALT.forward
 
     def power_failure(self: Any, batch: Any) -> torch.Tensor:
         if batch.step == broken_step:
             raise MemoryError("as if the machine had gone")
         return original(self, batch)
 
-    monkeypatch.setattr(SALT, "step_loss", power_failure)
+    monkeypatch.setattr(SALT, "forward", power_failure)
     with pytest.raises(MemoryError):
         train(tiny_videos, tmp_path, EVERY_TWO)
-    monkeypatch.setattr(SALT, "step_loss", original)
+    monkeypatch.setattr(SALT, "forward", original)
     train(tiny_videos, tmp_path, EVERY_TWO)
     stages = [StageDirectory(root / "student") for root in (whole, tmp_path)]
     assert fingerprints(stages[0]) == fingerprints(stages[1])
@@ -118,19 +118,19 @@ def test_an_interrupted_run_keeps_the_same_encoders(
 def test_what_lies_beyond_the_step_to_go_on_from_is_removed(
     tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = SALT.step_loss
+    original = SALT.forward
 
     def power_failure(self: Any, batch: Any) -> torch.Tensor:
         if batch.step == 5:
             raise MemoryError("as if the machine had gone")
         return original(self, batch)
 
-    monkeypatch.setattr(SALT, "step_loss", power_failure)
+    monkeypatch.setattr(SALT, "forward", power_failure)
     with pytest.raises(MemoryError):
         train(tiny_videos, tmp_path, "method.encoders_every_n_steps=1")
     student = StageDirectory(tmp_path / "student")
     assert list(student.kept_encoders()) == [1, 2, 3, 4, 5]
-    monkeypatch.setattr(SALT, "step_loss", original)
+    monkeypatch.setattr(SALT, "forward", original)
     train(tiny_videos, tmp_path, EVERY_TWO)  # the interval may change: it changes no result
     assert list(student.kept_encoders()) == [1, 2, 3, 4, 6, 7]
 
@@ -145,12 +145,12 @@ def test_a_pixel_teacher_alone_keeps_its_own(tiny_videos: Path, tmp_path: Path) 
 def test_an_encoder_of_a_diverged_step_is_not_kept(
     tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = PixelTeacher.step_loss
+    original = PixelTeacher.forward
 
     def diverging(self: PixelTeacher, batch: Any) -> torch.Tensor:
         return original(self, batch) * (float("nan") if batch.step == 3 else 1.0)
 
-    monkeypatch.setattr(PixelTeacher, "step_loss", diverging)
+    monkeypatch.setattr(PixelTeacher, "forward", diverging)
     with pytest.raises(SaltError, match=r"loss is nan .* at step 4"):
         train(tiny_videos, tmp_path, EVERY_TWO, AT_ONCE, method="pixel_teacher")
     assert list(StageDirectory(tmp_path / "teacher").kept_encoders()) == [2]

@@ -28,7 +28,7 @@ def train(videos: Path, run_dir: Path, *overrides: str, method: str = "pixel_tea
 
 def spoil(monkeypatch: pytest.MonkeyPatch, cls: Any, steps: set[int], how: str) -> None:
     """Makes loss or gradients of steps, counted from 1, not finite."""
-    original = cls.step_loss
+    original = cls.forward
 
     def spoilt(self: Any, batch: Batch) -> torch.Tensor:
         loss: torch.Tensor = original(self, batch)
@@ -39,7 +39,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, cls: Any, steps: set[int], how: str) 
         loss.register_hook(lambda gradient: gradient * torch.nan)
         return loss
 
-    monkeypatch.setattr(cls, "step_loss", spoilt)
+    monkeypatch.setattr(cls, "forward", spoilt)
 
 
 def saved(stage: Path, name: str = "last.ckpt") -> Any:

@@ -86,7 +86,7 @@ def test_a_step_of_salt_costs_what_torch_counts_forward_and_backward() -> None:
     batch, tokens = _batch()
     parts = salt_step(student, PREDICTOR, teacher, 2, 144, tokens)
     assert set(parts) == {"teacher_forward", "encoder", "predictor"}
-    measured = torch_flops(lambda: method.step_loss(batch).backward())
+    measured = torch_flops(lambda: method(batch).backward())
     closed = sum(parts.values()) - _embedding_backward(student, batch.masks)
     assert measured == pytest.approx(closed, rel=1e-3)
 
@@ -99,7 +99,7 @@ def test_a_step_of_the_pixel_teacher_costs_what_torch_counts() -> None:
     batch, tokens = _batch()
     parts = pixel_teacher_step(shape, PREDICTOR, 2, tokens)
     assert set(parts) == {"encoder", "decoder"}
-    measured = torch_flops(lambda: method.step_loss(batch).backward())
+    measured = torch_flops(lambda: method(batch).backward())
     closed = sum(parts.values()) - _embedding_backward(shape, batch.masks)
     assert measured == pytest.approx(closed, rel=1e-3)
 
@@ -142,10 +142,10 @@ def test_recomputation_costs_what_torch_counts_more() -> None:
         Recipe(10),
     )
     batch, tokens = _batch()
-    plain = torch_flops(lambda: method.step_loss(batch).backward())
-    method.encoder.blocks.activation_checkpointing = True
-    method.head.predictor_blocks.activation_checkpointing = True
-    again = torch_flops(lambda: method.step_loss(batch).backward())
+    plain = torch_flops(lambda: method(batch).backward())
+    method.student.blocks.activation_checkpointing = True
+    method.predictor.predictor_blocks.activation_checkpointing = True
+    again = torch_flops(lambda: method(batch).backward())
     assert again - plain == pytest.approx(recomputed(student, PREDICTOR, 2, tokens), rel=1e-3)
 
 

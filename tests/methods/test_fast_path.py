@@ -108,17 +108,16 @@ def _pixel_teacher() -> Case:
 
 
 def _fast_losses(method: VideoMethod) -> list[float]:
-    optimizer = method.recipe.optimizer([method.encoder, method.head])
+    optimizer = method.optimizer()
     losses = []
     for step in range(RECIPE.total_steps):
-        loss = method.step_loss(_batch(step))
+        loss = method(_batch(step))
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(method.parameters(), RECIPE.clip_grad)
+        method.clip(optimizer)
         method.recipe.apply(optimizer, step)
         optimizer.step()
-        if isinstance(method, VJEPA):
-            method.move_target(step)
+        method.update_ema(step)
         losses.append(loss.item())
     return losses
 
@@ -129,11 +128,12 @@ def _plain_losses(
     """AdamW after its paper, a parameter at a time; then the moving average."""
     states = [
         {name: value.clone().requires_grad_() for name, value in module.state_dict().items()}
-        for module in (method.encoder, method.head)
+        for module in method.trained()
     ]
+    prefixes = [name for name, child in method.named_children() if child in method.trained()]
     named = {
         f"{prefix}.{name}": value
-        for prefix, state in zip(("encoder", "head"), states, strict=True)
+        for prefix, state in zip(prefixes, states, strict=True)
         for name, value in state.items()
     }
     moments = {name: (torch.zeros_like(v), torch.zeros_like(v)) for name, v in named.items()}
@@ -161,7 +161,7 @@ def _plain_losses(
             for name, value in target.items():
                 value.mul_(momentum).add_(states[0][name], alpha=1 - momentum)
         losses.append(loss.item())
-    return losses, named | {f"target.{name}": value for name, value in target.items()}
+    return losses, named | {f"teacher.{name}": value for name, value in target.items()}
 
 
 @pytest.mark.parametrize("build", [_salt, _vjepa, _pixel_teacher])

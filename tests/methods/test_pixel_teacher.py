@@ -26,7 +26,7 @@ def _method(normalize: bool = True) -> PixelTeacher:
         PixelLoss(normalize),
         Recipe(total_steps=10, warmup_steps=1, lr=1e-2, clip_grad=1.0),
     )
-    for token in method.head.mask_tokens:
+    for token in method.decoder.mask_tokens:
         torch.nn.init.normal_(token)
     return method
 
@@ -46,7 +46,7 @@ def test_loss_is_the_plain_restatement(normalize: bool) -> None:
         for b in range(3):
             context, target = mask.context[b : b + 1], mask.target[b : b + 1]
             seen = method.encoder(batch.clips[b : b + 1], context)
-            predicted = method.head(seen, context, target, GRID, number)[0]
+            predicted = method.decoder(seen, context, target, GRID, number)[0]
             for m, index in enumerate(target[0].tolist()):
                 pixels = _tubelet(batch.clips[b], index).flatten(1)
                 if normalize:
@@ -54,7 +54,7 @@ def test_loss_is_the_plain_restatement(normalize: bool) -> None:
                     pixels = (pixels - mean) / (std + 1e-6)
                 squares.append((predicted[m] - pixels.flatten()).square())
         losses.append(torch.stack(squares).mean())
-    loss = method.step_loss(batch)
+    loss = method(batch)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, sum(losses) / 2, rtol=1e-5, atol=1e-6)
 
@@ -88,7 +88,7 @@ def test_reconstruction_puts_mean_and_deviation_back() -> None:
     ]
     pixels = torch.stack(wanted)
     standard = (pixels - pixels.mean(-1, keepdim=True)) / pixels.std(-1, keepdim=True)
-    method.head.forward_sets = lambda *_: [standard.flatten(2)]
+    method.decoder.forward_sets = lambda *_: [standard.flatten(2)]
     filled = method.reconstruct(batch, 0).filled
     for b in range(3):
         for index in [*mask.context[b].tolist(), *mask.target[b].tolist()]:
@@ -99,10 +99,10 @@ def test_reconstruction_puts_mean_and_deviation_back() -> None:
 
 def test_reconstruction_leaves_no_graph_and_no_trace() -> None:
     method, batch = _method(), _batch()
-    before, clips = method.step_loss(batch), batch.clips.clone()
+    before, clips = method(batch), batch.clips.clone()
     assert not method.reconstruct(batch).filled.requires_grad
     assert torch.equal(batch.clips, clips)
-    assert torch.equal(method.step_loss(batch), before)
+    assert torch.equal(method(batch), before)
 
 
 def test_learns_a_pattern_that_all_tubelets_share() -> None:
@@ -112,7 +112,7 @@ def test_learns_a_pattern_that_all_tubelets_share() -> None:
     losses = []
     for _ in range(40):
         optimizer.zero_grad()
-        loss = method.step_loss(batch)
+        loss = method(batch)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

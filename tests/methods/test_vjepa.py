@@ -44,72 +44,73 @@ def test_momentum_goes_linearly_from_the_first_step_to_the_end() -> None:
 def test_the_target_starts_as_the_encoder_and_moves_by_its_share() -> None:
     method = _method((0.9, 0.9))
     for target, encoder in zip(
-        method.target.parameters(), method.encoder.parameters(), strict=True
+        method.teacher.parameters(), method.student.parameters(), strict=True
     ):
         assert torch.equal(target, encoder)
         assert target is not encoder
-    before = copy.deepcopy(method.target.state_dict())
+    before = copy.deepcopy(method.teacher.state_dict())
     with torch.no_grad():
-        for value in method.encoder.parameters():
+        for value in method.student.parameters():
             value.add_(torch.randn_like(value))
-    encoder = copy.deepcopy(method.encoder.state_dict())
-    method.move_target(0)
-    for name, value in method.target.state_dict().items():
+    encoder = copy.deepcopy(method.student.state_dict())
+    method.update_ema(0)
+    for name, value in method.teacher.state_dict().items():
         torch.testing.assert_close(value, 0.9 * before[name] + 0.1 * encoder[name])
-    for name, value in method.encoder.state_dict().items():
+    for name, value in method.student.state_dict().items():
         assert torch.equal(value, encoder[name])
 
 
 def test_momentum_one_keeps_the_target_and_zero_copies_the_encoder() -> None:
     for momentum, same in ((1.0, False), (0.0, True)):
         method = _method((momentum, momentum))
-        start = copy.deepcopy(method.target.norm.weight)
+        start = copy.deepcopy(method.teacher.norm.weight)
         with torch.no_grad():
-            method.encoder.norm.weight.add_(1.0)
-        method.move_target(0)
-        assert torch.equal(method.target.norm.weight, method.encoder.norm.weight) is same
-        assert torch.equal(method.target.norm.weight, start) is not same
+            method.student.norm.weight.add_(1.0)
+        method.update_ema(0)
+        assert torch.equal(method.teacher.norm.weight, method.student.norm.weight) is same
+        assert torch.equal(method.teacher.norm.weight, start) is not same
 
 
 def test_nothing_trains_the_target() -> None:
     method = _method()
     optimizer = method.configure_optimizers()
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert held == {id(p) for part in (method.encoder, method.head) for p in part.parameters()}
-    method.step_loss(_batch()).backward()
-    for value in method.target.parameters():
+    assert held == {id(p) for part in (method.student, method.predictor) for p in part.parameters()}
+    method(_batch()).backward()
+    for value in method.teacher.parameters():
         assert not value.requires_grad
         assert value.grad is None
-    assert all(value.grad is not None for value in method.encoder.parameters())
+    assert all(value.grad is not None for value in method.student.parameters())
 
 
 def test_the_target_stays_in_evaluation_mode_and_sees_whole_clips() -> None:
     method = _method(drop_path=0.9).train()
-    assert method.encoder.training
-    assert not any(module.training for module in method.target.modules())
+    assert method.student.training
+    assert not any(module.training for module in method.teacher.modules())
     batch = _batch()
-    patches = method.encoder.patchify(batch.clips)
-    latents = method.latents(patches, GRID)
-    assert latents.shape == (3, 72, 24)
-    assert not latents.requires_grad
-    torch.testing.assert_close(latents, method.target(batch.clips))
+    method(batch)
+    assert method.watched_kd is not None
+    assert method.watched_kd.shape == (3 * 72, 24)  # all of so few
+    assert not method.watched_kd.requires_grad
+    torch.testing.assert_close(method.watched_kd, method.teacher(batch.clips).flatten(0, 1))
 
 
 def test_the_target_is_kept_moved_saved_and_executed_with_the_rest() -> None:
     method = _method()
-    assert method.kept_encoder is method.target
-    names = {name for name in method.state_dict() if name.startswith("target.")}
-    assert names == {f"target.{name}" for name in method.encoder.state_dict()}
-    assert method.to(torch.float64).target.norm.weight.dtype == torch.float64
-    assert method.target.blocks in method.block_stacks()
+    assert method.result is method.teacher
+    names = {name for name in method.state_dict() if name.startswith("teacher.")}
+    assert names == {f"teacher.{name}" for name in method.student.state_dict()}
+    assert method.to(torch.float64).teacher.norm.weight.dtype == torch.float64
+    assert method.teacher.blocks in method.block_stacks()
 
 
 @pytest.mark.parametrize(("clips", "watched"), [(3, 216), (14, 1008), (15, 540), (40, 960)])
 def test_an_even_choice_of_the_targets_is_watched(clips: int, watched: int) -> None:
     method, batch = _method(), _batch(clips)
     assert method.watched_kd is None
-    latents_td = method.latents(method.encoder.patchify(batch.clips), GRID).flatten(0, 1)
+    method(batch)
+    latents_td = method.teacher(batch.clips).flatten(0, 1)
     assert method.watched_kd is not None
     assert method.watched_kd.shape == (watched, 24)
     stride = -(-len(latents_td) // 1024)
-    assert torch.equal(method.watched_kd, latents_td[::stride])
+    torch.testing.assert_close(method.watched_kd, latents_td[::stride])

@@ -148,7 +148,7 @@ def _train(
 
 
 def _watch(cls: Any, stage: str, rank: int, log: Path, moment: Moment | None) -> None:
-    original = cls.step_loss
+    original = cls.forward
 
     def watched(self: Any, batch: Any) -> torch.Tensor:
         here = moment if moment is not None and moment[:3] == (rank, stage, batch.step) else None
@@ -163,7 +163,7 @@ def _watch(cls: Any, stage: str, rank: int, log: Path, moment: Moment | None) ->
             file.write(json.dumps(row) + "\n")
         return loss
 
-    cls.step_loss = watched
+    cls.forward = watched
 
 
 def _watch_files(run_dir: Path, log: Path) -> None:
