@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+import re
+import shlex
 import statistics
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -12,12 +15,15 @@ from typing import IO, Any
 from omegaconf import OmegaConf
 
 from salt_plugin.config import METHOD_CONFIGS, RunConfig, read_yaml, require_known_targets
+from salt_plugin.config.command_line import quoted
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import hold, write_text
 
 # Keys that change how fast a run goes, or whether it goes on, but not what it computes.
 OPERATIONAL = {
+    "loader.batch_size",
     "loader.num_workers",
+    "loader.prefetch_factor",
     "method.checkpoint.every_minutes",
     "method.checkpoint.every_n_steps",
     "method.data.cache",
@@ -30,6 +36,7 @@ OPERATIONAL = {
     "method.encoders_every_n_steps",
     "method.max_nonfinite_steps",
     "trainer.enable_model_summary",
+    "trainer.gpus",
 }
 
 # Steps whose mean is called the loss at a step: one batch alone says little.
@@ -155,7 +162,7 @@ class RunDirectory:
             )
         if not self.config.is_file():
             return
-        changed = _differences(read_yaml(self.config), asdict(config))
+        changed = _differences(read_yaml(self.config), config)
         if changed:
             raise ConfigError(
                 f"{self.root} holds a run of another configuration: {'; '.join(changed)}. Give the "
@@ -178,6 +185,18 @@ class RunDirectory:
                 "another folder"
             )
         write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+
+    @property
+    def goes_on(self) -> str:
+        """How to go on with the run once it was stopped."""
+        program, arguments = Path(sys.argv[0]).name, sys.argv[1:]
+        if program not in ("salt", "lightly-ssl-train") or {"-m", "--multirun"} & set(arguments):
+            return f"the same configuration with hydra.run.dir={self.root} goes on"
+        if not any(one.startswith("hydra.run.dir=") for one in arguments):
+            root = str(self.root)
+            plain = re.fullmatch(r"[\w/.+-]+", root)
+            arguments.append(f"hydra.run.dir={root if plain else quoted(root)}")
+        return f"this goes on: {shlex.join([program, *arguments])}"
 
     def release(self) -> None:
         """Lets another process train in the folder; nothing happens where it was not taken."""
@@ -219,14 +238,19 @@ def recent_loss(path: Path) -> float:
     return statistics.fmean([loss for loss in losses if math.isfinite(loss)] or losses)
 
 
-def _differences(stored: Any, given: Any) -> list[str]:
-    before, now = flat(stored), flat(given)
+def _differences(stored: Any, given: RunConfig) -> list[str]:
+    before, now = flat(stored), comparable(given)
     absent = "absent"
     return [
         f"{key} was {before.get(key, absent)!r} and is now {now.get(key, absent)!r}"
         for key in sorted(before.keys() | now.keys())
         if key not in OPERATIONAL and before.get(key, absent) != now.get(key, absent)
     ]
+
+
+def comparable(config: RunConfig) -> dict[str, Any]:
+    """Returns the values of a configuration that decide what a run computes, by dotted key."""
+    return {key: value for key, value in flat(asdict(config)).items() if key not in OPERATIONAL}
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -42,6 +43,12 @@ class VideoList:
     labels: list[int]
     classes: list[str] | None
     source: list[int]
+
+    def digest(self) -> str:
+        """Returns the number of videos and a digest of paths and labels."""
+        lines = (f"{path}\0{label}\n" for path, label in zip(self.paths, self.labels, strict=True))
+        content = "".join(lines).encode(errors="surrogateescape")
+        return f"{len(self.paths)} videos, SHA-256 {hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def read_inputs(

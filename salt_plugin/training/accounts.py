@@ -47,6 +47,10 @@ class Accounts:
         inherited: What was spent before the stage, as `compute.stage_bill` takes it.
         total_steps: Steps of the stage; under a budget, those that it is expected to pay for.
         budget: FLOPs that the stage may spend; None where its steps are counted.
+
+    Attributes:
+        ledger: What was spent.
+        last_clips_per_second: Of the last step, on all devices, the wait for its batch included.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Accounts:
         self.total_steps = total_steps
         self.budget = budget
         self.ledger = Ledger()
+        self.last_clips_per_second = 0.0
         self._last = time.perf_counter()
 
     def position(self) -> float:
@@ -111,7 +116,9 @@ class Accounts:
     def book(self, price: Price) -> None:
         """Books a step that is made."""
         now = time.perf_counter()
-        self.ledger.add_step(**price._asdict(), seconds=now - self._last)
+        seconds = now - self._last
+        self.ledger.add_step(**price._asdict(), seconds=seconds)
+        self.last_clips_per_second = price.clips / seconds
         self._last = now
 
     def bill(self) -> Bill:

@@ -59,6 +59,11 @@ def check_execution(config: RunConfig) -> None:
     Raises:
         ConfigError: They are not.
     """
+    if autocast_dtype(config) is torch.float16 and not uses_gpu(config):
+        raise ConfigError(
+            f"trainer.precision={config.trainer.precision}: float16 is for GPUs, and training runs "
+            "on the CPU; use bf16-mixed or 32"
+        )
     tasks, visible = started_tasks(), torch.cuda.device_count()
     on_node = devices(config) if tasks is None else tasks.size // tasks.nodes
     if tasks is not None:

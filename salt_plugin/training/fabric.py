@@ -8,17 +8,13 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 
 from salt_plugin.config import RunConfig
+from salt_plugin.training import world
 from salt_plugin.training.execution import autocast_dtype, devices, uses_gpu
-from salt_plugin.training.ranks import PATIENCE
 from salt_plugin.training.world import publish, started_tasks
 
 
@@ -31,33 +27,38 @@ class Autocast(MixedPrecision):
 
 
 def new_fabric(config: RunConfig) -> Fabric:
-    """Returns the Fabric of a stage, not yet launched."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*`srun` command is available.*")
-    environment, placement = _placement(config)
-    dtype = autocast_dtype(config)
-    plugins: list[Any] = [environment]
-    if dtype is not None:
-        device = "cuda" if uses_gpu(config) else "cpu"
-        plugins.append(Autocast("bf16-mixed" if dtype is torch.bfloat16 else "16-mixed", device))
-    precision = None if dtype is not None else config.trainer.precision
-    return Fabric(**placement, plugins=plugins, precision=precision)
-
-
-def _placement(config: RunConfig) -> tuple[ClusterEnvironment, dict[str, Any]]:
-    """Returns the environment and arguments for where and together with whom to train.
+    """Returns the Fabric of a stage; its processes have met.
 
     Lightning's own Slurm environment is not used: it refuses tasks that were not given node by
     node, and would have Slurm run the job again by itself.
+
+    Raises:
+        ConfigError: They cannot meet where they were told to.
+        LostOthersError: Some have not come.
     """
-    tasks, visible = started_tasks(), torch.cuda.device_count()
-    accelerator = "cuda" if uses_gpu(config) else "cpu"
-    strategy = DDPStrategy(timeout=PATIENCE) if devices(config) > 1 else "auto"
-    where = {"accelerator": accelerator, "strategy": strategy}
-    if tasks is None:
-        return LightningEnvironment(), {**where, "devices": devices(config)}
-    if uses_gpu(config) and visible == 1:
-        tasks = tasks._replace(local_rank=0, nodes=tasks.size)
-    publish(tasks)
-    spread = {"devices": tasks.size // tasks.nodes, "num_nodes": tasks.nodes}
-    return TorchElasticEnvironment(), {**where, **spread}
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*`srun` command is available.*")
+    tasks = started_tasks()
+    count, nodes = devices(config), 1
+    if tasks is not None:
+        if uses_gpu(config) and torch.cuda.device_count() == 1:
+            tasks = tasks._replace(local_rank=0, nodes=tasks.size)
+        publish(tasks)
+        count, nodes = tasks.size // tasks.nodes, tasks.nodes
+    plugins: list[Any] = [LightningEnvironment() if tasks is None else TorchElasticEnvironment()]
+    dtype = autocast_dtype(config)
+    if dtype is not None:
+        device = "cuda" if uses_gpu(config) else "cpu"
+        plugins.append(Autocast("bf16-mixed" if dtype is torch.bfloat16 else "16-mixed", device))
+    fabric = Fabric(
+        accelerator="cuda" if uses_gpu(config) else "cpu",
+        strategy=DDPStrategy(timeout=world.PATIENCE) if devices(config) > 1 else "auto",
+        devices=count,
+        num_nodes=nodes,
+        plugins=plugins,
+        precision=config.trainer.precision if dtype is None else None,
+    )
+    if tasks is not None:
+        world.meet(tasks, fabric.strategy.root_device)
+    fabric.launch()
+    return fabric

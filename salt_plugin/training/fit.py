@@ -14,22 +14,22 @@ from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
 from salt_plugin.errors import ConfigError, Interrupted, LoaderError, LostOthersError, SaltError
 from salt_plugin.masks import MaskCollator
-from salt_plugin.run_directory import RunDirectory
+from salt_plugin.report.console import console
+from salt_plugin.run_directory import RunDirectory, comparable
 from salt_plugin.stages.build import Stage
 from salt_plugin.stages.length import most_steps
 from salt_plugin.stages.parts import Parts
 from salt_plugin.stop_signals import StopSignals
+from salt_plugin.training import world
 from salt_plugin.training.accounts import Accounts
 from salt_plugin.training.execution import set_up, sharing
 from salt_plugin.training.fabric import new_fabric
 from salt_plugin.training.loop import train
 from salt_plugin.training.nonfinite import NonFinite
-from salt_plugin.training.ranks import PATIENCE, Ranks, lost_others
+from salt_plugin.training.ranks import Ranks, lost_others
 from salt_plugin.training.records import open_records, stage_accounts, stage_card
 from salt_plugin.training.resume import ResumePoint, resume_point
 from salt_plugin.training.state import TrainingState
-
-_GOES_ON = "The same command with the same hydra.run.dir goes on from the last checkpoint"
 
 
 def fit(
@@ -49,19 +49,18 @@ def fit(
     try:
         stop, step = _fit(stage, config, parts, videos, run, signals)
     except LoaderError as error:
-        raise _without_batches(stage, str(error), signals.received) from error
+        raise _without_batches(stage, str(error), signals.received, run) from error
     except RuntimeError as error:
         if not lost_others(error):
             raise
         raise LostOthersError(
             f"{stage.name}: another process of this training has ended or does not answer "
-            f"({str(error).splitlines()[0]}); the same command with the same hydra.run.dir "
-            f"goes on from the last checkpoint, step {_saved_step(stage)}"
+            f"({str(error).splitlines()[0]}); saved at step {_saved_step(stage)}; {run.goes_on}"
         ) from error
     finally:
         signals.restore()
     if stop:
-        message = f"saved at step {step}, the last of the {stage.name}; the same command goes on"
+        message = f"saved at step {step}, the last of the {stage.name}; {run.goes_on}"
         raise Interrupted(message, stop)
 
 
@@ -76,10 +75,17 @@ def _fit(
     """Returns the number of a signal that came, or 0, and the steps done."""
     resumed = resume_point(stage.files.last_checkpoint)
     fabric = new_fabric(config)
-    fabric.launch()
     ranks = Ranks(fabric.global_rank, fabric.world_size)
-    alike = {"hydra.run.dir": str(run.root), f"the last step in {stage.files.root}": resumed.step}
-    ranks.require_alike(alike)
+    ranks.require_alike(
+        {
+            **comparable(config),
+            "hydra.run.dir": str(run.root),
+            f"the last step in {stage.files.root}": resumed.step,
+            "the list of videos": videos.digest(),
+        }
+    )
+    if resumed.step and ranks.is_first:
+        console().print(f"{stage.name} goes on from step {resumed.step}")
     set_up(stage.method, config, stage.total_steps)
     model = fabric.setup_module(stage.method)
     optimizer: Any = fabric.setup_optimizers(stage.method.optimizer())
@@ -148,7 +154,7 @@ def _stall(config: RunConfig, world_size: int) -> float | None:
     stall: float | None = config.method.data.stall
     if stall is None or world_size == 1:
         return stall
-    return min(stall, 0.9 * PATIENCE.total_seconds())
+    return min(stall, 0.9 * world.PATIENCE.total_seconds())
 
 
 def _leave(
@@ -171,9 +177,9 @@ def _leave(
     ranks.gather(None)  # the next stage reads the file in every process
 
 
-def _without_batches(stage: Stage, reason: str, signal_number: int) -> SaltError:
+def _without_batches(stage: Stage, reason: str, signal_number: int, run: RunDirectory) -> SaltError:
     kept = _saved_step(stage)
-    saved = f"{_GOES_ON}, step {kept}" if kept else "Nothing is saved yet"
+    saved = f"Saved at step {kept}; {run.goes_on}" if kept else "Nothing is saved yet"
     message = f"{stage.name}: {reason} {saved}"
     if signal_number:
         return Interrupted(message, signal_number)

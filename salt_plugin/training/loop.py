@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,7 +52,7 @@ def train(
     r = records
     method: VideoMethod = model.module
     r.accounts.start()
-    for batch in batches:
+    for waited, batch in _timed(batches):
         price = r.accounts.price(batch)
         if not r.accounts.affords(price):
             break
@@ -69,7 +72,7 @@ def train(
         step += 1
 
         r.accounts.book(price)
-        _add_row(r, step, batch, optimizer, loss, method)
+        _add_row(r, step, batch, waited, optimizer, loss, fabric.device, method)
         r.skipped.take(step, batch.skipped)
         r.progress.show(r.accounts.position(), loss)
         r.nonfinite.take(step, loss, method.grad_norm, batch.paths)
@@ -77,7 +80,7 @@ def train(
         late, stop = r.ranks.largest([int(r.saving.is_late()), r.signals.received])
         r.saving.save_if_due(step, now=bool(late), last_chance=bool(stop))
         if stop:
-            raise Interrupted(f"saved at step {step}; the same command goes on", stop)
+            raise Interrupted(f"saved at step {step}; {r.goes_on}", stop)
 
     r.accounts.write()
     r.metrics.flush()
@@ -93,12 +96,30 @@ def _seed_step(seed: int, rank: int, step: int) -> None:
     torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
+def _timed(batches: Iterable[Batch]) -> Iterator[tuple[float, Batch]]:
+    """Yields batches with the seconds that each was waited for."""
+    began = time.perf_counter()
+    for batch in batches:
+        yield time.perf_counter() - began, batch
+        began = time.perf_counter()
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Returns the most MiB taken so far: of the GPU by tensors, or of RAM by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return taken >> (20 if sys.platform == "darwin" else 10)
+
+
 def _add_row(
     r: Records,
     step: int,
     batch: Batch,
+    waited: float,
     optimizer: Optimizer,
     loss: Tensor,
+    device: torch.device,
     method: VideoMethod,
 ) -> None:
     ledger, group = r.accounts.ledger, optimizer.param_groups[0]
@@ -113,5 +134,8 @@ def _add_row(
         clips=ledger.clips,
         flops=ledger.total_flops,
         seconds=round(ledger.seconds, 3),
+        data_seconds=round(waited, 4),
+        clips_per_second=round(r.accounts.last_clips_per_second, 2),
+        peak_memory_mib=_peak_memory(device),
         **(measure_targets(step, method.watched_kd) if r.ranks.is_first else {}),
     )

@@ -14,6 +14,9 @@ from salt_plugin.files import write_text
 from salt_plugin.run_directory import read_metrics, recent_loss
 from salt_plugin.training.ranks import Ranks
 
+# What differs between two runs of the same numbers.
+TIMED = ("seconds", "data_seconds", "clips_per_second", "peak_memory_mib")
+
 COLUMNS = (
     "step",
     "loss",
@@ -24,11 +27,20 @@ COLUMNS = (
     "target_tokens",
     "clips",
     "flops",
-    "seconds",
+    *TIMED,
     "target_spread",
     "target_rank",
 )
-SCALARS = ("loss", "lr", "weight_decay", "grad_norm", "target_spread", "target_rank")
+SCALARS = (
+    "loss",
+    "lr",
+    "weight_decay",
+    "grad_norm",
+    "data_seconds",
+    "clips_per_second",
+    "target_spread",
+    "target_rank",
+)
 FLUSH_EVERY = 50
 
 

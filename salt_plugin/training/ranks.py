@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,9 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from salt_plugin.errors import ConfigError
-
-# A process waits so long for the others before it ends with an error.
-PATIENCE = timedelta(minutes=10)
+from salt_plugin.training import world
 
 
 class Ranks:
@@ -31,7 +28,7 @@ class Ranks:
         self.size = size
         self._group: Any = None
         if size > 1:
-            self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
+            self._group = dist.new_group(backend="gloo", timeout=world.PATIENCE)
 
     @property
     def is_first(self) -> bool:

@@ -45,6 +45,7 @@ class Records:
         kept: Encoders on the way.
         saving: Checkpoints.
         signals: Ask training to stop.
+        goes_on: How to go on afterwards.
     """
 
     ranks: Ranks
@@ -56,6 +57,7 @@ class Records:
     kept: KeptEncoders
     saving: Saving
     signals: StopSignals
+    goes_on: str
 
     def close(self) -> None:
         """Ends what has a file or a line of the terminal open."""
@@ -140,6 +142,7 @@ def open_records(
             state.as_dict,
         ),
         signals=signals,
+        goes_on=run.goes_on,
     )
 
 

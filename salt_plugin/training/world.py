@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
+import zlib
+from datetime import timedelta
 from typing import NamedTuple
 
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments import SLURMEnvironment
 
-from salt_plugin.errors import ConfigError
+from salt_plugin.errors import ConfigError, LostOthersError
+
+# A process waits so long for the others before it ends with an error,
+PATIENCE = timedelta(minutes=10)
+
+# and so long before it says for whom.
+QUIET = timedelta(seconds=30)
 
 
 class Tasks(NamedTuple):
@@ -79,8 +91,85 @@ def publish(tasks: Tasks) -> None:
     nodes = os.environ.get("SLURM_STEP_NODELIST", "127.0.0.1")
     os.environ.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
     # Jobs that share a node must not meet on one port, and all tasks of a job step on the same.
-    number = _number("SLURM_JOB_ID", 0) + _number("SLURM_STEP_ID", 0)
-    os.environ.setdefault("MASTER_PORT", str(15000 + number % 10000))
+    step = f"{_number('SLURM_JOB_ID', 0)}.{_number('SLURM_STEP_ID', 0)}"
+    os.environ.setdefault("MASTER_PORT", str(15000 + zlib.crc32(step.encode()) % 15000))
+
+
+def meet(tasks: Tasks, device: torch.device) -> None:
+    """Waits until all processes are there, and connects them; says for whom it waits.
+
+    Args:
+        tasks: This process's place among them, which `publish` has published.
+        device: What this process trains on.
+
+    Raises:
+        ConfigError: The port to meet on is in use.
+        LostOthersError: Some of them have not come in ten minutes.
+    """
+    if dist.is_initialized():
+        return
+    until = time.monotonic() + PATIENCE.total_seconds()
+    store = _store(tasks, until)
+    store.set(f"here/{tasks.rank}", "")
+    missing = list(range(tasks.size))
+    quiet = time.monotonic() + QUIET.total_seconds()
+    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+        if time.monotonic() > until:
+            raise LostOthersError(f"{_listed(missing, tasks)} did not come in {PATIENCE}")
+        if time.monotonic() > quiet and tasks.rank == 0:
+            _tell(missing, tasks)
+            quiet = until
+        time.sleep(0.05)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore("training", store),
+        rank=tasks.rank,
+        world_size=tasks.size,
+        timeout=PATIENCE,
+        device_id=device if device.type == "cuda" else None,
+    )
+
+
+def _store(tasks: Tasks, until: float) -> dist.Store:
+    host, port = os.environ["MASTER_ADDR"], _number("MASTER_PORT")
+    # torchrun's agent has a store of its own on that port.
+    hosts = tasks.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    told = False
+    while True:
+        left = max(1.0, until - time.monotonic())
+        patience = PATIENCE if hosts else timedelta(seconds=min(QUIET.total_seconds(), left))
+        try:
+            store = dist.TCPStore(host, port, None, hosts, patience, wait_for_workers=False)
+        except dist.DistError as error:
+            if hosts:
+                raise ConfigError(
+                    f"MASTER_PORT={port}: the processes that train together cannot meet there "
+                    f"({str(error).splitlines()[0]}); set MASTER_PORT to a free port, the same for "
+                    "all of them"
+                ) from None
+            if time.monotonic() > until:
+                raise LostOthersError(
+                    f"process 0 of {tasks.size} did not come to {host}:{port} in {PATIENCE}"
+                ) from None
+            if not told:
+                _tell([0], tasks)
+                told = True
+            continue
+        store.set_timeout(PATIENCE)
+        return store
+
+
+def _tell(missing: list[int], tasks: Tasks) -> None:
+    print(
+        f"process {tasks.rank} waits for {_listed(missing, tasks)}; was each of them started?",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _listed(ranks: list[int], tasks: Tasks) -> str:
+    shown = ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
+    return f"process {shown} of {tasks.size} (counted from 0)"
 
 
 def _number(variable: str, otherwise: int | None = None) -> int:
