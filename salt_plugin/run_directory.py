@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from salt_plugin.config import METHOD_CONFIGS, RunConfig, read_yaml, require_known_targets
+from salt_plugin.config import RunConfig, read_yaml, registry, require_known_targets
 from salt_plugin.config.command_line import quoted
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import hold, write_text
@@ -41,11 +41,6 @@ OPERATIONAL = {
 
 # Steps whose mean is called the loss at a step: one batch alone says little.
 LOSS_WINDOW = 100
-
-
-def last_stage(method: str) -> str:
-    """Returns the stage that a run of a method is for: what is trained before it is a means."""
-    return "teacher" if method == "pixel_teacher" else "student"
 
 
 class StageDirectory:
@@ -120,7 +115,7 @@ class RunDirectory:
         Raises:
             ConfigError: The folder holds no run.
         """
-        return self.stage(last_stage(self.stored_config()["method"]["name"]))
+        return self.stage(registry.get(self.stored_config()["method"]["name"]).result)
 
     def stage(self, name: str) -> StageDirectory:
         """Returns the folder of a stage, `teacher` or `student`."""
@@ -140,10 +135,10 @@ class RunDirectory:
             )
         stored = read_yaml(self.config)
         method = stored.get("method")
-        if not isinstance(method, dict) or method.get("name") not in METHOD_CONFIGS:
+        if not isinstance(method, dict) or method.get("name") not in registry.METHODS:
             raise ConfigError(
                 f"{self.config} is no configuration of ours: method.name is none of "
-                f"{', '.join(METHOD_CONFIGS)}"
+                f"{', '.join(registry.METHODS)}"
             )
         require_known_targets(stored, self.config)
         return stored

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,25 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from salt_plugin.checkpoints import TEACHER_FIRST, load_encoder
-from salt_plugin.config import RunConfig, clips_of_rank, load_config, rate_of_another_batch
+from salt_plugin.config import (
+    RunConfig,
+    clips_of_rank,
+    load_config,
+    rate_of_another_batch,
+    registry,
+)
 from salt_plugin.config.application import absolute
+from salt_plugin.config.registry import MethodSpec
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import steps_of_epochs, training_videos
 from salt_plugin.report.summary import print_summary
-from salt_plugin.run_directory import RunDirectory, last_stage
+from salt_plugin.run_directory import RunDirectory
 from salt_plugin.stages.build import (
     check_teacher,
     load_named,
     new_encoder,
-    pixel_teacher_cost,
-    pixel_teacher_stage,
-    salt_cost,
-    salt_stage,
-    vjepa_stage,
+    new_stage,
+    step_cost,
 )
 from salt_plugin.stages.finish import leave_figures, leave_summary
 from salt_plugin.stages.length import Length, budget_left, inherited_flops, planned_steps
@@ -72,7 +75,11 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         videos = training_videos(config)
         probe_settings(config)  # lists that cannot work are found before training, not after it
         try:
-            TRAIN[config.method.name](config, parts, videos, directory)
+            spec = registry.get(config.method.name)
+            if spec.teacher is None:
+                _train_alone(spec, config, parts, videos, directory)
+            else:
+                _train_after_teacher(spec, spec.teacher, config, parts, videos, directory)
             _leave_results(config, parts, videos, directory)
         finally:
             directory.release()
@@ -83,43 +90,55 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     return summary
 
 
-def _train_pixels(
-    config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
+def _train_alone(
+    spec: MethodSpec, config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
 ) -> None:
-    files = directory.stage(last_stage(config.method.name))
+    files = directory.stage(spec.result)
     inherited = inherited_flops(config)
     length = Length(_total_steps(config, videos), budget_left(config, inherited))
-    stage = pixel_teacher_stage(config, parts, files, length, config.checkpoint, inherited)
+    stage = new_stage(
+        config, parts, files, spec, length, checkpoint=config.checkpoint, inherited=inherited
+    )
     rank_zero_only(directory.claim)(config)
     if not files.finished:
         fit(stage, config, parts, videos, directory)
 
 
-def _train_salt(
-    config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
+def _train_after_teacher(
+    spec: MethodSpec,
+    before: MethodSpec,
+    config: RunConfig,
+    parts: Parts,
+    videos: VideoList,
+    directory: RunDirectory,
 ) -> None:
     settings = config.method.teacher
+    files, teachers = directory.stage(spec.result), directory.stage(before.result)
     inherited = inherited_flops(config, settings.path)
     length = Length(_total_steps(config, videos), budget_left(config, inherited))
+    shape = parts.teacher
     if settings.path is not None:
         teacher = load_named("method.teacher.path", settings.path, TEACHER_FIRST)
         check_teacher(teacher.shape, parts.encoder, settings.path)
+        shape = teacher.shape
     # What does not fit stage 2 is found before stage 1, not after it.
     new_encoder(config, parts.encoder, config.seed, config.checkpoint)
     first, length = _split(config, length)
-    planned_steps(length, config, parts, partial(salt_cost, parts, parts.teacher), "student")
+    planned_steps(length, config, parts, step_cost(spec, parts, shape), spec.result)
     if settings.path is None:
-        planned_steps(first, config, parts, partial(pixel_teacher_cost, parts), "teacher")
+        planned_steps(first, config, parts, step_cost(before, parts), before.result)
     rank_zero_only(directory.claim)(config)
     if settings.path is None:
-        if not directory.teacher.finished:
-            stage = pixel_teacher_stage(config, parts, directory.teacher, first)
+        if not teachers.finished:
+            stage = new_stage(config, parts, teachers, before, first)
             fit(stage, config, parts, videos, directory)
-        teacher = load_encoder(directory.teacher.encoder)
-        inherited |= inherited_flops(config, str(directory.teacher.encoder))
+        teacher = load_encoder(teachers.encoder)
+        inherited |= inherited_flops(config, str(teachers.encoder))
         length = length._replace(budget=budget_left(config, inherited))
-    if not directory.student.finished:
-        second = salt_stage(config, parts, directory.student, length, teacher, inherited)
+    if not files.finished:
+        second = new_stage(
+            config, parts, files, spec, length, teacher, config.checkpoint, inherited
+        )
         fit(second, config, parts, videos, directory)
 
 
@@ -130,26 +149,6 @@ def _split(config: RunConfig, whole: Length) -> tuple[Length, Length]:
         return Length(settings.max_steps), whole
     first = round(config.compute.teacher_share * whole.budget)
     return Length(settings.max_steps, first), whole._replace(budget=whole.budget - first)
-
-
-def _train_vjepa(
-    config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
-) -> None:
-    inherited = inherited_flops(config)
-    length = Length(_total_steps(config, videos), budget_left(config, inherited))
-    stage = vjepa_stage(config, parts, directory.student, length, inherited)
-    rank_zero_only(directory.claim)(config)
-    if not directory.student.finished:
-        fit(stage, config, parts, videos, directory)
-
-
-TRAIN = {
-    "salt": _train_salt,
-    "pixel_teacher": _train_pixels,
-    "vjepa": _train_vjepa,
-    "vjepa2": _train_vjepa,
-    "videomae": _train_pixels,
-}
 
 
 @rank_zero_only

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from salt_plugin.checkpoints import read_card
 from salt_plugin.commands.flops import main as flops_command
 from salt_plugin.compute import Tokens
 from salt_plugin.config import compose, load_config
+from salt_plugin.config.registry import get
 from salt_plugin.errors import ConfigError, SaltError
 from salt_plugin.masks import MaskCollator
 from salt_plugin.methods import SALT, PixelTeacher
 from salt_plugin.run_directory import read_metrics
-from salt_plugin.stages.build import pixel_teacher_cost, salt_cost, stage_seed
+from salt_plugin.stages.build import stage_seed, step_cost
 from salt_plugin.stages.parts import build_parts
 from salt_plugin.train import run
 
@@ -53,11 +53,8 @@ def _cost_of_step(videos: Path, stage: str, step: int) -> int:
 
     collate = MaskCollator(parts.masks, parts.grid, stage_seed(config, stage))
     masks = [Tokens(m.context.shape[1], m.target.shape[1]) for m in collate([Item()] * 4).masks]
-    cost: Callable[..., dict[str, int]] = {
-        "teacher": lambda *a: pixel_teacher_cost(parts, *a),
-        "student": lambda *a: salt_cost(parts, parts.teacher, *a),
-    }[stage]
-    return sum(cost(4, masks).values())
+    spec = get({"teacher": "pixel_teacher", "student": "salt"}[stage])
+    return sum(step_cost(spec, parts, parts.teacher)(4, masks).values())
 
 
 def test_both_stages_end_at_the_last_step_that_fits(spent: Path, tiny_videos: Path) -> None:

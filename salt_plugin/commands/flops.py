@@ -9,7 +9,7 @@ from typing import Any
 from salt_plugin.commands.bills import bills
 from salt_plugin.commands.workloads import add_options, workload
 from salt_plugin.compute.printed import printed_table
-from salt_plugin.compute.step_costs import METHODS
+from salt_plugin.config.registry import METHODS, get
 from salt_plugin.report.compute import bill_table, bills_table, printed_totals
 from salt_plugin.report.console import console
 
@@ -73,9 +73,9 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     for key in ("encoder", "steps"):
         if getattr(given, key) is None:
             parser.error(f"--{key} is required (or --table)")
-    if given.method == "salt" and given.teacher_steps is None:
-        parser.error("--teacher-steps is required with --method salt")
-    if given.method != "salt" and (given.teacher_steps or given.teacher_encoder):
+    if get(given.method).teacher and given.teacher_steps is None:
+        parser.error(f"--teacher-steps is required with --method {given.method}")
+    if not get(given.method).teacher and (given.teacher_steps or given.teacher_encoder):
         parser.error(f"{given.method} trains no teacher first; that is of --method salt")
     for key in ("steps", "teacher_steps"):
         if (getattr(given, key) or 0) < 0:
@@ -84,7 +84,7 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
 
 def _title(given: argparse.Namespace) -> str:
     teacher = ""
-    if given.method == "salt":
+    if get(given.method).teacher:
         teacher = f", {given.teacher_steps:,} of {given.teacher_encoder or given.encoder} before"
     return (
         f"{given.method}, {given.encoder}, {given.steps:,} steps{teacher}, batch "
@@ -105,9 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         help="run directories or encoder files: what they have cost in all, teachers included",
     )
-    parser.add_argument(
-        "--method", choices=METHODS, default=METHODS[0], help=f"({METHODS[0]} by default)"
-    )
+    parser.add_argument("--method", choices=METHODS, default="salt", help="(salt by default)")
     parser.add_argument("--steps", type=int, metavar="N", help="of the only or last stage")
     parser.add_argument(
         "--teacher-steps", type=int, metavar="N", help="of the teacher that salt trains first"

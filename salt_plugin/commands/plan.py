@@ -9,12 +9,10 @@ from typing import Any
 
 from salt_plugin.commands.workloads import add_options, teacher_share, workload
 from salt_plugin.compute.plan import BudgetTooSmallError, plan
+from salt_plugin.config.registry import METHODS
 from salt_plugin.report.compute import plan_table
 from salt_plugin.report.console import console
 from salt_plugin.shapes import ENCODER_SIZES
-
-# V-JEPA's step costs what V-JEPA 2's does.
-PLANNED = ("salt", "vjepa2", "videomae", "pixel_teacher")
 
 
 def main(arguments: list[str]) -> None:
@@ -30,7 +28,7 @@ def main(arguments: list[str]) -> None:
     encoders = [given.encoder] if given.encoder else list(ENCODER_SIZES)
     plans, too_small = [], []
     for encoder in encoders:
-        for method in PLANNED:
+        for method in (spec.name for spec in METHODS.values() if spec.planned):
             try:
                 plans.append(_plan(given, method, encoder))
             except BudgetTooSmallError as error:

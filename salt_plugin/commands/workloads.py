@@ -9,6 +9,7 @@ from typing import Any
 from salt_plugin.compute.mask_lengths import draw_lengths
 from salt_plugin.compute.step_costs import CONVENTIONS
 from salt_plugin.compute.workload import Workload
+from salt_plugin.config import registry
 from salt_plugin.config.planning import video_defaults
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import ENCODER_SIZES, EncoderShape, PredictorShape
@@ -50,7 +51,7 @@ def workload(
     lengths = _lengths(method, grid, given.device_batch_size)
     predictor = {key: model["predictor"][key] for key in ("dim", "depth", "num_heads")}
     return Workload(
-        method=method,
+        method=registry.get(method),
         encoder=shape,
         teacher=EncoderShape.named(teacher, "--teacher-encoder", **tubelet),
         predictor=PredictorShape(**predictor, num_mask_tokens=len(lengths[0])),

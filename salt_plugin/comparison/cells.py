@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from hydra.core.override_parser.types import Quote
 
+from salt_plugin.config import registry
 from salt_plugin.config.command_line import quoted
 from salt_plugin.config.compare import CompareConfig, budget_name
 
-SALT = "salt"
 RANDOM = "random"
 
 
@@ -51,8 +52,13 @@ def all_cells(config: CompareConfig) -> list[Cell]:
         for budget in config.budgets
         for encoder in config.encoders
         for method in config.methods
-        for share in (config.teacher_shares if method == SALT and budget is not None else [None])
+        for share in _shares(config, method, budget)
     ]
+
+
+def _shares(config: CompareConfig, method: str, budget: float | None) -> Sequence[float | None]:
+    splits = registry.get(method).teacher is not None and budget is not None
+    return config.teacher_shares if splits else [None]
 
 
 def baselines(config: CompareConfig) -> list[Cell]:

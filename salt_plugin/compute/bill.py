@@ -51,8 +51,11 @@ def stage_bill(stage: str, ledger: Ledger, inherited: Mapping[str, int | None]) 
         ledger: Of the stage.
         inherited: What was spent before it: `teacher_training`, `initialisation`.
     """
+    return Bill({**inherited, **own_parts(stage, ledger.flops)})
+
+
+def own_parts(stage: str, flops: Mapping[str, int]) -> dict[str, int]:
+    """Returns the FLOPs of a stage under the names of a bill: all of a teacher's in one."""
     if stage == "teacher":
-        own = {TEACHER_TRAINING: ledger.total_flops}
-    else:
-        own = {"student" if part == "encoder" else part: n for part, n in ledger.flops.items()}
-    return Bill({**inherited, **own})
+        return {TEACHER_TRAINING: sum(flops.values())}
+    return {"student" if part == "encoder" else part: count for part, count in flops.items()}

@@ -82,7 +82,7 @@ def plan(
     parts = costs.spent(steps, teacher_steps)
     total = sum(parts.values())
     return Plan(
-        method=workload.method,
+        method=workload.method.name,
         encoder=workload.encoder.name,
         teacher_encoder=workload.teacher_name,
         convention=convention,
@@ -99,7 +99,8 @@ def plan(
 def _too_small(
     budget: float, workload: Workload, main: int, teacher: int, teacher_share: float
 ) -> str:
-    what = f"budget={budget:.4g} is too small for {workload.method} with {workload.encoder.name}"
+    name = workload.method.name
+    what = f"budget={budget:.4g} is too small for {name} with {workload.encoder.name}"
     batch = f"at a batch of {workload.batch_size:,} clips"
     if not teacher:
         return f"{what}: a step {batch} costs {main:.4g} FLOPs; give at least {_enough(main)}"

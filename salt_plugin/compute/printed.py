@@ -87,7 +87,7 @@ def printed_table(workload_of: Callable[[Printed, int], Workload]) -> list[dict[
                 "source": row.source,
                 "method": row.method,
                 "encoder": row.encoder,
-                "teacher_encoder": row.teacher if row.method == "salt" else None,
+                "teacher_encoder": row.teacher if row.teacher_steps else None,
                 "steps": row.steps,
                 "teacher_steps": row.teacher_steps,
                 "resolution": row.resolution,

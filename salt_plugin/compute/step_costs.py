@@ -1,15 +1,79 @@
-"""What a step of each method costs by part, before anything is trained."""
+"""What a step of a method costs by part: its closed forms in both conventions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from salt_plugin.compute.cost import Tokens, pixel_teacher_step, salt_step, vjepa_step
+from salt_plugin.compute.paper import paper_latents, paper_pixels
 from salt_plugin.shapes import EncoderShape, PredictorShape
 
-METHODS = ("salt", "vjepa", "vjepa2", "videomae", "pixel_teacher")
 CONVENTIONS = ("exact", "paper")
+
+
+class Shapes(NamedTuple):
+    """What the cost of a step depends on beside clips and masks.
+
+    Attributes:
+        encoder: What is trained.
+        teacher: Frozen, where the method has one that is; else not used.
+        predictor: Shape of predictor or pixel decoder.
+        clip_tokens: Tokens of a whole clip.
+    """
+
+    encoder: EncoderShape
+    teacher: EncoderShape
+    predictor: PredictorShape
+    clip_tokens: int
+
+
+class StepForm(NamedTuple):
+    """FLOPs of a step by part, in closed form.
+
+    Attributes:
+        exact: From the shapes, the number of clips, and the tokens of each mask set.
+        paper: From the shapes, the number of clips, and the number of mask sets.
+    """
+
+    exact: Callable[[Shapes, int, Sequence[Tokens]], dict[str, int]]
+    paper: Callable[[Shapes, int, int], dict[str, int]]
+
+
+PIXELS = StepForm(
+    lambda s, clips, masks: pixel_teacher_step(s.encoder, s.predictor, clips, masks),
+    lambda s, clips, sets: paper_pixels(s.encoder, clips, s.clip_tokens, sets),
+)
+FROZEN_TEACHER = StepForm(
+    lambda s, clips, masks: salt_step(
+        s.encoder, s.predictor, s.teacher, clips, s.clip_tokens, masks
+    ),
+    lambda s, clips, sets: paper_latents(s.encoder, s.teacher, clips, s.clip_tokens, sets),
+)
+EMA_TEACHER = StepForm(
+    lambda s, clips, masks: vjepa_step(s.encoder, s.predictor, clips, s.clip_tokens, masks),
+    lambda s, clips, sets: paper_latents(s.encoder, s.encoder, clips, s.clip_tokens, sets),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostedMethod:
+    """A method as far as its cost goes.
+
+    Attributes:
+        name: Its name.
+        step: What a step costs.
+        result: The stage that a run of it is for, `teacher` or `student`: what is trained before
+            is a means.
+        teacher: The method that trains its teacher first, unless one is named; None where it needs
+            none.
+    """
+
+    name: str
+    step: StepForm
+    result: str = "student"
+    teacher: CostedMethod | None = None
 
 
 class StepCosts(NamedTuple):
@@ -20,7 +84,7 @@ class StepCosts(NamedTuple):
 
     Attributes:
         main: Of the method's only or last stage.
-        teacher: Of the stage that trains SALT's teacher first; empty for other methods.
+        teacher: Of the stage that trains its teacher first; empty where there is none.
     """
 
     main: dict[str, int]
@@ -30,50 +94,3 @@ class StepCosts(NamedTuple):
         """Returns the FLOPs of whole stages by part."""
         stages = ((self.teacher, teacher_steps), (self.main, steps))
         return {part: count * done for stage, done in stages for part, count in stage.items()}
-
-
-def expected_costs(
-    method: str,
-    encoder: EncoderShape,
-    teacher: EncoderShape,
-    predictor: PredictorShape,
-    clips: int,
-    clip_tokens: int,
-    lengths: Sequence[Sequence[Tokens]],
-) -> StepCosts:
-    """Returns the step's cost in the `exact` convention, the mean over drawn mask lengths.
-
-    It is the mean of costs, not the cost of mean lengths: attention is quadratic.
-
-    Args:
-        method: One of `METHODS`.
-        encoder: What is trained last.
-        teacher: What SALT trains first; not used by other methods.
-        predictor: Shape of predictor and pixel decoder.
-        clips: Clips of a step on all devices.
-        clip_tokens: Tokens of a whole clip.
-        lengths: Token counts of the mask sets, a list for each batch drawn.
-    """
-
-    def mean(step: Callable[[Sequence[Tokens]], dict[str, int]]) -> dict[str, int]:
-        drawn = [step(masks) for masks in lengths]
-        return {part: round(sum(cost[part] for cost in drawn) / len(drawn)) for part in drawn[0]}
-
-    def pixels(shape: EncoderShape) -> dict[str, int]:
-        return mean(lambda masks: pixel_teacher_step(shape, predictor, clips, masks))
-
-    if method == "salt":
-        parts = mean(
-            lambda masks: salt_step(encoder, predictor, teacher, clips, clip_tokens, masks)
-        )
-        return StepCosts(_named(parts), {"teacher_training": sum(pixels(teacher).values())})
-    if method == "pixel_teacher":
-        return StepCosts({"teacher_training": sum(pixels(encoder).values())}, {})
-    if method == "videomae":
-        return StepCosts(_named(pixels(encoder)), {})
-    parts = mean(lambda masks: vjepa_step(encoder, predictor, clips, clip_tokens, masks))
-    return StepCosts(_named(parts), {})
-
-
-def _named(parts: dict[str, int]) -> dict[str, int]:
-    return {"student" if part == "encoder" else part: count for part, count in parts.items()}

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from salt_plugin.compute.bill import own_parts
 from salt_plugin.compute.cost import Tokens
-from salt_plugin.compute.paper import paper_costs
-from salt_plugin.compute.step_costs import CONVENTIONS, METHODS, StepCosts, expected_costs
+from salt_plugin.compute.step_costs import CONVENTIONS, CostedMethod, Shapes, StepCosts
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import EncoderShape, Grid, PredictorShape
 
@@ -18,9 +18,9 @@ class Workload:
     """A method with its shapes, clips and masks.
 
     Attributes:
-        method: One of `step_costs.METHODS`.
+        method: The method (`config.registry.get`).
         encoder: What is trained last.
-        teacher: What SALT trains first; not used by other methods.
+        teacher: What is trained first, by a method that has its teacher trained; else not used.
         predictor: Shape of predictor and pixel decoder.
         grid: Token grid of a clip.
         batch_size: Clips of a step on all devices.
@@ -28,10 +28,10 @@ class Workload:
             (`mask_lengths.draw_lengths`).
 
     Raises:
-        ConfigError: There is no such method, or the batch is empty.
+        ConfigError: The batch is empty.
     """
 
-    method: str
+    method: CostedMethod
     encoder: EncoderShape
     teacher: EncoderShape
     predictor: PredictorShape
@@ -40,19 +40,19 @@ class Workload:
     lengths: Sequence[Sequence[Tokens]]
 
     def __post_init__(self) -> None:
-        """Checks method and batch."""
-        if self.method not in METHODS:
-            raise ConfigError(f"method={self.method}: expected one of {', '.join(METHODS)}")
+        """Checks the batch."""
         if self.batch_size < 1:
             raise ConfigError(f"batch_size={self.batch_size}: expected at least 1")
 
     @property
     def teacher_name(self) -> str | None:
-        """Name of the teacher that is trained first, None where there is none."""
-        return self.teacher.name if self.method == "salt" else None
+        """Size of the teacher that is trained first, None where there is none."""
+        return None if self.method.teacher is None else self.teacher.name
 
     def step_costs(self, convention: str) -> StepCosts:
-        """Returns the FLOPs of a step by part.
+        """Returns the FLOPs of a step by part; in the `exact` convention the mean over `lengths`.
+
+        It is the mean of costs, not the cost of mean lengths: attention is quadratic.
 
         Args:
             convention: `exact` or `paper`.
@@ -60,24 +60,21 @@ class Workload:
         Raises:
             ConfigError: There is no such convention.
         """
-        tokens = math.prod(self.grid)
+        if convention not in CONVENTIONS:
+            raise ConfigError(f"convention={convention}: expected one of {', '.join(CONVENTIONS)}")
+        first = self.method.teacher
+        return StepCosts(
+            self._stage(self.method, self.encoder, convention),
+            {} if first is None else self._stage(first, self.teacher, convention),
+        )
+
+    def _stage(
+        self, method: CostedMethod, encoder: EncoderShape, convention: str
+    ) -> dict[str, int]:
+        shapes = Shapes(encoder, self.teacher, self.predictor, math.prod(self.grid))
         if convention == "paper":
-            return paper_costs(
-                self.method,
-                self.encoder,
-                self.teacher,
-                self.batch_size,
-                tokens,
-                len(self.lengths[0]),
-            )
-        if convention == "exact":
-            return expected_costs(
-                self.method,
-                self.encoder,
-                self.teacher,
-                self.predictor,
-                self.batch_size,
-                tokens,
-                self.lengths,
-            )
-        raise ConfigError(f"convention={convention}: expected one of {', '.join(CONVENTIONS)}")
+            parts = method.step.paper(shapes, self.batch_size, len(self.lengths[0]))
+        else:
+            drawn = [method.step.exact(shapes, self.batch_size, masks) for masks in self.lengths]
+            parts = {part: round(sum(one[part] for one in drawn) / len(drawn)) for part in drawn[0]}
+        return own_parts(method.result, parts)

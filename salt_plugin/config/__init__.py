@@ -11,7 +11,6 @@ from salt_plugin.config.probe import (
     require_lists,
 )
 from salt_plugin.config.schema import (
-    METHOD_CONFIGS,
     MethodConfig,
     PixelTeacherConfig,
     RunConfig,
@@ -21,7 +20,6 @@ from salt_plugin.config.schema import (
 from salt_plugin.config.yaml_file import read_yaml
 
 __all__ = [
-    "METHOD_CONFIGS",
     "MethodConfig",
     "PixelTeacherConfig",
     "ProbeConfig",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from salt_plugin.config.schema import METHOD_CONFIGS, RunConfig
+from salt_plugin.config import registry
+from salt_plugin.config.schema import RunConfig
 from salt_plugin.errors import ConfigError
 
 # As conf/method/shared has them.
 PRINTED_BATCH = 3072
-PRINTED_RATES = dict.fromkeys(METHOD_CONFIGS, 6.25e-4) | {"vjepa2": 5.25e-4}
 
 
 def clips_of_rank(config: RunConfig, world_size: int) -> int:
@@ -37,7 +37,7 @@ def rate_of_another_batch(config: RunConfig, clips: int) -> str | None:
         clips: Of a step, over all processes.
     """
     rate = config.optimizer.lr
-    if rate != PRINTED_RATES.get(config.method.name) or clips == PRINTED_BATCH:
+    if rate != registry.get(config.method.name).printed_lr or clips == PRINTED_BATCH:
         return None
     scaled = rate * math.sqrt(clips / PRINTED_BATCH)
     written = f"{rate:.2e}".replace("e-0", "e-")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
-from salt_plugin.config.schema import RunConfig, SALTConfig, VJEPAConfig
+from salt_plugin.config.schema import RunConfig
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import EncoderShape
 
@@ -167,12 +167,12 @@ def check_values(config: RunConfig) -> None:
             ends = f"nothing beside compute.budget={config.compute.budget}, which ends training"
             _require(found == left_out, key, found, ends)
     EncoderShape.named(method.encoder, "method.encoder")
-    if isinstance(method, SALTConfig):
+    if hasattr(method, "teacher"):
         EncoderShape.named(method.teacher.encoder, "method.teacher.encoder")
         steps = method.teacher.max_steps
         trains = method.teacher.path is None
         _require(steps >= 1 or not trains, "method.teacher.max_steps", steps, "at least 1")
-    if isinstance(method, VJEPAConfig):
+    if hasattr(method, "momentum"):
         check_rules(config, MOMENTUM_RULES)
 
 

@@ -16,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from salt_plugin.conf_folder import is_lightlys, is_ours
+from salt_plugin.config import registry
 from salt_plugin.config.application import absolute, running_application
 from salt_plugin.config.checks import check_values
 from salt_plugin.config.probe import probe_config
-from salt_plugin.config.schema import METHOD_CONFIGS, RunConfig
+from salt_plugin.config.schema import RunConfig
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import first_line, typed
 from salt_plugin.errors import ConfigError
@@ -51,11 +52,7 @@ def load_config(cfg: DictConfig, foreign: bool | None = None) -> RunConfig:
         raw: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {first_line(error)}") from None
-    name = (raw.get("method") or {}).get("name")
-    if not isinstance(name, str) or name not in METHOD_CONFIGS:
-        raise ConfigError(
-            f"method.name={name!r} is no method; {suggestion(str(name), METHOD_CONFIGS)}"
-        )
+    spec = registry.get((raw.get("method") or {}).get("name"))
     ours = {field.name for field in fields(RunConfig)}
     if not (_is_foreign(raw) if foreign is None else foreign):
         known = ours | _host_defaults().keys()
@@ -63,7 +60,7 @@ def load_config(cfg: DictConfig, foreign: bool | None = None) -> RunConfig:
             raise ConfigError(f"{key}: unknown key; {suggestion(key, known)}")
         _warn_of_unused(raw, ours)
     config: RunConfig = typed(RunConfig, {key: raw[key] for key in ours if key in raw}, "")
-    config.method = typed(METHOD_CONFIGS[name], raw["method"], "method.")
+    config.method = typed(spec.config, raw["method"], "method.")
     check_values(config)
     _check_probe(config.method.probe)
     return config

@@ -186,12 +186,3 @@ class RunConfig:
     trainer: TrainerConfig
     optimizer: OptimizerConfig
     compute: ComputeConfig
-
-
-METHOD_CONFIGS: dict[str, type] = {
-    "salt": SALTConfig,
-    "pixel_teacher": PixelTeacherConfig,
-    "vjepa": VJEPAConfig,
-    "vjepa2": VJEPAConfig,
-    "videomae": PixelTeacherConfig,
-}

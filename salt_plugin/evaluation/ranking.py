@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from salt_plugin.checkpoints import load_encoder, read_card
+from salt_plugin.config import registry
 from salt_plugin.errors import CheckpointError, ConfigError
 from salt_plugin.evaluation.track import Score
 from salt_plugin.run_directory import RunDirectory, flat, recent_loss
@@ -29,17 +30,6 @@ UNRELATED = (
     "method.data.timeout",
 )
 SHOWN = 12  # characters of a fingerprint
-
-# Why the loss of a method without a frozen teacher ranks nothing.
-MOVING = (
-    "whose targets are a moving average of its own encoder: they differ from run to run, so losses "
-    "do not compare, and the lowest may be that of an encoder that has collapsed"
-)
-NO_TEACHER = {
-    "vjepa": MOVING,
-    "vjepa2": MOVING,
-    "videomae": "whose loss is that of a pixel teacher and does not tell how good the encoder is",
-}
 
 
 class Ranked(NamedTuple):
@@ -126,9 +116,10 @@ def _card(root: Path) -> dict[str, Any]:
             "method=salt"
         )
     method = run.stored_config()["method"]["name"]
-    if method in NO_TEACHER:
+    unranked = registry.get(method).unranked
+    if unranked is not None:
         raise ConfigError(
-            f"{root} holds a run of method={method}, {NO_TEACHER[method]}. Name runs of "
+            f"{root} holds a run of method={method}, {unranked}. Name runs of "
             "method=salt that share a teacher, or probe each encoder for its accuracy"
         )
     if not run.student.finished:

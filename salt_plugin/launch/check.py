@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 
 from salt_plugin.compute.mask_lengths import draw_lengths
 from salt_plugin.compute.workload import Workload
-from salt_plugin.config import RunConfig, load_config
+from salt_plugin.config import RunConfig, load_config, registry
 from salt_plugin.config.command_line import check_overrides, in_yaml
 from salt_plugin.config.planning import compose_alone
 from salt_plugin.errors import ConfigError
@@ -153,7 +153,7 @@ def _workload(config: RunConfig, profile: ClusterConfig, teacher_encoder: str | 
     lengths = draw_lengths(method.masks, grid, config.loader.batch_size, DRAWS, SEED)
     predictor = model.predictor
     return Workload(
-        method=method.name,
+        method=registry.get(method.name),
         encoder=shape,
         teacher=EncoderShape.named(teacher_encoder or method.encoder, **tokens),
         predictor=PredictorShape(

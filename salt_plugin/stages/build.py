@@ -6,16 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pkgutil import resolve_name
 
 import numpy as np
 import torch
 
 from salt_plugin.checkpoints import STUDENT_FIRST, load_encoder
-from salt_plugin.compute import Tokens, pixel_teacher_step, salt_step, vjepa_step
+from salt_plugin.compute.step_costs import Shapes
 from salt_plugin.config import RunConfig
+from salt_plugin.config.registry import MethodSpec
 from salt_plugin.errors import CheckpointError
-from salt_plugin.methods import SALT, VJEPA, PixelTeacher, Recipe, VideoMethod
-from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
+from salt_plugin.methods import Recipe, VideoMethod
+from salt_plugin.models import FrozenTeacher, VideoEncoder
 from salt_plugin.run_directory import StageDirectory
 from salt_plugin.shapes import EncoderShape
 from salt_plugin.stages.length import Length, planned_steps
@@ -61,62 +63,52 @@ def stage_seed(config: RunConfig, stage: str) -> int:
     return int(np.random.SeedSequence((config.seed, number)).generate_state(1)[0])
 
 
-def pixel_teacher_stage(
+def new_stage(
     config: RunConfig,
     parts: Parts,
     files: StageDirectory,
+    spec: MethodSpec,
     length: Length,
+    teacher: VideoEncoder | None = None,
     checkpoint: str = "",
     inherited: Mapping[str, int | None] | None = None,
 ) -> Stage:
-    """Returns stage 1, or all of VideoMAE, starting from an encoder file where one is named."""
-    assert parts.pixel_loss is not None
-    seed = stage_seed(config, files.root.name)
-    encoder = new_encoder(config, parts.teacher, seed, checkpoint)
-    decoder = _predictor(config, parts, parts.teacher.embed_dim, parts.teacher.patch_dim)
-    step_cost = partial(pixel_teacher_cost, parts)
-    recipe = _recipe(config, planned_steps(length, config, parts, step_cost, files.root.name))
-    method = PixelTeacher(encoder, decoder, parts.pixel_loss, recipe)
-    return Stage(method, files, step_cost, seed, length.budget, inherited or {})
+    """Returns a stage, ready to be trained.
+
+    Args:
+        config: Of the run.
+        parts: Of the run.
+        files: Where the stage is left.
+        spec: The method of the stage, which for a teacher trained first is not that of the run.
+        length: Of the stage.
+        teacher: Is frozen here; None for a method that has none.
+        checkpoint: The encoder file that it starts from, where one is named.
+        inherited: What was spent before the stage, as `compute.stage_bill` takes it.
+
+    Raises:
+        CheckpointError: The file holds an encoder of another shape.
+        ConfigError: The budget does not cover a single step.
+    """
+    seed = stage_seed(config, spec.result)
+    encoder = new_encoder(config, parts.trained(spec.result), seed, checkpoint)
+    cost = step_cost(spec, parts, None if teacher is None else teacher.shape)
+    recipe = _recipe(config, planned_steps(length, config, parts, cost, spec.result))
+    frozen = None if teacher is None else FrozenTeacher(teacher, autocast_dtype(config))
+    method = resolve_name(spec.build)(config.method, parts, encoder, recipe, frozen)
+    return Stage(method, files, cost, seed, length.budget, inherited or {})
 
 
-def salt_stage(
-    config: RunConfig,
-    parts: Parts,
-    files: StageDirectory,
-    length: Length,
-    teacher: VideoEncoder,
-    inherited: Mapping[str, int | None],
-) -> Stage:
-    """Returns stage 2, against a teacher that is frozen here."""
-    assert parts.latent_loss is not None
-    seed = stage_seed(config, "student")
-    encoder = new_encoder(config, parts.encoder, seed, config.checkpoint)
-    predictor = _predictor(config, parts, parts.encoder.embed_dim, teacher.embed_dim)
-    frozen = FrozenTeacher(teacher, autocast_dtype(config))
-    step_cost = partial(salt_cost, parts, teacher.shape)
-    recipe = _recipe(config, planned_steps(length, config, parts, step_cost, "student"))
-    method = SALT(encoder, predictor, frozen, parts.latent_loss, recipe)
-    return Stage(method, files, step_cost, seed, length.budget, inherited)
+def step_cost(spec: MethodSpec, parts: Parts, teacher: EncoderShape | None = None) -> StepCost:
+    """Returns what a step of a method costs on one device.
 
-
-def vjepa_stage(
-    config: RunConfig,
-    parts: Parts,
-    files: StageDirectory,
-    length: Length,
-    inherited: Mapping[str, int | None],
-) -> Stage:
-    """Returns the one stage of V-JEPA."""
-    assert parts.latent_loss is not None
-    seed = stage_seed(config, "student")
-    encoder = new_encoder(config, parts.encoder, seed, config.checkpoint)
-    predictor = _predictor(config, parts, parts.encoder.embed_dim, parts.encoder.embed_dim)
-    step_cost = partial(_vjepa_cost, parts)
-    recipe = _recipe(config, planned_steps(length, config, parts, step_cost, "student"))
-    momentum = config.method.momentum.start, config.method.momentum.end
-    method = VJEPA(encoder, predictor, parts.latent_loss, recipe, momentum)
-    return Stage(method, files, step_cost, seed, length.budget, inherited)
+    Args:
+        spec: The method.
+        parts: Of the run.
+        teacher: Shape of the frozen teacher; None where there is none.
+    """
+    encoder = parts.trained(spec.result)
+    tokens = math.prod(parts.grid)
+    return partial(spec.step.exact, Shapes(encoder, teacher or encoder, parts.predictor, tokens))
 
 
 def new_encoder(
@@ -174,11 +166,6 @@ def check_teacher(teacher: EncoderShape, student: EncoderShape, path: str) -> No
             )
 
 
-def _predictor(config: RunConfig, parts: Parts, context_dim: int, out_dim: int) -> Predictor:
-    init_std = config.method.model.predictor.init_std
-    return Predictor(context_dim, out_dim, parts.predictor, init_std)
-
-
 def _recipe(config: RunConfig, total_steps: int) -> Recipe:
     optim = config.method.optim
     longest_warmup = math.floor(optim.max_warmup_share * total_steps)
@@ -194,20 +181,3 @@ def _recipe(config: RunConfig, total_steps: int) -> Recipe:
         clip_grad=optim.clip_grad,
         fused=autocast_dtype(config) is not torch.float16,
     )
-
-
-def pixel_teacher_cost(parts: Parts, clips: int, masks: Sequence[Tokens]) -> dict[str, int]:
-    """Returns the FLOPs of a step of stage 1 on one device."""
-    return pixel_teacher_step(parts.teacher, parts.predictor, clips, masks)
-
-
-def salt_cost(
-    parts: Parts, teacher: EncoderShape, clips: int, masks: Sequence[Tokens]
-) -> dict[str, int]:
-    """Returns the FLOPs of a step of stage 2 on one device."""
-    tokens = math.prod(parts.grid)
-    return salt_step(parts.encoder, parts.predictor, teacher, clips, tokens, masks)
-
-
-def _vjepa_cost(parts: Parts, clips: int, masks: Sequence[Tokens]) -> dict[str, int]:
-    return vjepa_step(parts.encoder, parts.predictor, clips, math.prod(parts.grid), masks)

@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from salt_plugin.checkpoints import load_encoder, read_card, read_torch_file
-from salt_plugin.config import RunConfig
+from salt_plugin.config import RunConfig, registry
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
 from salt_plugin.files import write_json
 from salt_plugin.masks import Batch, MaskCollator
-from salt_plugin.methods import PixelTeacher
 from salt_plugin.models import VideoEncoder
 from salt_plugin.report.figures import dim_outside, draw_losses, draw_strips
 from salt_plugin.run_directory import RunDirectory, StageDirectory, read_metrics
-from salt_plugin.stages.build import new_encoder, pixel_teacher_stage, stage_seed
+from salt_plugin.stages.build import new_encoder, new_stage, stage_seed
 from salt_plugin.stages.length import Length
 from salt_plugin.stages.parts import Parts
 from salt_plugin.stages.probe import probe_run
@@ -38,12 +37,16 @@ def leave_figures(config: RunConfig, parts: Parts, videos: VideoList, run: RunDi
         for i, mask in enumerate(batch.masks)
     }
     draw_strips(run.figures / "masks.png", {"clip": clip, **seen})
-    pixels = run.student if config.method.name == "videomae" else run.teacher
-    if pixels.last_checkpoint.is_file():
-        teacher = _trained_teacher(config, parts, pixels)
+    for spec in registry.get(config.method.name).stages:
+        files = run.stage(spec.result)
+        if not spec.reconstructs or not files.last_checkpoint.is_file():
+            continue
+        method: Any = new_stage(config, parts, files, spec, Length(steps=1)).method
+        method.load_state_dict(read_torch_file(files.last_checkpoint)["state_dict"])
+        method.eval()
         rows = {"clip": clip}
         for i, mask in enumerate(batch.masks):
-            visible, filled = teacher.reconstruct(batch, mask_index=i)
+            visible, filled = method.reconstruct(batch, mask_index=i)
             seen_pixels = _kept(parts, mask.context[0])
             known_pixels = seen_pixels | _kept(parts, mask.target[0])
             name = f"mask set {i + 1}"
@@ -130,14 +133,6 @@ def _first_batch(config: RunConfig, parts: Parts, videos: VideoList) -> Batch:
         world_size=1,
     )
     return next(iter(loader))
-
-
-def _trained_teacher(config: RunConfig, parts: Parts, files: StageDirectory) -> PixelTeacher:
-    method = pixel_teacher_stage(config, parts, files, Length(steps=1)).method
-    state = read_torch_file(files.last_checkpoint)
-    method.load_state_dict(state["state_dict"])
-    assert isinstance(method, PixelTeacher)
-    return method.eval()
 
 
 def _frames(parts: Parts, clip_cthw: Tensor) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from salt_plugin.config import MethodConfig, RunConfig, SALTConfig, build
+from salt_plugin.config import MethodConfig, RunConfig, build
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import MaskGenerator
 from salt_plugin.shapes import EncoderShape, Grid, PredictorShape
@@ -43,6 +43,10 @@ class Parts:
     pixel_loss: PixelLoss | None
     latent_loss: LatentLoss | None
 
+    def trained(self, stage: str) -> EncoderShape:
+        """Returns the shape of the encoder that a stage trains."""
+        return {"teacher": self.teacher, "student": self.encoder}[stage]
+
 
 def build_parts(config: RunConfig) -> Parts:
     """Builds the pieces of a run.
@@ -54,7 +58,7 @@ def build_parts(config: RunConfig) -> Parts:
     tubelet = {"patch_size": model.patch_size, "tubelet_size": model.tubelet_size}
     encoder = EncoderShape.named(method.encoder, "method.encoder", **tubelet)
     teacher = encoder
-    if isinstance(method, SALTConfig):
+    if hasattr(method, "teacher"):
         teacher = EncoderShape.named(method.teacher.encoder, "method.teacher.encoder", **tubelet)
     grid = encoder.grid(method.clip.frames, method.clip.size, method.clip.size)
     masks: MaskGenerator = build(method.masks, "method.masks", MaskGenerator)

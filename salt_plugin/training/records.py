@@ -12,9 +12,9 @@ import torch
 
 from salt_plugin import __version__
 from salt_plugin.compute import recomputed
-from salt_plugin.config import RunConfig
+from salt_plugin.config import RunConfig, registry
 from salt_plugin.data.sources import VideoList
-from salt_plugin.run_directory import RunDirectory, last_stage
+from salt_plugin.run_directory import RunDirectory
 from salt_plugin.stages.build import Stage
 from salt_plugin.stages.parts import Parts
 from salt_plugin.stop_signals import StopSignals
@@ -148,7 +148,7 @@ def open_records(
 
 def _keep_every(stage: Stage, config: RunConfig) -> int | None:
     """The teacher of a SALT run is a means: encoders are kept of what the run is for."""
-    wanted = stage.name == last_stage(config.method.name)
+    wanted = stage.name == registry.get(config.method.name).result
     return config.method.encoders_every_n_steps if wanted else None
 
 

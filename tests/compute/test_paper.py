@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from lengths import LENGTHS
 
-from salt_plugin.compute.paper import paper_costs
 from salt_plugin.compute.printed import PRINTED, Printed, printed_table
-from salt_plugin.compute.step_costs import METHODS
+from salt_plugin.compute.step_costs import StepCosts
 from salt_plugin.compute.workload import Workload
+from salt_plugin.config.registry import METHODS, get
 from salt_plugin.errors import ConfigError
 from salt_plugin.models import EncoderShape, PredictorShape
 
@@ -16,10 +16,18 @@ LARGE, GIANT = 303_885_312, 1_012_173_952
 HEAD = 22_000_000
 
 
+def _paper(
+    method: str, encoder: str, teacher: str, clips: int, tokens: int, sets: int = 2
+) -> StepCosts:
+    shapes = EncoderShape.named(encoder), EncoderShape.named(teacher), PredictorShape()
+    lengths = [LENGTHS[0][:sets]]
+    return Workload(get(method), *shapes, (tokens, 1, 1), clips, lengths).step_costs("paper")
+
+
 def _workload(row: Printed, pixels: int) -> Workload:
     side = pixels // 16
     return Workload(
-        row.method,
+        get(row.method),
         EncoderShape.named(row.encoder),
         EncoderShape.named(row.teacher),
         PredictorShape(),
@@ -75,9 +83,8 @@ def test_rows_at_another_resolution_are_marked_and_told_at_salts() -> None:
 
 def test_stages_are_the_formulas_of_the_paper() -> None:
     """6 N 0.2 T + 6 N_dec 2 T, then 6 N_student 0.2 T + 6 N_pred 2 T + 2 N_teacher T."""
-    large, giant = EncoderShape.named("vit_large"), EncoderShape.named("vit_giant")
     for T in TOKENS.values():
-        costs = paper_costs("salt", giant, large, 5, T)
+        costs = _paper("salt", "vit_giant", "vit_large", 5, T)
         assert sum(costs.teacher.values()) == pytest.approx(
             5 * (6 * LARGE * 0.2 * T + 6 * HEAD * 2 * T)
         )
@@ -89,15 +96,15 @@ def test_stages_are_the_formulas_of_the_paper() -> None:
 
 
 def test_methods_differ_as_they_train() -> None:
-    large, small = EncoderShape.named("vit_large"), EncoderShape.named("vit_small")
-    costs = {method: paper_costs(method, large, small, 1, 1568) for method in METHODS}
+    sizes = "vit_large", "vit_small"
+    costs = {method: _paper(method, *sizes, 1, 1568) for method in METHODS}
     assert costs["vjepa"] == costs["vjepa2"]
     assert costs["vjepa"].main["teacher_forward"] == 2 * LARGE * 1568
     assert set(costs["vjepa"].main) == {"teacher_forward", "student", "predictor"}
     assert set(costs["videomae"].main) == {"student", "decoder"}
     assert costs["pixel_teacher"].main == {"teacher_training": sum(costs["videomae"].main.values())}
     assert all(not costs[method].teacher for method in METHODS if method != "salt")
-    one_set = paper_costs("videomae", large, small, 1, 1568, mask_sets=1)
+    one_set = _paper("videomae", *sizes, 1, 1568, sets=1)
     for part, count in one_set.main.items():
         assert 2 * count == pytest.approx(costs["videomae"].main[part])
 
@@ -106,5 +113,5 @@ def test_unknown_methods_and_conventions() -> None:
     row = PRINTED[0]
     with pytest.raises(ConfigError, match="convention=printed: expected one of exact, paper"):
         _workload(row, 224).step_costs("printed")
-    with pytest.raises(ConfigError, match="method=ijepa: expected one of salt, vjepa"):
-        Workload(**{**vars(_workload(row, 224)), "method": "ijepa"})
+    with pytest.raises(ConfigError, match="'ijepa' is no method; did you mean 'vjepa'"):
+        get("ijepa")

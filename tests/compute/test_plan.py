@@ -7,8 +7,9 @@ import pytest
 from lengths import LENGTHS
 
 from salt_plugin.compute.plan import BudgetTooSmallError, plan
-from salt_plugin.compute.step_costs import CONVENTIONS, METHODS
+from salt_plugin.compute.step_costs import CONVENTIONS
 from salt_plugin.compute.workload import Workload
+from salt_plugin.config.registry import METHODS, get
 from salt_plugin.errors import ConfigError
 from salt_plugin.models import EncoderShape, PredictorShape
 
@@ -17,7 +18,7 @@ SHARE = 0.1
 
 def _workload(method: str, encoder: str = "vit_large", teacher: str = "vit_base") -> Workload:
     shapes = EncoderShape.named(encoder), EncoderShape.named(teacher)
-    return Workload(method, *shapes, PredictorShape(), (8, 14, 14), 3072, LENGTHS)
+    return Workload(get(method), *shapes, PredictorShape(), (8, 14, 14), 3072, LENGTHS)
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)

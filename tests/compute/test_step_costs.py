@@ -6,7 +6,9 @@ from lengths import MASKS
 
 from salt_plugin.compute.cost import Tokens, pixel_teacher_step, salt_step, vjepa_step
 from salt_plugin.compute.mask_lengths import draw_lengths
-from salt_plugin.compute.step_costs import METHODS, StepCosts, expected_costs
+from salt_plugin.compute.step_costs import StepCosts
+from salt_plugin.compute.workload import Workload
+from salt_plugin.config.registry import METHODS, get
 from salt_plugin.masks import MultiBlockMasks
 from salt_plugin.models import EncoderShape, PredictorShape
 
@@ -16,7 +18,8 @@ ONE = [[Tokens(360, 1064), Tokens(112, 1360)]]
 
 
 def _costs(method: str, lengths: list[list[Tokens]], clips: int = 24) -> StepCosts:
-    return expected_costs(method, LARGE, SMALL, PREDICTOR, clips, 1568, lengths)
+    workload = Workload(get(method), LARGE, SMALL, PREDICTOR, (8, 14, 14), clips, lengths)
+    return workload.step_costs("exact")
 
 
 def test_parts_are_those_of_a_step_under_the_names_of_a_bill() -> None:

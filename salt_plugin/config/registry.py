@@ -1,0 +1,109 @@
+"""The methods there are, and all that tells one from another; no torch here.
+
+Nothing else compares the names of methods: what differs between them is a field below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from salt_plugin.compute.step_costs import EMA_TEACHER, FROZEN_TEACHER, PIXELS, CostedMethod
+from salt_plugin.config.schema import (
+    MethodConfig,
+    PixelTeacherConfig,
+    SALTConfig,
+    VJEPAConfig,
+)
+from salt_plugin.config.suggest import suggestion
+from salt_plugin.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec(CostedMethod):
+    """A method; `conf/method/NAME.yaml` has its defaults.
+
+    Attributes:
+        config: Type of the node `method`.
+        build: Where the function lies that makes the `VideoMethod`, as `module:function`. It is
+            called as the functions of `stages.methods` are, and loaded when training starts.
+        teacher: As in `CostedMethod`. Such a method has the key `method.teacher`.
+        printed_lr: Learning rate that is printed for it (`batch.PRINTED_BATCH`).
+        reconstructs: Whether it has `reconstruct`, of which a figure is drawn.
+        planned: Whether it has a line of its own in `salt plan`.
+        unranked: Why a run's loss does not tell how good its encoder is, as a relative clause;
+            None where the targets of several runs can be the same.
+    """
+
+    config: type[MethodConfig]
+    build: str
+    teacher: MethodSpec | None = None
+    printed_lr: float = 6.25e-4
+    reconstructs: bool = False
+    planned: bool = True
+    unranked: str | None = None
+
+    @property
+    def stages(self) -> list[MethodSpec]:
+        """The methods that its stages are of, in order; a stage has the name of their `result`."""
+        return [*(self.teacher.stages if self.teacher else []), self]
+
+
+_MOVING = (
+    "whose targets are a moving average of its own encoder: they differ from run to run, so losses "
+    "do not compare, and the lowest may be that of an encoder that has collapsed"
+)
+
+_PIXEL_TEACHER = MethodSpec(
+    name="pixel_teacher",
+    config=PixelTeacherConfig,
+    build="salt_plugin.stages.methods:pixel_teacher",
+    step=PIXELS,
+    result="teacher",
+    reconstructs=True,
+)
+_SALT = MethodSpec(
+    name="salt",
+    config=SALTConfig,
+    build="salt_plugin.stages.methods:salt",
+    step=FROZEN_TEACHER,
+    teacher=_PIXEL_TEACHER,
+)
+_VJEPA = MethodSpec(
+    name="vjepa",
+    config=VJEPAConfig,
+    build="salt_plugin.stages.methods:vjepa",
+    step=EMA_TEACHER,
+    planned=False,  # costs what V-JEPA 2 does
+    unranked=_MOVING,
+)
+_VJEPA2 = MethodSpec(
+    name="vjepa2",
+    config=VJEPAConfig,
+    build="salt_plugin.stages.methods:vjepa",
+    step=EMA_TEACHER,
+    printed_lr=5.25e-4,
+    unranked=_MOVING,
+)
+_VIDEOMAE = MethodSpec(
+    name="videomae",
+    config=PixelTeacherConfig,
+    build="salt_plugin.stages.methods:pixel_teacher",
+    step=PIXELS,
+    reconstructs=True,
+    unranked="whose loss is that of a pixel teacher and does not tell how good the encoder is",
+)
+
+METHODS = {spec.name: spec for spec in (_SALT, _VJEPA, _VJEPA2, _VIDEOMAE, _PIXEL_TEACHER)}
+
+
+def get(name: Any) -> MethodSpec:
+    """Returns a method by its name.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    spec = METHODS.get(name) if isinstance(name, str) else None
+    if spec is None:
+        raise ConfigError(f"method.name={name!r} is no method; {suggestion(str(name), METHODS)}")
+    return spec
