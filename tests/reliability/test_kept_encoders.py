@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from faults import power_failure, spoilt
 
 from salt_plugin import load_encoder
 from salt_plugin.checkpoints import read_card
 from salt_plugin.config import compose
 from salt_plugin.errors import SaltError
-from salt_plugin.methods import SALT, PixelTeacher
 from salt_plugin.run_directory import StageDirectory, read_metrics
 from salt_plugin.train import run
 
@@ -88,25 +87,12 @@ def test_keeping_encoders_changes_nothing_else_and_is_off_by_default(
     assert final[0]["fingerprint"] == final[1]["fingerprint"]
 
 
-@pytest.mark.parametrize("broken_step", [3, 5])
+@pytest.mark.parametrize("step", [4, 6])
 def test_an_interrupted_run_keeps_the_same_encoders(
-    whole: Path,
-    tiny_videos: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    broken_step: int,
+    whole: Path, tiny_videos: Path, tmp_path: Path, step: int
 ) -> None:
-    original = SALT.forward
-
-    def power_failure(self: Any, batch: Any) -> torch.Tensor:
-        if batch.step == broken_step:
-            raise MemoryError("as if the machine had gone")
-        return original(self, batch)
-
-    monkeypatch.setattr(SALT, "forward", power_failure)
-    with pytest.raises(MemoryError):
+    with power_failure(step, "student"):
         train(tiny_videos, tmp_path, EVERY_TWO)
-    monkeypatch.setattr(SALT, "forward", original)
     train(tiny_videos, tmp_path, EVERY_TWO)
     stages = [StageDirectory(root / "student") for root in (whole, tmp_path)]
     assert fingerprints(stages[0]) == fingerprints(stages[1])
@@ -116,21 +102,12 @@ def test_an_interrupted_run_keeps_the_same_encoders(
 
 
 def test_what_lies_beyond_the_step_to_go_on_from_is_removed(
-    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_videos: Path, tmp_path: Path
 ) -> None:
-    original = SALT.forward
-
-    def power_failure(self: Any, batch: Any) -> torch.Tensor:
-        if batch.step == 5:
-            raise MemoryError("as if the machine had gone")
-        return original(self, batch)
-
-    monkeypatch.setattr(SALT, "forward", power_failure)
-    with pytest.raises(MemoryError):
+    with power_failure(6, "student"):
         train(tiny_videos, tmp_path, "method.encoders_every_n_steps=1")
     student = StageDirectory(tmp_path / "student")
     assert list(student.kept_encoders()) == [1, 2, 3, 4, 5]
-    monkeypatch.setattr(SALT, "forward", original)
     train(tiny_videos, tmp_path, EVERY_TWO)  # the interval may change: it changes no result
     assert list(student.kept_encoders()) == [1, 2, 3, 4, 6, 7]
 
@@ -142,15 +119,7 @@ def test_a_pixel_teacher_alone_keeps_its_own(tiny_videos: Path, tmp_path: Path) 
     assert read_card(teacher.encoder_at(5))["teacher_fingerprint"] is None
 
 
-def test_an_encoder_of_a_diverged_step_is_not_kept(
-    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = PixelTeacher.forward
-
-    def diverging(self: PixelTeacher, batch: Any) -> torch.Tensor:
-        return original(self, batch) * (float("nan") if batch.step == 3 else 1.0)
-
-    monkeypatch.setattr(PixelTeacher, "forward", diverging)
-    with pytest.raises(SaltError, match=r"loss is nan .* at step 4"):
+def test_an_encoder_of_a_diverged_step_is_not_kept(tiny_videos: Path, tmp_path: Path) -> None:
+    with spoilt({4}), pytest.raises(SaltError, match=r"loss is inf .* at step 4"):
         train(tiny_videos, tmp_path, EVERY_TWO, AT_ONCE, method="pixel_teacher")
     assert list(StageDirectory(tmp_path / "teacher").kept_encoders()) == [2]
