@@ -25,14 +25,20 @@ def draw_strips(path: Path, rows: Mapping[str, np.ndarray]) -> None:
     """
     frames = max(len(clip) for clip in rows.values())
     size = (CELL_INCHES * frames, CELL_INCHES * len(rows) * 1.35)
-    figure, axes = plt.subplots(len(rows), frames, figsize=size, squeeze=False)
-    for row, (title, clip) in zip(axes, rows.items(), strict=True):
-        for axis, frame in zip(row, clip, strict=True):
-            axis.imshow(frame)
-        row[0].set_title(title, fontsize=8, loc="left")
-    for axis in axes.flat:
+    # An axis for each row, not for each frame: axes take most of the time.
+    figure, axes = plt.subplots(len(rows), figsize=size, squeeze=False)
+    for axis, (title, clip) in zip(axes[:, 0], rows.items(), strict=True):
+        axis.imshow(_side_by_side(clip))
+        axis.set_title(title, fontsize=8, loc="left")
         axis.set_axis_off()
     save(figure, path)
+
+
+def _side_by_side(clip: np.ndarray) -> np.ndarray:
+    """Joins frames, float [T, H, W, C], to one picture [H, T * (W + gap) - gap, C], gaps white."""
+    gap = max(1, clip.shape[2] // 8)
+    apart = np.pad(clip, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=1.0)
+    return np.concatenate(list(apart), axis=1)[:, :-gap]
 
 
 def draw_losses(path: Path, stages: Mapping[str, list[dict[str, Any]]]) -> None:
