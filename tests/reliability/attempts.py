@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from deaths import Death, arm, damage
+from deaths import Death, armed, damage
 
-from salt_plugin.callbacks.resume import previous_checkpoint
 from salt_plugin.config import compose
 from salt_plugin.errors import Interrupted
 from salt_plugin.train import run
@@ -78,8 +77,9 @@ def train_through(
         train(run_dir, overrides, ranks, death)
         last = run_dir / death.stage / "checkpoints" / "last.ckpt"
         torn += death.place == "checkpoint" and last.with_suffix(".tmp").is_file()
-        resumed += last.is_file() or previous_checkpoint(last).is_file()
-        if death.damage and last.is_file() and previous_checkpoint(last).is_file():
+        before = last.with_name("previous.ckpt")
+        resumed += last.is_file() or before.is_file()
+        if death.damage and last.is_file() and before.is_file():
             damage(last, death)
             damaged += 1
     train(run_dir, overrides, ranks)
@@ -101,9 +101,9 @@ def _train(
         os.environ.update({name: str(value) for name, value in variables.items()})
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in a process alone
-    if death is not None and death.rank == rank:
-        arm(death, run_dir)
+    mine = death if death is not None and death.rank == rank else None
     try:
-        run(compose(list(overrides)), run_dir)
+        with armed(mine, run_dir):
+            run(compose(list(overrides)), run_dir)
     except Interrupted as stop:
         sys.exit(stop.exit_status)

@@ -9,13 +9,12 @@ import signal
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-
-from salt_plugin.callbacks import writer
-from salt_plugin.methods import SALT, VJEPA, PixelTeacher
+from faults import Step, each_step
 
 # In the middle of a step, of a checkpoint, of rows of metrics.csv, or before some file is opened
 # or renamed.
@@ -76,8 +75,10 @@ def draw_deaths(seed: int, stages: dict[str, int], ranks: int = 1, askings: int 
     ]
 
 
-def arm(death: Death, run_dir: Path) -> None:
-    """Has this process die as described."""
+def armed(death: Death | None, run_dir: Path) -> AbstractContextManager[None]:
+    """Has this process die as described while it trains."""
+    if death is None:
+        return nullcontext()
     due = threading.Event()
     die = {
         "step": _in_a_step,
@@ -85,8 +86,13 @@ def arm(death: Death, run_dir: Path) -> None:
         "rows": _in_rows,
         "file": _at_a_file,
     }[death.place](death, due, run_dir)
-    for cls in (PixelTeacher, SALT, VJEPA):
-        _watch(cls, death, due, die)
+
+    def watch(now: Step) -> None:
+        if now.stage == death.stage and now.number >= death.step and not due.is_set():
+            due.set()
+            die()
+
+    return each_step(watch)
 
 
 def damage(checkpoint: Path, death: Death) -> None:
@@ -98,20 +104,6 @@ def damage(checkpoint: Path, death: Death) -> None:
     else:
         content[place] ^= 1 << place % 8
     checkpoint.write_bytes(content)
-
-
-def _watch(cls: Any, death: Death, due: threading.Event, at_step: Any) -> None:
-    original = cls.forward
-
-    def watched(self: Any, batch: Any) -> torch.Tensor:
-        stage = Path(self.trainer.default_root_dir).name
-        if stage == death.stage and batch.step + 1 >= death.step and not due.is_set():
-            due.set()
-            at_step()
-        loss: torch.Tensor = original(self, batch)
-        return loss
-
-    cls.forward = watched
 
 
 def _nothing() -> None:
@@ -136,7 +128,7 @@ def _in_a_checkpoint(death: Death, due: threading.Event, run_dir: Path) -> Any:
             _write_part(path, whole.getvalue(), death)
         path.write_bytes(whole.getvalue())
 
-    writer.torch.save = torn
+    torch.save = torn
     return _nothing
 
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import outcome
 import pytest
-import torch
 from attempts import train, train_through
 from deaths import draw_deaths
 from safetensors.torch import load_file
 
 from salt_plugin.data.demo import write_video
-from salt_plugin.run_directory import read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +84,7 @@ def test_killed_at_20_moments_a_run_ends_as_if_it_had_not_been(
         one, other = (content(tmp_path / name, stage) for name in ("whole", "killed"))
         assert one.keys() == other.keys()
         for name in one:
-            assert equal(one[name], other[name]), f"{stage}: {name}"
+            assert outcome.equal(one[name], other[name]), f"{stage}: {name}"
     skipped = [skipped_files(tmp_path / name) for name in ("whole", "killed")]
     # Files that other processes have met are listed at checkpoints, and signals make more of them.
     assert skipped[0] == skipped[1] if ranks == 1 else sorted(skipped[0]) == sorted(skipped[1])
@@ -96,32 +95,14 @@ def test_killed_at_20_moments_a_run_ends_as_if_it_had_not_been(
 def content(run_dir: Path, stage: str) -> dict[str, Any]:
     """Returns what a stage has left, but wall-clock times."""
     folder = run_dir / stage
-    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    (ledger,) = (state for name, state in checkpoint["callbacks"].items() if "Accounts" in name)
-    ledger.pop("seconds")
-    parts = ("state_dict", "optimizer_states", "global_step", "callbacks", "loops")
-    compute = json.loads((folder / "compute.json").read_text())
-    compute.pop("seconds")
-    card = json.loads((folder / "encoder.json").read_text())
     return {
-        **{f"last.ckpt {part}": checkpoint[part] for part in parts},
+        **{f"last.ckpt {part}": value for part, value in outcome.checkpoint(folder).items()},
         **{path.name: load_file(path) for path in sorted(folder.glob("*.safetensors"))},
-        "compute.json": compute,
-        "fingerprint": card["fingerprint"],
-        "metrics.csv": [{**row, "seconds": 0} for row in read_metrics(folder / "metrics.csv")],
+        "compute.json": json.loads((folder / "compute.json").read_text()),
+        "fingerprint": outcome.fingerprint(folder),
+        "metrics.csv": outcome.rows(folder),
     }
 
 
 def skipped_files(run_dir: Path) -> list[str]:
     return (run_dir / "skipped.csv").read_text().splitlines()
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Compares nested content, tensors bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return bool(one == other)

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import outcome
 import pytest
 import torch
 from ranked import Ended, Moment, train_together
@@ -68,11 +69,7 @@ def test_tasks_of_srun_on_two_nodes_do_the_same(
     tasks = train_together(2, tmp_path / "run", tmp_path / "log", given(tiny_videos), srun=True)
     assert [process.status for process in tasks] == [0, 0], tasks[0].message
     assert order(tasks) == order(together)
-    for stage in ("teacher", "student"):
-        cards = [
-            read_card(root / stage / "encoder.safetensors") for root in (run_dir, tmp_path / "run")
-        ]
-        assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
+    outcome.require_same(run_dir, tmp_path / "run", "teacher", "student")
 
 
 @pytest.mark.slow
@@ -112,15 +109,7 @@ def test_one_process_that_is_asked_or_killed_costs_the_run_nothing(
 
     ended = train_together(2, tmp_path / "run", tmp_path / "resumed", overrides)
     assert [process.status for process in ended] == [0, 0]
-    for stage in ("teacher", "student"):
-        whole, resumed = (root / stage for root in (run_dir, tmp_path / "run"))
-        cards = [read_card(root / "encoder.safetensors") for root in (whole, resumed)]
-        assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
-        assert cards[0]["compute"]["flops"] == cards[1]["compute"]["flops"]
-        assert cards[0]["compute"]["steps"] == cards[1]["compute"]["steps"]
-        rows = [read_metrics(root / "metrics.csv") for root in (whole, resumed)]
-        for one, other in zip(*rows, strict=True):
-            assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    outcome.require_same(run_dir, tmp_path / "run", "teacher", "student")
 
 
 @pytest.mark.slow
@@ -193,7 +182,7 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_all_at_the_same_step(
     (entry,) = json.loads((stage / "nonfinite.json").read_text())["steps"]
     assert len(entry["paths"]) == 4
     assert [loss == "inf" for loss in entry["loss"]] == [False, True]
-    assert torch.load(stage / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert outcome.saved_step(stage) == 2
     # Left out in both: their weights stay alike, and a limit that allows it goes on.
     allowed = given(tiny_videos, "method.max_nonfinite_steps=2")
     ended = train_together(2, tmp_path / "run", tmp_path / "again", allowed, spoilt)
@@ -219,3 +208,42 @@ def test_nobody_waits_for_ever_for_a_process_that_is_silent(
     ended = train_together(2, tmp_path / "run", tmp_path / "log", given(tiny_videos), silent)
     assert ended[0].status == os.EX_TEMPFAIL
     assert "has ended or does not answer" in ended[0].message
+
+
+@pytest.mark.slow
+def test_bad_files_that_any_process_meets_are_listed_once_and_too_many_end_all(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    paths = [str(path) for path in sorted(tiny_videos.rglob("*.mp4"))]
+    for number in range(4):
+        paths.append(str(tmp_path / f"{number}.mp4"))
+        Path(paths[-1]).write_text("no video")
+    videos = tmp_path / "videos.csv"
+    videos.write_text("".join(f"{path} 0\n" for path in paths))
+    overrides = ["method=pixel_teacher", f"input_dir={videos}", "method.data.max_bad=0.5"]
+    ended = train_together(2, tmp_path / "run", tmp_path / "log", overrides)
+    assert [process.status for process in ended] == [0, 0], ended[0].message
+    met = [{path for step in process.steps for path in step["skipped"]} for process in ended]
+    assert met[1] - met[0]
+    assert outcome.skipped(tmp_path / "run").keys() == met[0] | met[1]
+
+    strict = [*overrides[:-1], "method.data.max_bad=0.2", "method.checkpoint.every_n_steps=1"]
+    ended = train_together(2, tmp_path / "strict", tmp_path / "few", strict)
+    assert [process.status for process in ended] == [1, 1]
+    assert ended[0].message == ended[1].message
+    assert "files cannot be read, and method.data.max_bad allows 2" in ended[0].message
+    assert len(ended[0].steps) == len(ended[1].steps)
+
+
+@pytest.mark.slow
+def test_processes_share_the_cores_unless_srun_binds_them(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    overrides = ["method=pixel_teacher", f"input_dir={tiny_videos}", "loader.num_workers=-1"]
+    cores = len(os.sched_getaffinity(0))
+    for name, bound, workers in (("shared", None, max(1, cores // 2)), ("bound", 1, cores)):
+        ended = train_together(
+            2, tmp_path / name, tmp_path / f"{name}.log", overrides, cores_of_task=bound
+        )
+        assert [process.status for process in ended] == [0, 0], ended[0].message
+        assert [process.steps[0]["workers"] for process in ended] == [workers] * 2

@@ -10,20 +10,18 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from faults import Step, each_step, shorten_patience, spoilt
 from small_run import TINY
 
-from salt_plugin.callbacks import ranks
 from salt_plugin.config import compose
 from salt_plugin.errors import SaltError
 from salt_plugin.masks import MaskGenerator, MaskSet
 from salt_plugin.masks.types import split_by_mask
-from salt_plugin.methods import SALT, PixelTeacher
-from salt_plugin.stages import trainer
 from salt_plugin.train import run
 
 SMALL = [*TINY, "trainer.max_steps=4"]
@@ -69,11 +67,13 @@ def train_together(
     moment: Moment | None = None,
     same_masks: bool = False,
     srun: bool = False,
+    cores_of_task: int | None = None,
     patience: float = 180.0,
 ) -> list[Ended]:
     """Trains in `size` processes and returns how each of them ended.
 
-    With `srun` they find each other as tasks of Slurm do that run on a node each.
+    With `srun` they find each other as tasks of Slurm do that run on a node each. With
+    `cores_of_task` they are tasks of one node, each bound to as many cores.
     """
     log.mkdir()
     with socket.socket() as free:
@@ -83,14 +83,16 @@ def train_together(
     context.set_forkserver_preload(["salt_plugin.train", "ranked"])
     processes = []
     for rank in range(size):
-        world = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank}
-        if srun:
+        world = {"RANK": rank, "WORLD_SIZE": size}
+        if srun or cores_of_task:
             world = {
                 "SLURM_PROCID": rank,
                 "SLURM_STEP_NUM_TASKS": size,
-                "SLURM_STEP_NUM_NODES": size,
-                "SLURM_LOCALID": 0,
+                "SLURM_STEP_NUM_NODES": size if srun else 1,
+                "SLURM_LOCALID": 0 if srun else rank,
             }
+        if cores_of_task:
+            world["SLURM_CPUS_PER_TASK"] = cores_of_task
         # Other numbers of threads add in another order; Lightning divides a node's cores.
         variables = {
             **world,
@@ -133,37 +135,41 @@ def _train(
     os.environ.update({name: str(value) for name, value in variables.items()})
     torch.set_num_threads(1)
     if moment is not None and moment.number is signal.SIGSTOP:
-        ranks.PATIENCE = trainer.PATIENCE = timedelta(seconds=3)
-    for stage, cls in (("teacher", PixelTeacher), ("student", SALT)):
-        _watch(cls, stage, int(log.name), log, moment)
+        shorten_patience(3)
+    here = moment if moment is not None and moment.rank == int(log.name) else None
+    spoil = {here.step + 1} if here is not None and here.number is None else set()
     _watch_files(run_dir, log)
     cfg = compose(list(overrides))
     if same_masks:
         cfg.method.masks = {"_target_": "ranked.SameMasks"}
     try:
-        run(cfg, run_dir)
+        with (
+            each_step(partial(_signal, here), partial(_note, log)),
+            spoilt(spoil, stage=here.stage if here else None),
+        ):
+            run(cfg, run_dir)
     except SaltError as error:
         log.with_suffix(".message").write_text(str(error))
         sys.exit(getattr(error, "exit_status", 1))
 
 
-def _watch(cls: Any, stage: str, rank: int, log: Path, moment: Moment | None) -> None:
-    original = cls.forward
+def _signal(here: Moment | None, now: Step) -> None:
+    if here is not None and here.number is not None and now.is_at(here.step + 1, here.stage):
+        signal.raise_signal(here.number)
 
-    def watched(self: Any, batch: Any) -> torch.Tensor:
-        here = moment if moment is not None and moment[:3] == (rank, stage, batch.step) else None
-        if here is not None and here.number is not None:
-            signal.raise_signal(here.number)
-        loss = original(self, batch)
-        if here is not None and here.number is None:
-            loss = loss + torch.inf
-        clips = [hashlib.sha256(clip.numpy().tobytes()).hexdigest() for clip in batch.clips]
-        row = {"stage": stage, "step": batch.step, "loss": float(loss), "clips": clips}
-        with log.with_suffix(".steps").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        return loss
 
-    cls.forward = watched
+def _note(log: Path, now: Step, loss: torch.Tensor) -> None:
+    batch = now.batch
+    row = {
+        "stage": now.stage,
+        "step": now.number - 1,
+        "loss": float(loss),
+        "clips": [hashlib.sha256(clip.numpy().tobytes()).hexdigest() for clip in batch.clips],
+        "skipped": [path for path, _ in batch.skipped],
+        "workers": len(multiprocessing.active_children()),
+    }
+    with log.with_suffix(".steps").open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def _watch_files(run_dir: Path, log: Path) -> None:

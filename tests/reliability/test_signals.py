@@ -7,26 +7,26 @@ import signal
 import subprocess
 import sys
 import time
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import outcome
 import pytest
 import torch
+from faults import Step, asked_to_stop, each_step, steps_that_take
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from small_run import TINY
 
 import salt_plugin.train
-from salt_plugin.callbacks import checkpoints
-from salt_plugin.checkpoints import read_card
 from salt_plugin.config import compose
 from salt_plugin.errors import ConfigError, Interrupted
 from salt_plugin.job import train_job
-from salt_plugin.methods import SALT, VJEPA, PixelTeacher
-from salt_plugin.run_directory import read_metrics
 from salt_plugin.stop_signals import STOP_SIGNALS
 from salt_plugin.train import run
+from salt_plugin.transforms import SALTTransform
 
 SMALL = [*TINY, "loader.batch_size=4", "trainer.max_steps=4"]
 
@@ -37,75 +37,47 @@ def train(videos: Path, run_dir: Path, *overrides: str, method: str) -> dict[str
     return run(cfg, run_dir)
 
 
-def last_step(stage: Path) -> int:
-    checkpoint = torch.load(stage / "checkpoints" / "last.ckpt", weights_only=True)
-    return int(checkpoint["global_step"])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "cls", "stage", "number", "status"),
+    ("method", "stage", "number", "status"),
     [
-        ("salt", PixelTeacher, "teacher", signal.SIGUSR1, 75),
-        ("salt", SALT, "student", signal.SIGTERM, 75),
-        ("vjepa2", VJEPA, "student", signal.SIGUSR2, 75),
-        ("pixel_teacher", PixelTeacher, "teacher", signal.SIGINT, 130),
+        ("salt", "teacher", signal.SIGUSR1, 75),
+        ("salt", "student", signal.SIGTERM, 75),
+        ("vjepa2", "student", signal.SIGUSR2, 75),
+        ("pixel_teacher", "teacher", signal.SIGINT, 130),
     ],
 )
 def test_a_run_stopped_by_a_signal_saves_and_ends_as_if_it_had_not_been(
     tiny_videos: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     method: str,
-    cls: Any,
     stage: str,
     number: signal.Signals,
     status: int,
 ) -> None:
-    train(tiny_videos, tmp_path / "whole", method=method)
-    original = cls.forward
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(tiny_videos, whole, method=method)
     handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
-
-    def asked(self: Any, batch: Any) -> torch.Tensor:
-        if batch.step == 1:
-            signal.raise_signal(number)
-        return original(self, batch)
-
-    monkeypatch.setattr(cls, "forward", asked)
-    with pytest.raises(Interrupted, match="saved at step 2; the same command goes on") as stop:
-        train(tiny_videos, tmp_path / "stopped", method=method)
+    with (
+        asked_to_stop(2, number, stage),
+        pytest.raises(Interrupted, match="saved at step 2; the same command goes on") as stop,
+    ):
+        train(tiny_videos, stopped, method=method)
     assert stop.value.exit_status == status
     assert [signal.getsignal(each) for each in STOP_SIGNALS] == handlers
-    stopped = tmp_path / "stopped" / stage
-    assert last_step(stopped) == 2
-    assert [row["step"] for row in read_metrics(stopped / "metrics.csv")] == [1, 2]
+    assert outcome.saved_step(stopped / stage) == 2
+    assert outcome.steps(stopped / stage) == [1, 2]
 
-    monkeypatch.setattr(cls, "forward", original)
-    train(tiny_videos, tmp_path / "stopped", method=method)
+    train(tiny_videos, stopped, method=method)
     stages = ("teacher", "student") if method == "salt" else (stage,)
-    for name in stages:
-        whole, resumed = (tmp_path / root / name for root in ("whole", "stopped"))
-        cards = [read_card(root / "encoder.safetensors") for root in (whole, resumed)]
-        assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
-        assert cards[0]["compute"]["flops"] == cards[1]["compute"]["flops"]
-        rows = [read_metrics(root / "metrics.csv") for root in (whole, resumed)]
-        for one, other in zip(*rows, strict=True):
-            assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    outcome.require_same(whole, stopped, *stages)
 
 
 def test_no_encoder_is_kept_of_the_step_that_a_signal_ends(
-    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_videos: Path, tmp_path: Path
 ) -> None:
-    original = PixelTeacher.forward
-
-    def asked(self: Any, batch: Any) -> torch.Tensor:
-        if batch.step == 2:
-            signal.raise_signal(signal.SIGTERM)
-        return original(self, batch)
-
-    monkeypatch.setattr(PixelTeacher, "forward", asked)
     keep = "method.encoders_every_n_steps=2"
-    with pytest.raises(Interrupted):
+    with asked_to_stop(3, signal.SIGTERM), pytest.raises(Interrupted, match="saved at step 3"):
         train(tiny_videos, tmp_path, keep, method="pixel_teacher")
     kept = {path.name for path in (tmp_path / "teacher" / "encoders").glob("*.safetensors")}
     assert kept == {"step-2.safetensors"}
@@ -114,10 +86,11 @@ def test_no_encoder_is_kept_of_the_step_that_a_signal_ends(
 def test_a_signal_before_training_is_not_ours(
     tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked(*_: Any) -> None:
+    @wraps(SALTTransform.__init__)
+    def asked(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(salt_plugin.train, "probe_settings", asked)
+    monkeypatch.setattr(SALTTransform, "__init__", asked)  # made before anything is written
     with pytest.raises(KeyboardInterrupt):
         train(tiny_videos, tmp_path / "run", method="pixel_teacher")
     assert not (tmp_path / "run").exists()
@@ -223,54 +196,45 @@ def _children() -> set[int]:
 
 
 def test_loader_workers_leave_signals_to_the_process_that_trains(
-    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_videos: Path, tmp_path: Path
 ) -> None:
-    original = PixelTeacher.forward
     workers: list[int] = []
 
-    def asked(self: Any, batch: Any) -> torch.Tensor:
-        if batch.step == 1:
+    def ask(now: Step) -> None:
+        if now.number == 2:
             workers.extend(_children() - before)
             # From a process of its own, as a terminal's or a cluster's would come.
             for number in STOP_SIGNALS:
                 command = f"kill -{int(number)} {' '.join(map(str, workers))}"
                 subprocess.run(["sh", "-c", command], check=True)
-        return original(self, batch)
 
-    monkeypatch.setattr(PixelTeacher, "forward", asked)
     before = _children()
-    train(tiny_videos, tmp_path, "loader.num_workers=2", method="pixel_teacher")
+    with each_step(ask):
+        train(tiny_videos, tmp_path, "loader.num_workers=2", method="pixel_teacher")
     assert len(workers) >= 2
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(("minutes", "expected"), [(3, [5, 10, 12]), (0, [12])])
 def test_a_checkpoint_is_written_every_few_minutes_whatever_a_step_takes(
-    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    minutes: int,
+    expected: list[int],
 ) -> None:
-    # A step takes 40 s by this clock: after 3 minutes is after the fifth, then after the tenth.
-    clock = {"now": 0.0}
-    saved = []
-    original, save = PixelTeacher.forward, checkpoints.Checkpoints._save
+    # A step takes 40 s: after 3 minutes is after the fifth, then after the tenth.
+    save, saved = torch.save, []
 
-    def slow(self: Any, batch: Any) -> torch.Tensor:
-        clock["now"] += 40.0
-        return original(self, batch)
+    def noted(content: Any, *given: Any, **named: Any) -> None:
+        saved.append(content["global_step"])
+        save(content, *given, **named)
 
-    def noted(self: Any, trainer: Any, last_chance: bool) -> None:
-        saved.append(trainer.global_step)
-        save(self, trainer, last_chance)
-
-    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock["now"])
-    monkeypatch.setattr(PixelTeacher, "forward", slow)
-    monkeypatch.setattr(checkpoints.Checkpoints, "_save", noted)
-    every = ["method.checkpoint.every_minutes=3", "trainer.max_steps=12"]
-    train(tiny_videos, tmp_path / "run", *every, method="pixel_teacher")
-    assert saved == [5, 10, 12]
-    saved.clear()
-    off = ["method.checkpoint.every_minutes=0", "trainer.max_steps=12"]
-    train(tiny_videos, tmp_path / "off", *off, method="pixel_teacher")
-    assert saved == [12]
+    monkeypatch.setattr(torch, "save", noted)
+    given = [f"method.checkpoint.every_minutes={minutes}", "trainer.max_steps=12"]
+    with steps_that_take(40.0):
+        train(tiny_videos, tmp_path, *given, method="pixel_teacher")
+    assert saved == expected
 
 
 def test_minutes_below_zero_are_refused(tiny_videos: Path, tmp_path: Path) -> None:
