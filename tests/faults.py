@@ -1,7 +1,6 @@
 """Faults that come into a training from outside.
 
-This is the one place that knows how a step is entered (`training_step`, as methods have it for
-Lightning) and where its loss is made (the loss modules): tests know neither a loop nor a trainer.
+This is the one place that knows how a step is entered (a method's `forward`) and where its loss is made (the loss modules): tests know neither a loop nor a trainer.
 """
 
 from __future__ import annotations
@@ -51,18 +50,18 @@ def each_step(
     """Calls `before` ahead of the forward pass of each step, and `after` with its loss."""
 
     def entered(original: Any, stage: str) -> Any:
-        def training_step(self: Any, batch: Any, batch_idx: int) -> Tensor:
+        def forward(self: Any, batch: Any) -> Tensor:
             step = Step(stage, batch.step + 1, batch)
             before(step)
-            loss: Tensor = original(self, batch, batch_idx)
+            loss: Tensor = original(self, batch)
             after(step, loss)
             return loss
 
-        return training_step
+        return forward
 
     with pytest.MonkeyPatch.context() as patch:
         for cls, stage in STAGES.items():
-            patch.setattr(cls, "training_step", entered(cls.training_step, stage))
+            patch.setattr(cls, "forward", entered(cls.forward, stage))
         yield
 
 

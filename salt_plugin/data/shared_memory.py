@@ -10,14 +10,20 @@ from salt_plugin.errors import ConfigError
 FOLDER = "/dev/shm"
 
 # Of `DataLoader`: batches that each worker makes ahead.
-_AHEAD = 2
-_FLOAT = 4
+AHEAD = 2
 _CHANNELS = 3
 
 
-def clip_bytes(frames: int, height: int, width: int) -> int:
-    """Returns what a clip takes, float32 [3, frames, height, width], in bytes."""
-    return _FLOAT * _CHANNELS * frames * height * width
+def clip_bytes(frames: int, height: int, width: int, value: int = 1) -> int:
+    """Returns what a clip [3, frames, height, width] takes in bytes.
+
+    Args:
+        frames: Of the clip.
+        height: Of a frame.
+        width: Of a frame.
+        value: Bytes of a value: 1 of uint8, 4 of float32.
+    """
+    return value * _CHANNELS * frames * height * width
 
 
 def free_shared_memory() -> int | None:
@@ -32,7 +38,12 @@ def free_shared_memory() -> int | None:
 
 
 def require_shared_memory(
-    batch: int, workers: int, instead: str, processes: int = 1, batches: int | None = None
+    batch: int,
+    workers: int,
+    instead: str,
+    processes: int = 1,
+    batches: int | None = None,
+    ahead: int = AHEAD,
 ) -> None:
     """Checks that the batches that are on their way at a time have room.
 
@@ -44,6 +55,7 @@ def require_shared_memory(
         instead: What loads without workers, for the message.
         processes: Loaders on this machine.
         batches: Of a loader in all, where it is known.
+        ahead: Batches that each worker makes ahead.
 
     Raises:
         ConfigError: They have not.
@@ -52,7 +64,7 @@ def require_shared_memory(
     if workers == 0 or free is None:
         return
     # Those ahead, and the one that is handed on.
-    waiting = _AHEAD * workers + 1
+    waiting = ahead * workers + 1
     waiting = waiting if batches is None else min(waiting, batches)
     needed = processes * waiting * batch
     if needed <= free:

@@ -22,7 +22,7 @@ from salt_plugin.evaluation.image_frames import TUBELET, ImageFrames
 from salt_plugin.models import EncoderShape, VideoEncoder
 from salt_plugin.models.teacher import fingerprint
 from salt_plugin.shapes import ENCODER_SIZES, Grid
-from salt_plugin.transforms.salt_transform import IMAGENET_MEAN, IMAGENET_STD
+from salt_plugin.transforms.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 TIMM = "timm:"
 RANDOM = "random:"

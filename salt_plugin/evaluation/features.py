@@ -66,7 +66,7 @@ def clip_batches(
     workers = loader_workers(how.workers)
     height, width = dataset.transform.size
     require_shared_memory(
-        videos * views * clip_bytes(dataset.clip_sampler.frames, height, width),
+        videos * views * clip_bytes(dataset.clip_sampler.frames, height, width, value=4),
         workers,
         "--workers 0 (in a set's file workers: 0)",
         batches=-(-(len(dataset) - start) // videos),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from salt_plugin.masks.types import MaskGenerator, MaskSet
 from salt_plugin.shapes import Grid
+from salt_plugin.transforms.normalization import Normalization
 
 
 class Key(Protocol):
@@ -39,12 +40,13 @@ class Batch(NamedTuple):
     """A training batch.
 
     Attributes:
-        clips: float [B, C, T, H, W], normalised.
+        clips: [B, C, T, H, W] of uint8, or of floats that are normalised; see `normalized`.
         labels: int64 [B], -1 where there is none.
         masks: The mask sets drawn for this batch.
         step: The optimiser step that this batch is for.
         skipped: (path, reason) of files that could not be read and were replaced.
         paths: The file of each clip.
+        normalization: What clips of uint8 are normalised by.
     """
 
     clips: Tensor
@@ -53,6 +55,11 @@ class Batch(NamedTuple):
     step: int = 0
     skipped: Sequence[tuple[str, str]] = ()
     paths: Sequence[str] = ()
+    normalization: Normalization = Normalization()
+
+    def normalized(self) -> Tensor:
+        """Returns the clips as encoders take them, float32, on the device that they are on."""
+        return self.normalization(self.clips)
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> Batch:
         """Returns the batch with its tensors on a device; see `torch.Tensor.to`."""
@@ -92,6 +99,8 @@ class MaskCollator:
             step=step,
             skipped=[entry for item in items for entry in item.skipped],
             paths=[item.path for item in items],
+            # A data set of one's own may know of none.
+            normalization=getattr(items[0], "normalization", Normalization()),
         )
 
     def _generator(self, step: int) -> torch.Generator:

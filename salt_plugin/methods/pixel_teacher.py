@@ -55,12 +55,8 @@ class PixelTeacher(VideoMethod):
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch."""
-        patches_bnp = self.encoder.patchify(batch.clips)
-        grid = self.encoder.grid(batch.clips)
-        context = [mask.context for mask in batch.masks]
-        target = [mask.target for mask in batch.masks]
-        encoded = self.encoder.forward_sets(patches_bnp, grid, context)
-        decoded = self.decoder.forward_sets(encoded, context, target, grid)
+        clips = batch.normalized()
+        patches_bnp, grid = self.encoder.patchify(clips), self.encoder.grid(clips)
         losses = [
             self.loss(pixels_bmp, gather_tokens(patches_bnp, places_bm))
             for pixels_bmp, places_bm in zip(decoded, target, strict=True)
@@ -73,13 +69,12 @@ class PixelTeacher(VideoMethod):
 
         Where the loss normalises tubelets, each one's true mean and deviation are put back.
         """
-        patches_bnp = self.encoder.patchify(batch.clips)
-        grid = self.encoder.grid(batch.clips)
-        context, target = batch.masks[mask_index]
-        encoded = self.encoder.forward_sets(patches_bnp, grid, [context])
-        (decoded_bmp,) = self.decoder.forward_sets(encoded, [context], [target], grid, mask_index)
-        decoded_bmp = decoded_bmp.to(patches_bnp.dtype)
-        pixels_bmp = self.loss.restore(decoded_bmp, gather_tokens(patches_bnp, target))
+        clips = batch.normalized()
+        patches_bnp, grid = self.encoder.patchify(clips), self.encoder.grid(clips)
+        mask = batch.masks[mask_index]
+        (predicted_bmp,) = self._decode(patches_bnp, grid, [mask], mask_index)
+        predicted_bmp = predicted_bmp.to(patches_bnp.dtype)
+        pixels_bmp = self.loss.restore(predicted_bmp, gather_tokens(patches_bnp, mask.target))
         P = patches_bnp.shape[-1]
         visible = torch.zeros_like(patches_bnp)
         seen_bkp = gather_tokens(patches_bnp, context)

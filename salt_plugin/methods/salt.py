@@ -59,8 +59,8 @@ class SALT(VideoMethod):
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch."""
-        patches_bnp = self.student.patchify(batch.clips)
-        grid = self.student.grid(batch.clips)
+        clips = batch.normalized()
+        patches_bnp, grid = self.student.patchify(clips), self.student.grid(clips)
         latents_bnd = self.teacher(patches_bnp, grid)
         context = [mask.context for mask in batch.masks]
         target = [mask.target for mask in batch.masks]

@@ -73,8 +73,8 @@ class VJEPA(VideoMethod):
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch, and keeps some of the teacher's latents to be watched."""
-        patches_bnp = self.student.patchify(batch.clips)
-        grid = self.student.grid(batch.clips)
+        clips = batch.normalized()
+        patches_bnp, grid = self.student.patchify(clips), self.student.grid(clips)
         with torch.no_grad():
             latents_bnd = self.teacher.forward_patches(patches_bnp, grid)
             latents_td = latents_bnd.flatten(0, 1)

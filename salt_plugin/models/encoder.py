@@ -25,7 +25,10 @@ from salt_plugin.shapes import EncoderShape, Grid
 
 # Normalised pixels stay below 3; of 0 to 255, all but those of a black video go beyond.
 MAX_NORMALIZED = 16.0
-NORMALIZED = "floats divided by 255 and normalised by mean and deviation, as SALTEvalTransform does"
+NORMALIZED = (
+    "floats divided by 255 and normalised by mean and deviation, as SALTEvalTransform and "
+    "Batch.normalized do"
+)
 
 
 class TubeletEmbed(nn.Module):
@@ -71,13 +74,13 @@ class VideoEncoder(nn.Module):
 
     def grid(self, clip_bcthw: Tensor) -> Grid:
         """Returns the token grid of a batch of clips."""
-        self._check_shape(clip_bcthw)
+        self._check_clips(clip_bcthw)
         frames, height, width = clip_bcthw.shape[-3:]
         return self.shape.grid(frames, height, width)
 
     def patchify(self, clip_bcthw: Tensor) -> Tensor:
         """Cuts clips [B, C, T, H, W] into this encoder's tubelets [B, N, P]."""
-        self._check_shape(clip_bcthw)
+        self._check_clips(clip_bcthw)
         return patchify(clip_bcthw, self.shape.tubelet_size, self.shape.patch_size)
 
     def forward_sets(
@@ -127,7 +130,7 @@ class VideoEncoder(nn.Module):
         self._check_values(clip_bcthw)
         return self.forward_patches(self.patchify(clip_bcthw), grid, indices_bk)
 
-    def _check_shape(self, clip_bcthw: Tensor) -> None:
+    def _check_clips(self, clip_bcthw: Tensor) -> None:
         channels = self.shape.in_chans
         expected = f"expected clips [B, {channels}, T, H, W]"
         found = tuple(clip_bcthw.shape)
@@ -137,10 +140,10 @@ class VideoEncoder(nn.Module):
         if found[1] != channels:
             hint = "; swap axes 1 and 2: clips.transpose(1, 2)" if found[2] == channels else ""
             raise ShapeError(f"{expected}, found {found[1]} channels, {list(found)}{hint}")
-
-    def _check_values(self, clip_bcthw: Tensor) -> None:
         if not clip_bcthw.is_floating_point():
             raise ShapeError(f"expected clips of {NORMALIZED}, found {clip_bcthw.dtype}")
+
+    def _check_values(self, clip_bcthw: Tensor) -> None:
         # Not where a graph is made of what is done, nor where there are no values (meta, fake).
         if torch.compiler.is_compiling() or not self._looks_at_range or torch.jit.is_tracing():
             return

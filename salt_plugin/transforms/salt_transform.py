@@ -9,9 +9,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from salt_plugin.errors import ConfigError
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from salt_plugin.transforms.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalization
 
 
 class SALTTransform:
@@ -21,13 +19,13 @@ class SALTTransform:
         Tensor of uint8 frames [T, C, H, W].
 
     Output of this transform:
-        Tensor of float32 [C, T, H, W], one clip.
+        Tensor of uint8 [C, T, H, W], one clip. `normalization` makes float32 of a batch of them,
+        on the device that trains.
 
     Applies the following augmentations by default (optimisation recipe of the paper), with one
     crop and one flip for all frames:
         - Random resized crop
         - Random horizontal flip
-        - ImageNet normalization
 
     Attributes:
         size:
@@ -70,17 +68,21 @@ class SALTTransform:
                     list(self.size), scale=tuple(scale), ratio=tuple(ratio), antialias=True
                 ),
                 v2.RandomHorizontalFlip(hflip),
-                *_to_float(self.mean, self.std),
             ]
         )
 
+    @property
+    def normalization(self) -> Normalization:
+        """What clips are normalised by."""
+        return Normalization(self.mean, self.std)
+
     def __call__(self, frames: Tensor) -> Tensor:
-        """Applies the transforms to a clip (uint8 [T, C, H, W] -> float32 [C, T, H, W])."""
+        """Applies the transforms to a clip (uint8 [T, C, H, W] -> uint8 [C, T, H, W])."""
         return _channels_first(self.transform(frames))
 
     def denormalize(self, clip: Tensor) -> Tensor:
-        """Undoes the normalization ([..., C, T, H, W], any float -> values in [0, 1])."""
-        return _denormalize(clip, self.mean, self.std)
+        """Returns values in [0, 1] of clips [..., C, T, H, W], of uint8 or normalised."""
+        return self.normalization.undo(clip)
 
 
 class SALTEvalTransform:
@@ -112,7 +114,11 @@ class SALTEvalTransform:
     ) -> None:
         self.size = _pair(size)
         self.mean, self.std = list(mean), list(std)
-        self.transform = v2.Compose(_to_float(self.mean, self.std))
+
+    @property
+    def normalization(self) -> Normalization:
+        """What clips are normalised by."""
+        return Normalization(self.mean, self.std)
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Applies the transforms to a clip (uint8 [T, C, H, W] -> float32 [C, T, H, W])."""
@@ -136,11 +142,11 @@ class SALTEvalTransform:
         shares = [0.5] if count == 1 else [i / (count - 1) for i in range(count)]
         places = [[round(share * side) for side in slack] for share in shares]
         cropped = [v2.functional.crop(resized, *place, *self.size) for place in places]
-        return torch.stack([_channels_first(self.transform(crop)) for crop in cropped])
+        return self.normalization(torch.stack([_channels_first(crop) for crop in cropped]))
 
     def denormalize(self, clip: Tensor) -> Tensor:
         """Undoes the normalization ([..., C, T, H, W], any float -> values in [0, 1])."""
-        return _denormalize(clip, self.mean, self.std)
+        return self.normalization.undo(clip)
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
@@ -150,14 +156,5 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def _to_float(mean: list[float], std: list[float]) -> list[torch.nn.Module]:
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
-
-
 def _channels_first(frames: Tensor) -> Tensor:
     return frames.transpose(0, 1).contiguous()
-
-
-def _denormalize(clip: Tensor, mean: list[float], std: list[float]) -> Tensor:
-    shape = (-1, 1, 1, 1)
-    return (clip * clip.new_tensor(std).view(shape) + clip.new_tensor(mean).view(shape)).clamp(0, 1)

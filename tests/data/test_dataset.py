@@ -59,7 +59,7 @@ def test_item(tiny_videos: Path) -> None:
     item = dataset[key]
     assert len(dataset) == 6
     assert item.clip.shape == (3, 4, 32, 32)
-    assert item.clip.dtype == torch.float32
+    assert item.clip.dtype == torch.uint8
     assert (item.label, item.key, item.path) == (1, key, videos.paths[4])
     assert item.skipped == []
 
@@ -173,7 +173,7 @@ def test_only_bad_files_end_in_an_error(some_bad: VideoList) -> None:
 def test_start_and_augmentation_vary_over_steps_and_slots(tiny_videos: Path) -> None:
     dataset = _dataset(read_inputs(str(tiny_videos)))
     starts = {
-        round(dataset[SampleKey(step, slot, 2)].clip[0, 0, 0, 0].item(), 2)
+        dataset[SampleKey(step, slot, 2)].clip[0, 0, 0, 0].item()
         for step in range(8)
         for slot in range(4)
     }
@@ -199,5 +199,5 @@ def test_real_and_broken_files_together(shared_videos: Path) -> None:
     broken = [number for number, source in enumerate(videos.source) if source == 1]
     dataset = VideoDataset(videos, ClipSampler(8, fps=8.0), SALTTransform(64), seed=0)
     items = [dataset[SampleKey(0, slot, index)] for slot, index in enumerate(broken)]
-    assert all(item.clip.isfinite().all() for item in items)
+    assert all(item.clip.shape == (3, 8, 64, 64) for item in items)
     assert sum(bool(item.skipped) for item in items) >= 10

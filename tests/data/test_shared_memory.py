@@ -29,8 +29,8 @@ def probe(videos: Path, cache: Path, size: int, batch: int) -> list[str]:
 def test_docker_s_64_megabytes_are_told_apart_from_enough(
     tiny_videos: Path, tmp_path: Path
 ) -> None:
-    # 3 clips of 8 x 224 x 224 take 13.8 MiB, and 5 batches are under way at a time.
-    large = ["method.clip.size=224", "method.clip.frames=8", "loader.batch_size=3"]
+    # 12 clips of 8 x 224 x 224 take 13.8 MiB, and 5 batches are under way at a time.
+    large = ["method.clip.size=224", "method.clip.frames=8", "loader.batch_size=12"]
     train = ["train", "method=pixel_teacher", f"input_dir={tiny_videos}", *TINY, *large]
     train += ["loader.num_workers=2", f"hydra.run.dir={tmp_path / 'run'}", "trainer.gpus=0"]
     refused, one_batch, small = salt_in_namespace(
@@ -62,15 +62,20 @@ def test_a_probe_is_refused_too(
 
 
 @pytest.mark.parametrize(
-    ("free", "workers", "ranks", "refused"),
-    [(69, 2, 1, False), (68, 2, 1, True), (100, 2, 2, True), (0, 0, 1, False)],
+    ("free", "loader", "ranks", "refused"),
+    [
+        (69, ["num_workers=2"], 1, False),
+        (68, ["num_workers=2"], 1, True),
+        (100, ["num_workers=2"], 2, True),
+        (0, ["num_workers=0"], 1, False),
+    ],
 )
 def test_what_batches_need_is_counted_for_every_process_of_the_machine(
     tiny_videos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     free: int,
-    workers: int,
+    loader: list[str],
     ranks: int,
     refused: bool,
 ) -> None:
@@ -85,9 +90,9 @@ def test_what_batches_need_is_counted_for_every_process_of_the_machine(
     if ranks > 1:
         for name, value in {"RANK": 0, "WORLD_SIZE": ranks, "LOCAL_RANK": 0}.items():
             monkeypatch.setenv(name, str(value))
-    large = ["method.clip.size=224", "method.clip.frames=8", "loader.batch_size=3"]
+    large = ["method.clip.size=224", "method.clip.frames=8", "loader.batch_size=12"]
     keys = ["method=pixel_teacher", f"input_dir={tiny_videos}", *TINY, *large, "trainer.gpus=0"]
-    cfg = compose([*keys, f"loader.num_workers={workers}"])
+    cfg = compose([*keys, *(f"loader.{setting}" for setting in loader)])
     with pytest.raises(ConfigError if refused else TrainingBeginsError) as error:
         run(cfg, tmp_path / "run")
     if refused:

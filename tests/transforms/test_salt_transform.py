@@ -6,7 +6,7 @@ from torchvision.transforms.v2 import functional
 
 from salt_plugin.errors import ConfigError
 from salt_plugin.transforms import SALTEvalTransform, SALTTransform
-from salt_plugin.transforms.salt_transform import IMAGENET_MEAN, IMAGENET_STD
+from salt_plugin.transforms.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 
 def _frames(frames: int = 6, height: int = 40, width: int = 60) -> torch.Tensor:
@@ -16,11 +16,16 @@ def _frames(frames: int = 6, height: int = 40, width: int = 60) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("size", "shape"), [(32, (32, 32)), ((16, 48), (16, 48))])
-@pytest.mark.parametrize("transform_class", [SALTTransform, SALTEvalTransform])
-def test_shape_and_dtype(transform_class: type, size: int, shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("transform_class", "dtype"),
+    [(SALTTransform, torch.uint8), (SALTEvalTransform, torch.float32)],
+)
+def test_shape_and_dtype(
+    transform_class: type, dtype: torch.dtype, size: int, shape: tuple[int, int]
+) -> None:
     clip = transform_class(size)(_frames())
     assert clip.shape == (3, 6, *shape)
-    assert clip.dtype == torch.float32
+    assert clip.dtype == dtype
     assert clip.is_contiguous()
 
 
@@ -66,7 +71,22 @@ def test_flip(hflip: float, flipped: bool) -> None:
     frames = _frames(height=32, width=32)
     transform = SALTTransform(32, scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=hflip)
     expected = SALTEvalTransform(32)(frames.flip(-1) if flipped else frames)
-    torch.testing.assert_close(transform(frames), expected)
+    assert torch.equal(transform.normalization(transform(frames)), expected)
+
+
+def test_normalization_on_the_device_is_torchvisions_to_the_last_bit() -> None:
+    every_value = torch.arange(256, dtype=torch.uint8).view(1, 1, 1, 16, 16).expand(2, 3, 4, 16, 16)
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    frames = every_value.transpose(1, 2)
+    scaled = functional.to_dtype(frames, torch.float32, scale=True)
+    expected = functional.normalize(scaled, list(mean), list(std)).transpose(1, 2)
+    transform = SALTTransform(32, mean=mean, std=std)
+    normalized = transform.normalization(every_value)
+    assert torch.equal(normalized, expected)
+    assert transform.normalization(normalized) is normalized
+    torch.testing.assert_close(
+        transform.denormalize(normalized), transform.denormalize(every_value)
+    )
 
 
 def test_normalization_by_hand() -> None:
