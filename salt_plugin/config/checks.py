@@ -110,7 +110,7 @@ RULES: tuple[Rule, ...] = (
     (
         "at least 1, or null",
         lambda value: value is None or value >= 1,
-        ("method.encoders_every_n_steps", "method.global_batch_size"),
+        ("method.encoders_every_n_steps", "method.global_batch_size", "loader.prefetch_factor"),
     ),
     (
         "one of attentive, linear, knn, all",
@@ -159,6 +159,14 @@ def check_values(config: RunConfig) -> None:
         trainer.max_steps,
         STEPS_OR_EPOCHS,
     )
+    if config.loader.num_workers == 0:
+        ahead = config.loader.prefetch_factor
+        _require(
+            ahead is None,
+            "loader.prefetch_factor",
+            ahead,
+            "null with loader.num_workers=0, where nothing is loaded ahead",
+        )
     if config.compute.budget is not None:
         for key, found, left_out in (
             ("trainer.max_steps", trainer.max_steps, method.default_steps),

@@ -13,6 +13,7 @@ class LoaderConfig:
     batch_size: int
     shuffle: bool
     num_workers: int
+    prefetch_factor: int | None
     drop_last: bool
 
 

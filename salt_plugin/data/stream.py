@@ -85,6 +85,7 @@ def training_loader(
     Where workers give no batch for `stall` seconds, the loader raises a `LoaderError`.
     """
     data = config.method.data
+    workers = loader_workers(config.loader.num_workers, sharing)
     return ClipLoader(
         VideoDataset(
             videos,
@@ -98,7 +99,8 @@ def training_loader(
         ),
         batch_sampler=_sampler(config, videos, seed, total_steps, start_step, rank, world_size),
         collate_fn=collate,
-        workers=loader_workers(config.loader.num_workers, sharing),
+        workers=workers,
+        prefetch_factor=config.loader.prefetch_factor if workers else None,
         stall=stall,
         key="method.data.stall",
         pin_memory=torch.cuda.is_available() and config.trainer.gpus > 0,

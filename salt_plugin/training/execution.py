@@ -8,7 +8,7 @@ import shutil
 import torch
 
 from salt_plugin.config import RunConfig, clips_of_rank
-from salt_plugin.data.shared_memory import clip_bytes, require_shared_memory
+from salt_plugin.data.shared_memory import AHEAD, clip_bytes, require_shared_memory
 from salt_plugin.data.workers import loader_workers
 from salt_plugin.errors import ConfigError
 from salt_plugin.methods import VideoMethod
@@ -88,6 +88,7 @@ def check_execution(config: RunConfig) -> None:
         loader_workers(config.loader.num_workers, sharing(config)),
         "loader.num_workers=0",
         processes=on_node,
+        ahead=config.loader.prefetch_factor or AHEAD,
     )
 
 

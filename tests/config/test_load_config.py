@@ -147,6 +147,7 @@ def test_teacher_key_is_unknown_to_the_pixel_teacher(pixel_teacher: DictConfig) 
         ("trainer.max_epochs", 0, "at least 1, or -1 for no limit"),
         ("trainer.precision", 8, "one of 32, "),
         ("loader.num_workers", -2, "-1 or more"),
+        ("loader.prefetch_factor", 0, "at least 1, or null"),
         ("seed", -1, "0 to 2^63 - 1"),
         ("optimizer.lr", 0.0, "more than 0"),
         ("method.optim.betas", [0.9], "two numbers"),

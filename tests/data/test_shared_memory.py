@@ -68,6 +68,8 @@ def test_a_probe_is_refused_too(
         (68, ["num_workers=2"], 1, True),
         (100, ["num_workers=2"], 2, True),
         (0, ["num_workers=0"], 1, False),
+        (125, ["num_workers=2", "prefetch_factor=4"], 1, False),
+        (124, ["num_workers=2", "prefetch_factor=4"], 1, True),
     ],
 )
 def test_what_batches_need_is_counted_for_every_process_of_the_machine(

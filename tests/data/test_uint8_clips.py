@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from salt_plugin.config import compose
 from salt_plugin.data import ClipSampler, StepBatchSampler, VideoDataset, read_inputs
+from salt_plugin.errors import ConfigError
 from salt_plugin.masks import Batch, MaskCollator, TubeMasks
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
@@ -66,3 +67,22 @@ def test_a_run_is_the_same_with_floats_of_a_transform_of_ones_own(
         )
     assert len(losses[0]) == 2
     assert losses[0] == losses[1]
+
+
+def test_workers_load_ahead_as_far_as_asked(tiny_videos: Path, tmp_path: Path) -> None:
+    asked = []
+    original = DataLoader.__init__
+
+    def noting(self: DataLoader, *given: object, **settings: object) -> None:
+        asked.append((settings["num_workers"], settings["prefetch_factor"]))
+        original(self, *given, **settings)
+
+    keys = ["method=pixel_teacher", f"input_dir={tiny_videos}", *TINY, "trainer.max_steps=1"]
+    keys += ["trainer.gpus=0", "loader.prefetch_factor=3"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DataLoader, "__init__", noting)
+        run(compose([*keys, "loader.num_workers=1"]), tmp_path / "run")
+    assert (1, 3) in asked
+    with pytest.raises(ConfigError, match=r"^loader\.prefetch_factor=3: expected null with loader"):
+        run(compose(keys), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
