@@ -29,7 +29,8 @@ def attention(q_bhnd: Tensor, k_bhnd: Tensor, v_bhnd: Tensor) -> Tensor:
     """Returns softmax(q k^T / sqrt(d)) v.
 
     torch's fused kernel, but in bfloat16 on CPUs, where matrix products over blocks of heads take
-    a third to a half of its time (docs/benchmarks/step.md).
+    a third to a half of its time (docs/benchmarks/step.md). Where a graph is made of it, the fused
+    kernel there too: blocks choose by values, which no graph can.
 
     Args:
         q_bhnd: Queries [B, H, N, d].
@@ -39,7 +40,8 @@ def attention(q_bhnd: Tensor, k_bhnd: Tensor, v_bhnd: Tensor) -> Tensor:
     Returns:
         [B, H, N, d].
     """
-    if q_bhnd.device.type == "cpu" and q_bhnd.dtype == torch.bfloat16:
+    on_cpu = q_bhnd.device.type == "cpu"
+    if on_cpu and q_bhnd.dtype == torch.bfloat16 and not torch.compiler.is_compiling():
         return blocked_attention(q_bhnd, k_bhnd, v_bhnd)
     if q_bhnd.device.type == "cuda":
         with sdpa_kernel(_GPU_KERNELS):

@@ -126,3 +126,40 @@ def test_compiled_blocks_compute_the_same_at_every_length() -> None:
             _losses_and_gradients(*compiled, lengths),
             _losses_and_gradients(*plain, lengths),
         )
+
+
+def _bfloat16() -> tuple[VideoEncoder, Tensor, Tensor]:
+    encoder = _models()[0].bfloat16().eval()
+    clips = torch.randn(2, 3, 4, 16, 24, generator=torch.Generator().manual_seed(1)).bfloat16()
+    return encoder, clips, encoder(clips)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_an_encoder_in_bfloat16_is_exported(grad: bool) -> None:
+    encoder, clips, expected = _bfloat16()
+    with torch.set_grad_enabled(grad):
+        exported = torch.export.export(encoder, (clips,))
+    torch.testing.assert_close(exported.module()(clips), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_an_encoder_in_bfloat16_is_one_graph(autocast: bool) -> None:
+    encoder, clips, expected = _bfloat16()
+    if autocast:
+        encoder, clips = encoder.float(), clips.float()
+    torch.compiler.reset()
+    compiled = torch.compile(encoder, fullgraph=True, backend="eager")
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = compiled(clips)
+    torch.testing.assert_close(found.bfloat16(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_an_encoder_in_bfloat16_is_compiled_in_full() -> None:
+    encoder, clips, expected = _bfloat16()
+    torch.compiler.reset()
+    found = torch.compile(encoder, fullgraph=True)(clips)
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+    found.float().sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
