@@ -11,7 +11,7 @@ VERSIONS ?=
 .DELETE_ON_ERROR:
 
 train: $(INSTALLED)
-	$(BIN)/lightly-ssl-train method=salt hydra.run.dir=$(RUN_DIR)
+	$(BIN)/lightly-ssl-train method=salt preset=demo hydra.run.dir=$(RUN_DIR)
 
 test: lint
 	$(BIN)/pytest

@@ -25,7 +25,8 @@ def main() -> None:
     for seed in arguments.seeds:
         folder = arguments.out / f"seed-{seed}"
         began = time.perf_counter()
-        command = ["salt", "train", f"seed={seed}", f"hydra.run.dir={folder}", *overrides]
+        command = ["salt", "train", "preset=demo", f"seed={seed}", f"hydra.run.dir={folder}"]
+        command += overrides
         subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], check=True)
         print(f"seed {seed}: {time.perf_counter() - began:.0f} s in all", flush=True)
         summaries.append(json.loads((folder / "summary.json").read_text()))

@@ -9,11 +9,10 @@ from salt_plugin import host
 
 
 class SaltSearchPath(SearchPathPlugin):
-    """Adds `method/` to the search path, and joins Lightly's own command."""
+    """Adds our groups to the search path, and joins Lightly's own command."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra once for every application that starts."""
-        host.register_resolvers()
         if host.is_lightly(search_path):
             host.join_lightly(search_path)
         elif host.is_salt_train(search_path):

@@ -33,16 +33,6 @@ def config_path() -> str:
     return f"file://{conf_folder()}"
 
 
-def demo_or(demo: Any, otherwise: Any, *, _root_: DictConfig) -> Any:
-    """The resolver `salt.demo_or`: one default for the embedded demo, one for videos."""
-    return otherwise if OmegaConf.select(_root_, "input_dir") else demo
-
-
-def register_resolvers() -> None:
-    """Registers what our configs interpolate with."""
-    OmegaConf.register_new_resolver("salt.demo_or", demo_or, replace=True)
-
-
 def is_lightly(search_path: ConfigSearchPath) -> bool:
     """Tells whether the application that starts is Lightly's."""
     return any(is_lightlys(path) for path in _mains(search_path))
@@ -81,7 +71,6 @@ def include_lightly(search_path: ConfigSearchPath) -> None:
 
 def hydra_job(cfg: DictConfig) -> None:
     """Trains what Hydra has composed, in this process or in one that a launcher has started."""
-    register_resolvers()
     train_job(cfg)
 
 
@@ -97,8 +86,11 @@ class _Dispatch:
 
     def __call__(self, cfg: Any, is_cli_call: bool = True) -> Any:
         # Lightly itself has no `method`; what a name stands for is checked by our config.
-        if OmegaConf.select(OmegaConf.create(cfg), "method.name") is None:
+        method = OmegaConf.select(OmegaConf.create(cfg), "method")
+        if method is None:
             return self._original(cfg, is_cli_call)
+        if method.get("name") is None:  # a preset alone
+            fail("method.name is missing: values of a method are set; name one, e.g. method=salt")
         return hydra_job(cfg)
 
     def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:

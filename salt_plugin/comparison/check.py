@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 from hydra.errors import HydraException
 
 from salt_plugin.comparison.cells import Cell, train_overrides
-from salt_plugin.config import RunConfig, compose, load_config
+from salt_plugin.config import RunConfig, compose, load_config, require_input
+from salt_plugin.config.application import absolute
+from salt_plugin.config.command_line import composition_error
 from salt_plugin.config.compare import CompareConfig
 from salt_plugin.errors import ConfigError
 from salt_plugin.run_directory import flat
@@ -39,8 +40,9 @@ def compose_cells(cells: Sequence[Cell], config: CompareConfig) -> dict[Cell, Ru
     for cell in cells:
         try:
             composed[cell] = load_config(compose(train_overrides(cell, config)))
+            require_input(composed[cell])
         except HydraException as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = composition_error(error)
             raise ConfigError(f"{cell.name}: {reason}; see compare.overrides") from None
         except ConfigError as error:
             raise ConfigError(f"{cell.name}: {error}") from None
@@ -83,7 +85,5 @@ def _compared(config: RunConfig) -> dict[str, Any]:
     }
     inputs = config.input_dir
     listed = [inputs] if isinstance(inputs, str) else list(inputs)
-    found["input_dir"] = [
-        os.path.abspath(os.path.expanduser(path)) if path else path for path in listed
-    ]
+    found["input_dir"] = [absolute(path) for path in listed]
     return found

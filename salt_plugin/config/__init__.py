@@ -1,6 +1,7 @@
 """Configuration: types, checks, and objects built from their nodes."""
 
 from salt_plugin.config.batch import clips_of_rank, rate_of_another_batch
+from salt_plugin.config.checks import require_input
 from salt_plugin.config.load import compose, load_config
 from salt_plugin.config.nodes import build, require_known_targets
 from salt_plugin.config.probe import (
@@ -35,6 +36,7 @@ __all__ = [
     "probe_config_for",
     "rate_of_another_batch",
     "read_yaml",
+    "require_input",
     "require_known_targets",
     "require_lists",
 ]

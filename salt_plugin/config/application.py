@@ -8,6 +8,9 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+# Before the name of a list of the embedded demo set, where a path may stand.
+DEMO_PREFIX = "demo:"
+
 
 def running_application() -> Any:
     """Returns Hydra's own configuration in a job of a Hydra application, None elsewhere."""
@@ -21,8 +24,10 @@ def absolute(path: str) -> str:
 
     Args:
         path: As written; `~` is the home of the user. Outside a Hydra application it counts from
-            the working directory.
+            the working directory. A list of the demo set, `demo:FILE`, stays as it is.
     """
+    if path.startswith(DEMO_PREFIX):
+        return path
     hydra = running_application()
     given = os.getcwd() if hydra is None else hydra.runtime.cwd
     return os.path.normpath(os.path.join(given, os.path.expanduser(path)))

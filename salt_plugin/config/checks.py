@@ -123,7 +123,7 @@ RULES: tuple[Rule, ...] = (
         ("method.data.reader",),
     ),
     (
-        "a folder, a CSV, a list of these, or '' for the demo",
+        "a folder, a CSV, a video, or a list of these",
         lambda value: (
             isinstance(value, str)
             or (
@@ -182,6 +182,19 @@ def check_values(config: RunConfig) -> None:
         _require(steps >= 1 or not trains, "method.teacher.max_steps", steps, "at least 1")
     if hasattr(method, "momentum"):
         check_rules(config, MOMENTUM_RULES)
+
+
+def require_input(config: RunConfig) -> None:
+    """Checks that there is something to train on; what only plans can do without.
+
+    Raises:
+        ConfigError: `input_dir` is empty.
+    """
+    if not config.input_dir:
+        raise ConfigError(
+            "input_dir is empty: expected videos to train on; give input_dir=VIDEOS (a folder, a "
+            "list or a video), or preset=demo for the embedded demo"
+        )
 
 
 def check_rules(config: Any, rules: tuple[Rule, ...], prefix: str = "") -> None:

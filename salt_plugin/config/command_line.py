@@ -11,10 +11,14 @@ from collections.abc import Callable, Sequence
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 
+from salt_plugin.conf_folder import conf_folder
+from salt_plugin.config.suggest import suggestion
 from salt_plugin.errors import ConfigError
 
+# Groups that a run chooses from.
+CHOICES = ("method", "preset")
 _REFERENCE = re.compile(r"(\\*)\$\{")
 
 
@@ -50,6 +54,17 @@ def check_command_line(arguments: Sequence[str]) -> None:
     own = given.config_dir or given.config_name or given.config_path
     own = own or any("hydra.mode" in override for override in given.overrides)
     check_overrides(given.overrides, sweeps=given.multirun, commas=bool(given.multirun or own))
+    # Only here: a folder of the user's own may hold further methods and presets.
+    if not own and not any("hydra.searchpath" in override for override in given.overrides):
+        _check_choices(given.overrides)
+
+
+def composition_error(error: HydraException) -> str:
+    """Returns in one line why Hydra could not compose overrides, and what was probably meant."""
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return f"{group}={choice}: no such {group}; {suggestion(choice, error.options)}"
+    return str(error).strip().splitlines()[0]
 
 
 def check_overrides(
@@ -84,6 +99,17 @@ def check_overrides(
             raise ConfigError(
                 f"{override}: {reason}; to give {key} this text, quote it: {written(mended)}"
             )
+
+
+def _check_choices(overrides: Sequence[str]) -> None:
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        group, value = override.key_or_group, override.value()
+        if group not in CHOICES:
+            continue
+        known = [file.stem for file in (conf_folder() / group).glob("*.yaml")]
+        for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
+            if isinstance(choice, str) and choice not in known:
+                raise ConfigError(f"{group}={choice}: no such {group}; {suggestion(choice, known)}")
 
 
 def _split_by_the_shell(overrides: Sequence[str]) -> list[list[str]]:

@@ -10,12 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def video_defaults(method: str) -> dict[str, Any]:
-    """Returns the nodes `method` and `compute` with the defaults for videos.
+    """Returns the nodes `method` and `compute` with their defaults, which are for videos.
 
     Args:
         method: Name of a method.
     """
-    cfg = compose_alone([f"method={method}", "input_dir=VIDEOS"])
+    cfg = compose_alone([f"method={method}"])
     return {
         key: OmegaConf.to_container(OmegaConf.select(cfg, key), resolve=True)
         for key in ("method", "compute")
@@ -28,9 +28,10 @@ def compose_alone(overrides: Sequence[str]) -> DictConfig:
     Args:
         overrides: Hydra's; without a `method=` it is `salt`.
     """
-    rest = list(overrides)
-    if not any(override.startswith("method=") for override in rest):
-        rest.insert(0, "method=salt")
-    added = [f"+{one}" if one.startswith("method=") else one for one in rest]
+    # In the order of the main configs' defaults lists, whatever the order given.
+    groups = [one for key in ("method=", "preset=") for one in overrides if one.startswith(key)]
+    rest = [one for one in overrides if one not in groups]
+    if not any(one.startswith("method=") for one in groups):
+        groups.insert(0, "method=salt")
     with initialize(config_path=None, version_base=None):
-        return compose(overrides=added)
+        return compose(overrides=[*(f"+{one}" for one in groups), *rest])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from salt_plugin.conf_folder import conf_folder
+from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.config.checks import Rule, check_rules
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
@@ -167,6 +168,6 @@ def with_absolute_paths(values: dict[str, Any], file: Path) -> dict[str, Any]:
     """Lets the paths of an evaluation's lists count from the file that names them."""
     for key in ("train", "val", "test", "groups"):
         path = values.get(key)
-        if isinstance(path, str) and not path.startswith("demo:"):
+        if isinstance(path, str) and not path.startswith(DEMO_PREFIX):
             values[key] = str(file.parent / Path(path).expanduser())
     return values

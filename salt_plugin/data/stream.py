@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_plugin.config import RunConfig, clips_of_rank
+from salt_plugin.config import RunConfig, clips_of_rank, require_input
+from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.dataset import VideoDataset
 from salt_plugin.data.demo import DemoSpec, make_demo
@@ -23,17 +24,27 @@ Collate = Callable[[list[Any]], Any]
 
 
 def training_videos(config: RunConfig) -> VideoList:
-    """Lists the videos of `input_dir`, or of the embedded demo set where it is empty.
+    """Lists the videos of `input_dir`; of `demo:FILE` those of a list of the embedded demo set.
 
     Raises:
         DataError: The input is missing, broken, or holds no readable video.
-        ConfigError: The weights do not fit the inputs.
+        ConfigError: `input_dir` is empty, or the weights do not fit the inputs.
     """
-    inputs = config.input_dir or str(make_demo(demo_spec(config)) / "train.csv")
-    videos = read_inputs(inputs)
+    require_input(config)
+    videos = read_inputs(_inputs(config))
     _sampler(config, videos, config.seed, total_steps=1)  # finds weights that cannot work
     require_readable(videos, config.method.data.reader, config.method.data.timeout)
     return videos
+
+
+def _inputs(config: RunConfig) -> str | list[str]:
+    def found(given: str) -> str:
+        if not given.startswith(DEMO_PREFIX):
+            return given
+        return str(make_demo(demo_spec(config)) / given.removeprefix(DEMO_PREFIX))
+
+    inputs = config.input_dir
+    return found(inputs) if isinstance(inputs, str) else [found(one) for one in inputs]
 
 
 def demo_spec(config: RunConfig) -> DemoSpec:

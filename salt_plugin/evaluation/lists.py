@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from salt_plugin.config import ProbeConfig, require_lists
+from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.data import DemoSpec, VideoList, make_demo, read_inputs
 from salt_plugin.data.list_file import read_list
 from salt_plugin.errors import DataError
 from salt_plugin.video.images import IMAGE_SUFFIXES
 from salt_plugin.video.inspection import VIDEO_SUFFIXES
 
-DEMO = "demo:"
 _SHOWN = 5
 
 
@@ -102,8 +102,8 @@ def read_groups(file: Path, paths: list[str]) -> Tensor:
 
 def _read(config: ProbeConfig, key: str) -> VideoList:
     given = getattr(config, key)
-    if given.startswith(DEMO):
-        given = str(make_demo(DemoSpec()) / given.removeprefix(DEMO))
+    if given.startswith(DEMO_PREFIX):
+        given = str(make_demo(DemoSpec()) / given.removeprefix(DEMO_PREFIX))
     suffixes = IMAGE_SUFFIXES if config.images else VIDEO_SUFFIXES
     videos = read_inputs(Path(given).expanduser(), f"probe.{key}", suffixes)
     unlabelled = [path for path, at in zip(videos.paths, videos.labels, strict=True) if at < 0]

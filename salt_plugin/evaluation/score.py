@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from salt_plugin.config import ProbeConfig, clip_seen, probe_config_for
+from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.data import DemoSpec, make_demo
 from salt_plugin.errors import ConfigError
 from salt_plugin.evaluation.encoders import FrozenEncoder
@@ -100,9 +101,11 @@ def demo_lists(config: Mapping[str, Any], task: str) -> tuple[Path, Path]:
     Raises:
         ConfigError: The run was not trained on the demo set.
     """
-    if config["input_dir"]:
+    inputs = config["input_dir"]
+    # Empty in runs of earlier versions.
+    if inputs and not (isinstance(inputs, str) and inputs.startswith(DEMO_PREFIX)):
         raise ConfigError(
-            f"the run was trained on input_dir={config['input_dir']}, not on the demo set; name "
+            f"the run was trained on input_dir={inputs}, not on the demo set; name "
             "labelled videos by --train CSV --test CSV"
         )
     folder = make_demo(DemoSpec(**config["method"]["data"]["demo"]))

@@ -9,8 +9,8 @@ from hydra.errors import HydraException
 
 from salt_plugin.compute.mask_lengths import draw_lengths
 from salt_plugin.compute.workload import Workload
-from salt_plugin.config import RunConfig, load_config, registry
-from salt_plugin.config.command_line import check_overrides, in_yaml
+from salt_plugin.config import RunConfig, load_config, require_input
+from salt_plugin.config.command_line import check_overrides, composition_error, in_yaml
 from salt_plugin.config.planning import compose_alone
 from salt_plugin.errors import ConfigError
 from salt_plugin.launch.cluster import ClusterConfig
@@ -70,12 +70,13 @@ def composed_config(element: Element) -> RunConfig:
         for override in overrides:
             check_overrides([override], written=in_yaml)
         # What these add at the top level reaches `salt train`, which knows its keys.
-        return load_config(compose_alone(overrides), foreign=False)
+        config = load_config(compose_alone(overrides), foreign=False)
+        require_input(config)
     except HydraException as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{element.id}: {reason}") from None
+        raise ConfigError(f"{element.id}: {composition_error(error)}") from None
     except ConfigError as error:
         raise ConfigError(f"{element.id}: {error}") from None
+    return config
 
 
 def planned(
