@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from salt_plugin.training.writer import BackgroundWriter
 from salt_plugin.files import sync
 from salt_plugin.methods import Recipe
 from salt_plugin.models import VideoEncoder
 from salt_plugin.shapes import EncoderShape
+from salt_plugin.training.writer import BackgroundWriter
 
 
 def training_state(encoder: str) -> dict[str, Any]:

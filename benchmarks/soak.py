@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from salt_plugin.training.skipped import read_skipped
 from salt_plugin.data import read_inputs
 from salt_plugin.data.demo import write_video
 from salt_plugin.run_directory import read_metrics
+from salt_plugin.training.skipped import read_skipped
 
 SHARES = (20, 40, 60, 80, 100)
 ALLOWED = 1.05

@@ -26,19 +26,19 @@ from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import steps_of_epochs, training_videos
 from salt_plugin.report.summary import print_summary
 from salt_plugin.run_directory import RunDirectory
-from salt_plugin.stages.build import (
+from salt_plugin.training.build import (
     check_teacher,
     load_named,
     new_encoder,
     new_stage,
     step_cost,
 )
-from salt_plugin.stages.finish import leave_figures, leave_summary
-from salt_plugin.stages.length import Length, budget_left, inherited_flops, planned_steps
-from salt_plugin.stages.parts import Parts, build_parts
-from salt_plugin.stages.probe import probe_settings
 from salt_plugin.training.execution import check_execution, devices
+from salt_plugin.training.finish import leave_figures, leave_summary
 from salt_plugin.training.fit import fit
+from salt_plugin.training.length import Length, budget_left, inherited_flops, planned_steps
+from salt_plugin.training.parts import Parts, build_parts
+from salt_plugin.training.probe import probe_settings
 from salt_plugin.training.world import started_tasks
 
 

@@ -1,6 +1,7 @@
 """Faults that come into a training from outside.
 
-This is the one place that knows how a step is entered (a method's `forward`) and where its loss is made (the loss modules): tests know neither a loop nor a trainer.
+This is the one place that knows how a step is entered (a method's `forward`) and where its loss is
+made (the loss modules): tests know neither a loop nor a trainer.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.methods import SALT, VJEPA, PixelTeacher
+from salt_plugin.training import world
 
 STAGES = {PixelTeacher: "teacher", SALT: "student", VJEPA: "student"}
 
@@ -135,8 +137,4 @@ def steps_that_take(seconds: float) -> Iterator[None]:
 
 def shorten_patience(seconds: float) -> None:
     """Has this process wait no longer for others that it trains with."""
-    # The constants that say how long stand here.
-    from salt_plugin.callbacks import ranks
-    from salt_plugin.stages import trainer
-
-    ranks.PATIENCE = trainer.PATIENCE = timedelta(seconds=seconds)
+    world.PATIENCE = timedelta(seconds=seconds)

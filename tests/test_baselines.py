@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from small_run import SMALL
 
 from salt_plugin import load_encoder
-from salt_plugin.callbacks import collapse
 from salt_plugin.checkpoints import load_predictor, read_card
 from salt_plugin.checkpoints.predictor_file import read_predictor_card
 from salt_plugin.commands.track import main as track
@@ -24,6 +23,7 @@ from salt_plugin.errors import ConfigError
 from salt_plugin.methods import VJEPA
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
+from salt_plugin.training import collapse
 
 METHODS = ("vjepa", "vjepa2", "videomae")
 TINY = [*SMALL, "trainer.max_steps=5"]

@@ -20,9 +20,9 @@ from salt_plugin.errors import ConfigError, SaltError
 from salt_plugin.masks import MaskCollator
 from salt_plugin.methods import SALT, PixelTeacher
 from salt_plugin.run_directory import read_metrics
-from salt_plugin.stages.build import stage_seed, step_cost
-from salt_plugin.stages.parts import build_parts
 from salt_plugin.train import run
+from salt_plugin.training.build import stage_seed, step_cost
+from salt_plugin.training.parts import build_parts
 
 BUDGET = 2.5e10
 

@@ -15,7 +15,6 @@ import pytest
 from small_run import TINY
 
 from salt_plugin import cli
-from salt_plugin.callbacks.skipped import read_skipped
 from salt_plugin.config import compose
 from salt_plugin.data import read_inputs
 from salt_plugin.errors import ConfigError
@@ -26,6 +25,7 @@ from salt_plugin.report.console import console
 from salt_plugin.report.study import jobs_table
 from salt_plugin.report.track import ranking_table
 from salt_plugin.train import run
+from salt_plugin.training.skipped import read_skipped
 
 MARKUP = "[bold]a[/] :smile: [/red] $x_1$"
 FILM = os.fsdecode(b"film\xff.mp4")

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from small_run import SMALL
 
 from salt_plugin import load_encoder
-from salt_plugin.callbacks.skipped import read_skipped
 from salt_plugin.checkpoints import read_card
 from salt_plugin.config import compose
 from salt_plugin.data.quarantine import Quarantine
@@ -20,6 +19,7 @@ from salt_plugin.errors import CheckpointError, ConfigError, DataError, SaltErro
 from salt_plugin.methods import SALT, PixelTeacher
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
+from salt_plugin.training.skipped import read_skipped
 from salt_plugin.video.exact_reader import ExactReader
 from salt_plugin.video.opening import ReadTimeoutError
 

@@ -26,7 +26,7 @@ class MethodSpec(CostedMethod):
     Attributes:
         config: Type of the node `method`.
         build: Where the function lies that makes the `VideoMethod`, as `module:function`. It is
-            called as the functions of `stages.methods` are, and loaded when training starts.
+            called as the functions of `training.builders` are, and loaded when training starts.
         teacher: As in `CostedMethod`. Such a method has the key `method.teacher`.
         printed_lr: Learning rate that is printed for it (`batch.PRINTED_BATCH`).
         reconstructs: Whether it has `reconstruct`, of which a figure is drawn.
@@ -57,7 +57,7 @@ _MOVING = (
 _PIXEL_TEACHER = MethodSpec(
     name="pixel_teacher",
     config=PixelTeacherConfig,
-    build="salt_plugin.stages.methods:pixel_teacher",
+    build="salt_plugin.training.builders:pixel_teacher",
     step=PIXELS,
     result="teacher",
     reconstructs=True,
@@ -65,14 +65,14 @@ _PIXEL_TEACHER = MethodSpec(
 _SALT = MethodSpec(
     name="salt",
     config=SALTConfig,
-    build="salt_plugin.stages.methods:salt",
+    build="salt_plugin.training.builders:salt",
     step=FROZEN_TEACHER,
     teacher=_PIXEL_TEACHER,
 )
 _VJEPA = MethodSpec(
     name="vjepa",
     config=VJEPAConfig,
-    build="salt_plugin.stages.methods:vjepa",
+    build="salt_plugin.training.builders:vjepa",
     step=EMA_TEACHER,
     planned=False,  # costs what V-JEPA 2 does
     unranked=_MOVING,
@@ -80,7 +80,7 @@ _VJEPA = MethodSpec(
 _VJEPA2 = MethodSpec(
     name="vjepa2",
     config=VJEPAConfig,
-    build="salt_plugin.stages.methods:vjepa",
+    build="salt_plugin.training.builders:vjepa",
     step=EMA_TEACHER,
     printed_lr=5.25e-4,
     unranked=_MOVING,
@@ -88,7 +88,7 @@ _VJEPA2 = MethodSpec(
 _VIDEOMAE = MethodSpec(
     name="videomae",
     config=PixelTeacherConfig,
-    build="salt_plugin.stages.methods:pixel_teacher",
+    build="salt_plugin.training.builders:pixel_teacher",
     step=PIXELS,
     reconstructs=True,
     unranked="whose loss is that of a pixel teacher and does not tell how good the encoder is",

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 
 from salt_plugin.compute.mask_lengths import draw_lengths
 from salt_plugin.compute.workload import Workload
-from salt_plugin.config import RunConfig, load_config, require_input
+from salt_plugin.config import RunConfig, load_config, registry, require_input
 from salt_plugin.config.command_line import check_overrides, composition_error, in_yaml
 from salt_plugin.config.planning import compose_alone
 from salt_plugin.errors import ConfigError

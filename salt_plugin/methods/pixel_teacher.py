@@ -57,6 +57,10 @@ class PixelTeacher(VideoMethod):
         """Returns the loss of a batch."""
         clips = batch.normalized()
         patches_bnp, grid = self.encoder.patchify(clips), self.encoder.grid(clips)
+        context = [mask.context for mask in batch.masks]
+        target = [mask.target for mask in batch.masks]
+        encoded = self.encoder.forward_sets(patches_bnp, grid, context)
+        decoded = self.decoder.forward_sets(encoded, context, target, grid)
         losses = [
             self.loss(pixels_bmp, gather_tokens(patches_bnp, places_bm))
             for pixels_bmp, places_bm in zip(decoded, target, strict=True)
@@ -71,10 +75,11 @@ class PixelTeacher(VideoMethod):
         """
         clips = batch.normalized()
         patches_bnp, grid = self.encoder.patchify(clips), self.encoder.grid(clips)
-        mask = batch.masks[mask_index]
-        (predicted_bmp,) = self._decode(patches_bnp, grid, [mask], mask_index)
-        predicted_bmp = predicted_bmp.to(patches_bnp.dtype)
-        pixels_bmp = self.loss.restore(predicted_bmp, gather_tokens(patches_bnp, mask.target))
+        context, target = batch.masks[mask_index]
+        encoded = self.encoder.forward_sets(patches_bnp, grid, [context])
+        (decoded_bmp,) = self.decoder.forward_sets(encoded, [context], [target], grid, mask_index)
+        decoded_bmp = decoded_bmp.to(patches_bnp.dtype)
+        pixels_bmp = self.loss.restore(decoded_bmp, gather_tokens(patches_bnp, target))
         P = patches_bnp.shape[-1]
         visible = torch.zeros_like(patches_bnp)
         seen_bkp = gather_tokens(patches_bnp, context)

@@ -16,16 +16,16 @@ from salt_plugin.errors import ConfigError, Interrupted, LoaderError, LostOthers
 from salt_plugin.masks import MaskCollator
 from salt_plugin.report.console import console
 from salt_plugin.run_directory import RunDirectory, comparable
-from salt_plugin.stages.build import Stage
-from salt_plugin.stages.length import most_steps
-from salt_plugin.stages.parts import Parts
 from salt_plugin.stop_signals import StopSignals
 from salt_plugin.training import world
 from salt_plugin.training.accounts import Accounts
+from salt_plugin.training.build import Stage
 from salt_plugin.training.execution import set_up, sharing
 from salt_plugin.training.fabric import new_fabric
+from salt_plugin.training.length import most_steps
 from salt_plugin.training.loop import train
 from salt_plugin.training.nonfinite import NonFinite
+from salt_plugin.training.parts import Parts
 from salt_plugin.training.ranks import Ranks, lost_others
 from salt_plugin.training.records import open_records, stage_accounts, stage_card
 from salt_plugin.training.resume import ResumePoint, resume_point

@@ -15,13 +15,13 @@ from salt_plugin.compute import recomputed
 from salt_plugin.config import RunConfig, registry
 from salt_plugin.data.sources import VideoList
 from salt_plugin.run_directory import RunDirectory
-from salt_plugin.stages.build import Stage
-from salt_plugin.stages.parts import Parts
 from salt_plugin.stop_signals import StopSignals
 from salt_plugin.training.accounts import Accounts
+from salt_plugin.training.build import Stage
 from salt_plugin.training.kept_encoders import KeptEncoders
 from salt_plugin.training.metrics import Metrics
 from salt_plugin.training.nonfinite import NonFinite
+from salt_plugin.training.parts import Parts
 from salt_plugin.training.progress import Progress
 from salt_plugin.training.ranks import Ranks
 from salt_plugin.training.resume import ResumePoint

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from salt_plugin import load_encoder
-from salt_plugin.callbacks.resume import previous_checkpoint, resume_point
 from salt_plugin.checkpoints import load_predictor, read_bill, read_input, save_encoder
 from salt_plugin.commands import export, probe
 from salt_plugin.config import compose
@@ -28,6 +27,7 @@ from salt_plugin.errors import CheckpointError, SaltError
 from salt_plugin.evaluation import open_encoder
 from salt_plugin.models import EncoderShape, VideoEncoder
 from salt_plugin.train import run
+from salt_plugin.training.resume import previous_checkpoint, resume_point
 
 SETTINGS = settings(
     max_examples=60,

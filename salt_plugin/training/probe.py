@@ -18,7 +18,7 @@ from salt_plugin.evaluation.protocol import probe
 from salt_plugin.evaluation.results import ProbeReport
 from salt_plugin.models import VideoEncoder
 from salt_plugin.report.probe import Bars
-from salt_plugin.stages.parts import Parts
+from salt_plugin.training.parts import Parts
 
 DEMO = "demo"
 

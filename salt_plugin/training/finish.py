@@ -19,10 +19,10 @@ from salt_plugin.masks import Batch, MaskCollator
 from salt_plugin.models import VideoEncoder
 from salt_plugin.report.figures import dim_outside, draw_losses, draw_strips
 from salt_plugin.run_directory import RunDirectory, StageDirectory, read_metrics
-from salt_plugin.stages.build import new_encoder, new_stage, stage_seed
-from salt_plugin.stages.length import Length
-from salt_plugin.stages.parts import Parts
-from salt_plugin.stages.probe import probe_run
+from salt_plugin.training.build import new_encoder, new_stage, stage_seed
+from salt_plugin.training.length import Length
+from salt_plugin.training.parts import Parts
+from salt_plugin.training.probe import probe_run
 from salt_plugin.training.skipped import read_skipped
 
 LOSS_WINDOW = 10

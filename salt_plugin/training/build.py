@@ -20,10 +20,10 @@ from salt_plugin.methods import Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, VideoEncoder
 from salt_plugin.run_directory import StageDirectory
 from salt_plugin.shapes import EncoderShape
-from salt_plugin.stages.length import Length, planned_steps
-from salt_plugin.stages.parts import Parts
 from salt_plugin.training.accounts import StepCost
 from salt_plugin.training.execution import autocast_dtype
+from salt_plugin.training.length import Length, planned_steps
+from salt_plugin.training.parts import Parts
 
 
 @dataclass(frozen=True)

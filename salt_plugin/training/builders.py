@@ -11,7 +11,7 @@ from typing import Any
 from salt_plugin.config import MethodConfig
 from salt_plugin.methods import SALT, VJEPA, PixelTeacher, Recipe
 from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
-from salt_plugin.stages.parts import Parts
+from salt_plugin.training.parts import Parts
 
 
 def pixel_teacher(

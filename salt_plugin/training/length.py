@@ -13,9 +13,9 @@ from salt_plugin.compute import INITIALISATION, TEACHER_TRAINING, Tokens
 from salt_plugin.config import RunConfig, clips_of_rank
 from salt_plugin.errors import CheckpointError, ConfigError
 from salt_plugin.report.units import flops
-from salt_plugin.stages.parts import Parts
 from salt_plugin.training.accounts import StepCost
 from salt_plugin.training.execution import devices
+from salt_plugin.training.parts import Parts
 
 # Draws of masks whose mean cost is that of a step: its standard error is below 1 %.
 PLANNING_DRAWS = 64

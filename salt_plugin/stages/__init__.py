@@ -1,1 +1,0 @@
-"""The two stages of a run: built from the configuration, trained, and left as files."""
