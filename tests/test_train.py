@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import outcome
 import pytest
 import torch
+from faults import power_failure, spoilt
 from safetensors.torch import load_file
 from small_run import SMALL
 
@@ -16,7 +18,6 @@ from salt_plugin.checkpoints import read_card
 from salt_plugin.config import compose
 from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.errors import CheckpointError, ConfigError, DataError, SaltError
-from salt_plugin.methods import SALT, PixelTeacher
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
 from salt_plugin.training.skipped import read_skipped
@@ -55,7 +56,7 @@ def test_a_run_leaves_what_the_layout_promises(finished: Path) -> None:
         assert read_card(folder / "encoder.safetensors")["training"]["steps"] == steps
     for figure in ("masks", "reconstruction", "losses"):
         assert (finished / "figures" / f"{figure}.png").stat().st_size > 5000
-    assert read_skipped(finished / "skipped.csv") == []
+    assert outcome.skipped(finished) == {}
     assert (finished / "config.yaml").is_file()
 
 
@@ -106,61 +107,25 @@ def test_keys_that_change_no_result_may_differ_on_resume(finished: Path, tiny_vi
     train(tiny_videos, finished, "loader.num_workers=1", "method.checkpoint.every_n_steps=3")
 
 
-@pytest.mark.parametrize(("stage", "broken_step"), [("teacher", 3), ("student", 4)])
+@pytest.mark.parametrize(("stage", "step"), [("teacher", 4), ("student", 5)])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    finished: Path,
-    tiny_videos: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    stage: str,
-    broken_step: int,
+    finished: Path, tiny_videos: Path, tmp_path: Path, stage: str, step: int
 ) -> None:
-    cls = {"teacher": PixelTeacher, "student": SALT}[stage]
-    original = cls.forward
-
-    def power_failure(self: Any, batch: Any) -> torch.Tensor:
-        if batch.step == broken_step:
-            raise MemoryError("as if the machine had gone")
-        return original(self, batch)
-
     every_two = "method.checkpoint.every_n_steps=2"
-    monkeypatch.setattr(cls, "forward", power_failure)
-    with pytest.raises(MemoryError):
+    with power_failure(step, stage):
         train(tiny_videos, tmp_path, every_two)
-    monkeypatch.setattr(cls, "forward", original)
     train(tiny_videos, tmp_path, every_two)
-
-    for name in ("teacher", "student"):
-        cards = [read_card(root / name / "encoder.safetensors") for root in (finished, tmp_path)]
-        assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
-        assert cards[0]["compute"]["flops"] == cards[1]["compute"]["flops"]
-        rows = [read_metrics(root / name / "metrics.csv") for root in (finished, tmp_path)]
-        for one, other in zip(*rows, strict=True):
-            assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    outcome.require_same(finished, tmp_path, "teacher", "student")
 
 
 @pytest.mark.slow
-def test_a_resume_repeats_stochastic_depth(
-    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resume_repeats_stochastic_depth(tiny_videos: Path, tmp_path: Path) -> None:
     overrides = ["method.model.drop_path=0.5", "method.checkpoint.every_n_steps=2"]
     train(tiny_videos, tmp_path / "whole", *overrides, method="pixel_teacher")
-    original = PixelTeacher.forward
-
-    def power_failure(self: PixelTeacher, batch: Any) -> torch.Tensor:
-        if batch.step == 3:
-            raise MemoryError("as if the machine had gone")
-        return original(self, batch)
-
-    monkeypatch.setattr(PixelTeacher, "forward", power_failure)
-    with pytest.raises(MemoryError):
+    with power_failure(4):
         train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
-    monkeypatch.setattr(PixelTeacher, "forward", original)
     train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
-    whole, broken = (
-        read_card(tmp_path / run / "teacher" / "encoder.safetensors") for run in ("whole", "broken")
-    )
-    assert whole["fingerprint"] == broken["fingerprint"]
+    outcome.require_same(tmp_path / "whole", tmp_path / "broken", "teacher")
 
 
 def test_a_resumed_run_does_not_wait_again_for_a_file_that_hung(
@@ -175,12 +140,7 @@ def test_a_resumed_run_does_not_wait_again_for_a_file_that_hung(
             raise ReadTimeoutError(path, "not read within 60 s")
         return ExactReader(path)
 
-    original, quarantine = PixelTeacher.forward, Quarantine.__init__
-
-    def power_failure(self: PixelTeacher, batch: Any) -> torch.Tensor:
-        if batch.step == 3:
-            raise MemoryError("as if the machine had gone")
-        return original(self, batch)
+    quarantine = Quarantine.__init__
 
     def at_once(self: Quarantine, paths: list[str], clips: int) -> None:
         quarantine(self, paths, clips, ahead=1)
@@ -189,22 +149,14 @@ def test_a_resumed_run_does_not_wait_again_for_a_file_that_hung(
     monkeypatch.setattr(Quarantine, "__init__", at_once)
     overrides = ["method.checkpoint.every_n_steps=1", "method.data.max_bad=0.5"]
     train(tiny_videos, tmp_path / "whole", *overrides, method="pixel_teacher")
-    monkeypatch.setattr(PixelTeacher, "forward", power_failure)
-    with pytest.raises(MemoryError):
+    with power_failure(4):
         train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
-    monkeypatch.setattr(PixelTeacher, "forward", original)
-    last = tmp_path / "broken" / "teacher" / "checkpoints" / "last.ckpt"
-    stored = torch.load(last, weights_only=True)["quarantine"]
-    assert stored == {paths[0]: 3}
+    # It is the checkpoint that remembers, and the step from which the file is left out.
     (tmp_path / "broken" / "skipped.csv").unlink()
     waited.clear()
     train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
-    assert torch.load(last, weights_only=True)["quarantine"] == stored
     assert waited == []
-    whole, broken = (
-        read_card(tmp_path / run / "teacher" / "encoder.safetensors") for run in ("whole", "broken")
-    )
-    assert whole["fingerprint"] == broken["fingerprint"]
+    outcome.require_same(tmp_path / "whole", tmp_path / "broken", "teacher")
 
 
 def test_a_student_does_not_go_on_against_another_teacher(
@@ -323,15 +275,15 @@ def test_bad_files_are_replaced_and_listed(tiny_videos: Path, tmp_path: Path) ->
     videos = tmp_path / "videos.csv"
     videos.write_text("\n".join([*good, f"{text} 1", f"{tmp_path / 'missing.mp4'} 1"]) + "\n")
     summary = train(videos, tmp_path / "run", "method.data.max_bad=0.5", method="pixel_teacher")
-    skipped = read_skipped(tmp_path / "run" / "skipped.csv")
-    assert {Path(row["path"]).name for row in skipped} == {"text.mp4", "missing.mp4"}
-    assert all(row["reason"] for row in skipped)
+    skipped = outcome.skipped(tmp_path / "run")
+    assert {Path(path).name for path in skipped} == {"text.mp4", "missing.mp4"}
+    assert all(skipped.values())
     assert summary["skipped_files"] == 2
     with pytest.raises(
         DataError, match=r"files cannot be read, and method\.data\.max_bad allows 0"
     ):
         train(videos, tmp_path / "strict", method="pixel_teacher")
-    assert read_skipped(tmp_path / "strict" / "skipped.csv")
+    assert outcome.skipped(tmp_path / "strict")
 
 
 @pytest.mark.parametrize(
@@ -405,20 +357,13 @@ def test_a_damaged_resume_checkpoint_is_named(
 
 
 def test_a_diverged_run_is_an_error_and_keeps_what_was_saved(
-    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_videos: Path, tmp_path: Path
 ) -> None:
-    original = PixelTeacher.forward
-
-    def diverging(self: PixelTeacher, batch: Any) -> torch.Tensor:
-        return original(self, batch) * (float("nan") if batch.step == 3 else 1.0)
-
-    monkeypatch.setattr(PixelTeacher, "forward", diverging)
     given = ["method.checkpoint.every_n_steps=2", "method.max_nonfinite_steps=1"]
-    with pytest.raises(SaltError, match=r"loss is nan .* at step 4.*optimizer\.lr"):
+    with spoilt({4}), pytest.raises(SaltError, match=r"loss is inf .* at step 4.*optimizer\.lr"):
         train(tiny_videos, tmp_path, *given)
     assert not (tmp_path / "teacher" / "encoder.safetensors").exists()
-    checkpoint = tmp_path / "teacher" / "checkpoints" / "last.ckpt"
-    assert torch.load(checkpoint, weights_only=True)["global_step"] == 2
+    assert outcome.saved_step(tmp_path / "teacher") == 2
 
 
 def test_a_folder_in_use_is_refused(tiny_videos: Path, tmp_path: Path) -> None:

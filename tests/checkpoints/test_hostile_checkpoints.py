@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from faults import power_failure
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from small_run import TINY
 
 from salt_plugin import load_encoder
 from salt_plugin.checkpoints import load_predictor, read_bill, read_input, save_encoder
@@ -79,10 +81,7 @@ KINDS = (saved, saved_as_before_1_6, pickled, with_a_shell_command)
 
 
 def train(run_dir: Path, videos: Path, *keys: str) -> None:
-    sizes = ["method.clip.size=32", "method.clip.frames=4", "method.clip.step=1"]
-    batch = ["loader.batch_size=2", "loader.num_workers=0", "trainer.max_steps=1"]
-    encoder = ["method.encoder=vit_nano", f"input_dir={videos}"]
-    run(compose([*keys, *sizes, *batch, *encoder]), run_dir)
+    run(compose([*TINY, "trainer.max_steps=2", f"input_dir={videos}", *keys]), run_dir)
 
 
 @pytest.mark.parametrize("make", KINDS)
@@ -117,25 +116,41 @@ def test_a_pickle_with_code_is_refused_everywhere_and_never_run(
     assert not runs.exists()
 
 
+@pytest.fixture(scope="module")
+def begun(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed after its first step."""
+    run_dir = tmp_path_factory.mktemp("runs") / "begun"
+    with power_failure(2):
+        train(run_dir, tiny_videos, "method=pixel_teacher", "method.checkpoint.every_n_steps=1")
+    return run_dir
+
+
 @pytest.mark.parametrize("make", KINDS)
 def test_a_run_of_a_stranger_does_not_resume_from_code(
-    tmp_path: Path, make: Callable[[Path, Path], Path]
+    begun: Path, tiny_videos: Path, tmp_path: Path, make: Callable[[Path, Path], Path]
 ) -> None:
-    last, trace = tmp_path / "last.ckpt", tmp_path / "trace"
+    shutil.copytree(begun, tmp_path / "run")
+    last, trace = tmp_path / "run" / "teacher" / "checkpoints" / "last.ckpt", tmp_path / "trace"
+    last.rename(last.with_name("kept.ckpt"))
     make(last, trace)
     with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be resumed from.*delete"):
-        resume_point(last)
-    torch.save({"global_step": 4}, previous_checkpoint(last))
-    with pytest.warns(UserWarning, match=r"previous\.ckpt, step 4, is used"):
-        assert resume_point(last).step == 4
+        train(tmp_path / "run", tiny_videos, "method=pixel_teacher")
+    last.with_name("kept.ckpt").rename(last.with_name("previous.ckpt"))
+    with pytest.warns(UserWarning, match=r"previous\.ckpt, step 1, is used"):
+        train(tmp_path / "run", tiny_videos, "method=pixel_teacher")
+    assert (tmp_path / "run" / "summary.json").is_file()
     assert not trace.exists()
 
 
 @pytest.mark.parametrize("step", [None, "four", -1, float("nan")])
-def test_a_checkpoint_without_a_step_is_not_resumed_from(tmp_path: Path, step: Any) -> None:
-    torch.save({"global_step": step}, tmp_path / "last.ckpt")
+def test_a_checkpoint_without_a_step_is_not_resumed_from(
+    begun: Path, tiny_videos: Path, tmp_path: Path, step: Any
+) -> None:
+    shutil.copytree(begun, tmp_path / "run")
+    last = tmp_path / "run" / "teacher" / "checkpoints" / "last.ckpt"
+    torch.save({**torch.load(last, weights_only=True), "global_step": step}, last)
     with pytest.raises(CheckpointError, match="expected a number of steps"):
-        resume_point(tmp_path / "last.ckpt")
+        train(tmp_path / "run", tiny_videos, "method=pixel_teacher")
 
 
 @pytest.fixture
