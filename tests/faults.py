@@ -135,6 +135,6 @@ def steps_that_take(seconds: float) -> Iterator[None]:
         yield
 
 
-def shorten_patience(seconds: float) -> None:
+def shorten_patience(seconds: float, quiet: float = 30) -> None:
     """Has this process wait no longer for others that it trains with."""
-    world.PATIENCE = timedelta(seconds=seconds)
+    world.PATIENCE, world.QUIET = timedelta(seconds=seconds), timedelta(seconds=quiet)

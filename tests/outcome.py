@@ -12,7 +12,7 @@ import torch
 from salt_plugin.checkpoints import read_card
 
 # What no two runs have alike, in metrics and in checkpoints.
-TIMES = {"seconds"}
+TIMES = {"seconds", "data_seconds", "clips_per_second", "peak_memory_mib"}
 
 
 def saved_step(stage: Path, name: str = "last.ckpt") -> int:

@@ -24,7 +24,6 @@ from salt_plugin.config import compose
 from salt_plugin.errors import ConfigError
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
-from salt_plugin.training import collapse
 
 METHODS = ("vjepa", "vjepa2", "videomae")
 TINY = [*SMALL, "trainer.max_steps=5"]

@@ -18,8 +18,6 @@ from salt_plugin.config import compose
 from salt_plugin.errors import ConfigError, SaltError
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
-from salt_plugin.training.build import stage_seed, step_cost
-from salt_plugin.training.parts import build_parts
 
 BUDGET = 2.5e10
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -207,7 +208,9 @@ def test_a_signal_ends_training_loudly_and_the_same_command_goes_on(
     _, errors = process.communicate(timeout=120)
     assert process.returncode == status
     saved = torch.load(checkpoint, weights_only=True)["global_step"]
-    assert errors.splitlines()[-1] == f"saved at step {saved}; the same command goes on"
+    told = errors.splitlines()[-1]
+    assert told.startswith(f"saved at step {saved}; this goes on: {arguments[0].name} ")
+    assert told.endswith(shlex.join(map(str, arguments[1:])))
     assert command(*arguments, cwd=tmp_path).returncode == 0
     assert (tmp_path / "run" / "teacher" / "encoder.safetensors").is_file()
 

@@ -26,7 +26,6 @@ from salt_plugin.report.console import console
 from salt_plugin.report.study import jobs_table
 from salt_plugin.report.track import ranking_table
 from salt_plugin.train import run
-from salt_plugin.training.skipped import read_skipped
 
 MARKUP = "[bold]a[/] :smile: [/red] $x_1$"
 FILM = os.fsdecode(b"film\xff.mp4")

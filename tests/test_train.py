@@ -20,7 +20,6 @@ from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.errors import CheckpointError, ConfigError, DataError, SaltError
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
-from salt_plugin.training.skipped import read_skipped
 from salt_plugin.video.exact_reader import ExactReader
 from salt_plugin.video.opening import ReadTimeoutError
 

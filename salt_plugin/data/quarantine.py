@@ -11,6 +11,9 @@ from salt_plugin.video.reader import VideoReadError
 
 _NEVER = 2**62
 
+# Steps: the same for every number of workers up to 127, with two batches waiting for each.
+MOST_AHEAD = 256
+
 
 class Quarantine:
     """Tells all loader workers of a process which files one of them has waited for in vain.
@@ -24,11 +27,10 @@ class Quarantine:
     Args:
         paths: The file of each video.
         clips: Clips of a step, of all processes that train together.
-        ahead: Steps that workers read ahead at most; with two batches waiting for each, 256 are
-            enough for 127 workers.
+        ahead: Steps that workers read ahead at most.
     """
 
-    def __init__(self, paths: Sequence[str], clips: int, ahead: int = 256) -> None:
+    def __init__(self, paths: Sequence[str], clips: int, ahead: int = MOST_AHEAD) -> None:
         self._paths = paths
         self._clips = clips
         self._ahead = ahead

@@ -9,9 +9,10 @@ from torch.optim import Optimizer
 
 from salt_plugin.checkpoints import save_encoder, save_predictor
 from salt_plugin.config import RunConfig
-from salt_plugin.data.quarantine import Quarantine
+from salt_plugin.data.quarantine import MOST_AHEAD, Quarantine
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
+from salt_plugin.data.workers import loader_workers
 from salt_plugin.errors import ConfigError, Interrupted, LoaderError, LostOthersError, SaltError
 from salt_plugin.masks import MaskCollator
 from salt_plugin.report.console import console
@@ -139,7 +140,9 @@ def _new_state(
         resumed.step,
         getattr(precision, "scaler", None),
     )
-    quarantine = Quarantine(videos.paths, clips)
+    workers = loader_workers(config.loader.num_workers, sharing(config))
+    ahead = max(MOST_AHEAD, workers * (config.loader.prefetch_factor or 0))
+    quarantine = Quarantine(videos.paths, clips, ahead)
     return TrainingState(stage.method, optimizer, precision, accounts.ledger, nonfinite, quarantine)
 
 

@@ -29,7 +29,6 @@ from salt_plugin.errors import CheckpointError, SaltError
 from salt_plugin.evaluation import open_encoder
 from salt_plugin.models import EncoderShape, VideoEncoder
 from salt_plugin.train import run
-from salt_plugin.training.resume import previous_checkpoint, resume_point
 
 SETTINGS = settings(
     max_examples=60,

@@ -54,7 +54,7 @@ def test_a_sweep_is_two_runs_of_which_the_interrupted_one_goes_on(
         process.kill()
     assert process.returncode == 0, said
     logs = [file.read_text() for file in sweep.glob(".submitit/*/*_log.err")]
-    assert sum("the same command goes on" in log for log in logs) == 1
+    assert sum("goes on" in log for log in logs) == 1
     for number in "01":
         assert (sweep / number / "summary.json").is_file()
         assert steps_of(sweep / number) == list(range(1, STEPS + 1))

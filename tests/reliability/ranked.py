@@ -68,12 +68,14 @@ def train_together(
     same_masks: bool = False,
     srun: bool = False,
     cores_of_task: int | None = None,
+    of_last: Sequence[str] = (),
     patience: float = 180.0,
 ) -> list[Ended]:
     """Trains in `size` processes and returns how each of them ended.
 
-    With `srun` they find each other as tasks of Slurm do that run on a node each. With
-    `cores_of_task` they are tasks of one node, each bound to as many cores.
+    `of_last` are more overrides of the last process. With `srun` they find each other as tasks of
+    Slurm do that run on a node each. With `cores_of_task` they are tasks of one node, each bound to
+    as many cores.
     """
     log.mkdir()
     with socket.socket() as free:
@@ -101,7 +103,8 @@ def train_together(
             "MASTER_PORT": port,
         }
         run_dir = run_dirs if isinstance(run_dirs, Path) else run_dirs[rank]
-        arguments = (variables, run_dir, log / str(rank), [*SMALL, *overrides], moment, same_masks)
+        own = [*SMALL, *overrides, *(of_last if rank == size - 1 else ())]
+        arguments = (variables, run_dir, log / str(rank), own, moment, same_masks)
         processes.append(context.Process(target=_train, args=arguments))
         processes[-1].start()
     for rank, process in enumerate(processes):

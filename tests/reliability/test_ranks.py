@@ -99,12 +99,13 @@ def test_one_process_that_is_asked_or_killed_costs_the_run_nothing(
     asked = Moment(1, "teacher", 0, signal.SIGTERM)
     ended = train_together(2, tmp_path / "run", tmp_path / "asked", overrides, asked)
     assert [process.status for process in ended] == [75, 75]
-    assert {process.message for process in ended} == {"saved at step 1; the same command goes on"}
+    (message,) = {process.message for process in ended}
+    assert message.startswith("saved at step 1; the same configuration with hydra.run.dir=")
     killed = Moment(1, "student", 3, signal.SIGKILL)
     ended = train_together(2, tmp_path / "run", tmp_path / "killed", overrides, killed)
     assert [process.status for process in ended] == [75, -signal.SIGKILL]
     assert "another process of this training has ended" in ended[0].message
-    assert "goes on from the last checkpoint, step 2" in ended[0].message
+    assert "saved at step 2; " in ended[0].message
     assert order(ended)["teacher", 1] == order(together)["teacher", 1]
 
     ended = train_together(2, tmp_path / "run", tmp_path / "resumed", overrides)
@@ -247,3 +248,18 @@ def test_processes_share_the_cores_unless_srun_binds_them(
         )
         assert [process.status for process in ended] == [0, 0], ended[0].message
         assert [process.steps[0]["workers"] for process in ended] == [workers] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [("seed=2", "seed differs"), ("optimizer.lr=1e-4", "optimizer.lr differs")],
+)
+def test_processes_that_were_told_different_things_say_which(
+    tiny_videos: Path, tmp_path: Path, other: str, name: str
+) -> None:
+    ended = train_together(
+        2, tmp_path / "run", tmp_path / "log", given(tiny_videos), of_last=[other]
+    )
+    assert [process.status for process in ended] == [1, 1]
+    assert all(name in process.message for process in ended)

@@ -60,7 +60,7 @@ def test_a_run_stopped_by_a_signal_saves_and_ends_as_if_it_had_not_been(
     handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
     with (
         asked_to_stop(2, number, stage),
-        pytest.raises(Interrupted, match="saved at step 2; the same command goes on") as stop,
+        pytest.raises(Interrupted, match="saved at step 2; the same configuration with") as stop,
     ):
         train(tiny_videos, stopped, method=method)
     assert stop.value.exit_status == status

@@ -56,7 +56,7 @@ def test_a_wait_for_a_batch_ends_names_workers_and_files_and_the_run_goes_on(
     assert all(Path(path).is_relative_to(tiny_videos) for _, path in found)
     assert not any(Path(f"/proc/{pid}").exists() for pid, _ in found)
     assert set(multiprocessing.active_children()) == before
-    assert message.endswith(f"goes on from the last checkpoint, step {saved_step(tmp_path)}")
+    assert f"Saved at step {saved_step(tmp_path)}; the same configuration" in message
     assert saved_step(tmp_path) == 4
 
     monkeypatch.delenv(ORDER)
@@ -101,7 +101,7 @@ def test_a_signal_during_a_stall_is_heeded_when_it_ends(
         train(tiny_videos, tmp_path, *keys)
     asking.join()
     assert error.value.exit_status == os.EX_TEMPFAIL
-    assert "goes on from the last checkpoint, step 4" in str(error.value)
+    assert "Saved at step 4; " in str(error.value)
 
 
 def test_a_probe_s_wait_ends_too(

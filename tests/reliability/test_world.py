@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch.distributed
+from faults import shorten_patience
 from lightning_utilities.core.rank_zero import rank_zero_only
 from small_run import TINY
 
 from salt_plugin.config import compose
-from salt_plugin.errors import ConfigError
+from salt_plugin.errors import ConfigError, LostOthersError
 from salt_plugin.train import run
+from salt_plugin.training import world
 
 TASK = {
     "SLURM_JOB_ID": "4012",
@@ -54,7 +57,7 @@ def joined(tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             raise Joining
 
         os.environ.update(variables)
-        monkeypatch.setattr(torch.distributed, "init_process_group", wait)
+        monkeypatch.setattr(torch.distributed, "TCPStore", wait)
         with pytest.raises(Joining):
             run(compose([*KEYS, f"input_dir={tiny_videos}"]), tmp_path / "run")
         return {name: os.environ[name] for name in TORCHRUN}
@@ -75,14 +78,58 @@ def test_two_variables_are_enough_on_one_machine(joined: Any) -> None:
 
 
 def test_srun_tells_the_place_and_is_then_like_torchrun(joined: Any) -> None:
-    assert joined(**TASK) == {
+    found = joined(**TASK)
+    assert found == {
         "RANK": "3",
         "WORLD_SIZE": "4",
         "LOCAL_RANK": "1",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "gpu07",
-        "MASTER_PORT": "19012",
+        "MASTER_PORT": found["MASTER_PORT"],
     }
+
+
+def test_steps_of_jobs_on_one_node_meet_on_other_ports(joined: Any) -> None:
+    ports = []
+    for job, step in ((100, 1), (101, 0), (99, 2)):
+        ports.append(joined(**TASK | {"SLURM_JOB_ID": f"{job}", "SLURM_STEP_ID": f"{step}"}))
+        del os.environ["MASTER_PORT"]
+        del os.environ["RANK"]
+    found = {int(variables["MASTER_PORT"]) for variables in ports}
+    assert len(found) == 3
+    assert all(1024 < port < 32768 for port in found)
+
+
+def test_a_port_in_use_is_an_error_and_no_lost_partner(tiny_videos: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        os.environ.update(RANK="0", WORLD_SIZE="2", MASTER_PORT=f"{port}")
+        with pytest.raises(ConfigError, match=f"MASTER_PORT={port}: .*set MASTER_PORT to a free"):
+            run(compose([*KEYS, f"input_dir={tiny_videos}"]), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("rank", "missing"), [(0, 1), (1, 0)])
+def test_who_waits_says_for_whom(
+    tiny_videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rank: int,
+    missing: int,
+) -> None:
+    for name in ("PATIENCE", "QUIET"):
+        monkeypatch.setattr(world, name, getattr(world, name))  # so that it is undone
+    shorten_patience(2, quiet=0.5)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(RANK=f"{rank}", WORLD_SIZE="2", MASTER_PORT=f"{port}")
+    with pytest.raises(LostOthersError, match=f"process {missing} of 2"):
+        run(compose([*KEYS, f"input_dir={tiny_videos}"]), tmp_path / "run")
+    told = f"process {rank} waits for process {missing} of 2 (counted from 0)"
+    assert capsys.readouterr().err.count(told) == 1
 
 
 def test_what_the_user_names_as_meeting_point_stays(joined: Any) -> None:
