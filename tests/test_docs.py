@@ -72,7 +72,7 @@ def test_method_page_lists_every_key_with_its_defaults(method: str) -> None:
 def test_method_page_lists_what_vjepa2_has_instead() -> None:
     text = (ROOT / "docs" / "methods" / "vjepa.md").read_text().partition(OVER_VJEPA)[2]
     one, two = (
-        [_defaults(method, *videos) for videos in ((), ("input_dir=VIDEOS",))]
+        [_defaults(method, *preset) for preset in ((), ("preset=demo",))]
         for method in ("vjepa", "vjepa2")
     )
     differing = {
@@ -89,14 +89,13 @@ def test_readme_lists_every_key_but_the_classes_with_its_defaults() -> None:
 
 def _checked_keys(text: str, method: str) -> set[str]:
     """Returns the keys in the tables of a page, whose defaults are those in conf."""
-    demo, videos = _defaults(method), _defaults(method, "input_dir=VIDEOS")
+    demo, videos = _defaults(method, "preset=demo"), _defaults(method)
     rows = {row["key"]: row for row in KEY_ROW.finditer(text)}
     assert set(rows) <= set(demo)
     stale = {
         key: f"page: {row['videos']} / {row['demo']}; conf: {videos[key]} / {demo[key]}"
         for key, row in rows.items()
-        if key != "input_dir"
-        and (_value(row["videos"]), _value(row["demo"])) != (videos[key], demo[key])
+        if (_value(row["videos"]), _value(row["demo"])) != (videos[key], demo[key])
     }
     assert not stale
     return set(rows)

@@ -214,11 +214,9 @@ def test_a_process_that_a_launcher_of_hydra_starts_joins_lightly_as_well(
     train_cli._train_cli = inspect.unwrap(train_cli._train_cli)  # as in a process that starts
     monkeypatch.setattr(host, "train_job", lambda cfg: ran.append(cfg))
     ran: list[Any] = []
-    OmegaConf.clear_resolver("salt.demo_or")
     received = pickle.loads(sent)
     received(job := OmegaConf.create({"method": {"name": "salt"}}))
     assert ran == [job]
-    assert OmegaConf.has_resolver("salt.demo_or")
     assert received is train_cli._train_cli
 
 
@@ -244,7 +242,7 @@ def foreign_app(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_foreign_app_starts_and_gains_our_groups_only(foreign_app: Path) -> None:
     printed = _run([sys.executable, "app.py", "hydra.run.dir=plain"], foreign_app).splitlines()
-    assert printed[0] == "groups: ['compare', 'hydra', 'method', 'probe']"
+    assert printed[0] == "groups: ['compare', 'hydra', 'method', 'preset', 'probe']"
     assert printed[1] == "configs: ['config']"
     assert printed[2] == f"methods: {list(METHODS)}"
     assert OmegaConf.create("\n".join(printed[3:])) == {"answer": 42, "input_dir": "videos"}
@@ -258,6 +256,14 @@ def test_foreign_app_can_compose_our_method(foreign_app: Path) -> None:
     assert config.answer == 42
     assert config.method.name == "salt"
     assert config.method.masks._target_ == "salt_plugin.masks.MultiBlockMasks"
+
+
+def test_foreign_app_can_compose_a_preset_after_our_method(foreign_app: Path) -> None:
+    command = [sys.executable, "app.py", "+method=salt", "+preset=demo", "hydra.run.dir=demo"]
+    config = OmegaConf.create("\n".join(_run(command, foreign_app).splitlines()[3:]))
+    assert config.answer == 42
+    assert config.input_dir == "demo:train.csv"
+    assert (config.method.encoder, config.method.teacher.max_steps) == ("vit_nano", 1000)
 
 
 @pytest.fixture
@@ -301,6 +307,34 @@ def test_lightlys_command_shows_how_to_quote_a_path(
     with pytest.raises(SystemExit):
         start(train_cli.entry, "bin/lightly-ssl-train", "method=salt", "input_dir=/my videos (1)")
     assert capsys.readouterr().err.endswith("""quote it: 'input_dir="/my videos (1)"'\n""")
+
+
+@pytest.mark.parametrize("group", ["method", "preset"])
+def test_a_misspelt_method_or_preset_is_named_in_lightlys_command_and_in_ours(
+    group: str,
+    train_cli: ModuleType,
+    start: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    wrong, right = {"method": ("slat", "salt"), "preset": ("dmeo", "demo")}[group]
+    for entry, script in (
+        (cli.main, ["salt", "train"]),
+        (train_cli.entry, ["bin/lightly-ssl-train"]),
+    ):
+        with pytest.raises(SystemExit):
+            start(entry, *script, f"{group}={wrong}")
+        line = capsys.readouterr().err
+        assert line == f"error: {group}={wrong}: no such {group}; did you mean {right!r}?\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_preset_alone_is_nothing_that_lightly_could_train(
+    train_cli: ModuleType, start: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        start(train_cli.entry, "bin/lightly-ssl-train", "preset=demo", "hydra.run.dir=run")
+    assert "error: method.name is missing" in capsys.readouterr().err
 
 
 def test_a_misspelt_key_is_an_error_in_lightlys_command_and_in_ours(

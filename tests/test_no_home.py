@@ -17,7 +17,7 @@ def commands(videos: Path, folder: Path) -> list[list[str]]:
     clip = ["--frames", "4", "--size", "32", "--step", "1", "--workers", "0"]
     probe = ["probe", "random:vit_nano", *lists, *clip]
     return [
-        ["train", f"hydra.run.dir={folder / 'run'}"],
+        ["train", "preset=demo", f"hydra.run.dir={folder / 'run'}"],
         ["probe", "random:vit_nano", "--data", "demo"],
         probe,
         [*probe, "--cache", str(folder / "cache")],

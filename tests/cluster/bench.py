@@ -18,7 +18,7 @@ SECONDS = 150.0
 
 PIPELINE = """\
 name: tiny
-overrides: [trainer.max_steps=4]
+overrides: [preset=demo, trainer.max_steps=4]
 stages:
   teacher:
     method: pixel_teacher
@@ -39,7 +39,7 @@ stages:
 
 ONE_STAGE = """\
 name: one
-overrides: [trainer.max_steps=%d]
+overrides: [preset=demo, trainer.max_steps=%d]
 stages:
   run: {method: pixel_teacher, sweep: ["seed=%s"]}
 """

@@ -96,7 +96,7 @@ def test_cancel_ends_what_waits_and_runs_and_retry_goes_on(bench: Bench) -> None
 
 def test_another_study_in_the_same_folder_is_refused(bench: Bench) -> None:
     bench.launch("cluster.sbatch.hold=true")
-    said = bench.launch("overrides=[trainer.max_steps=5]", status=1)
-    assert "holds another study: overrides was ['trainer.max_steps=4']" in said
+    said = bench.launch("overrides=[preset=demo,trainer.max_steps=5]", status=1)
+    assert "holds another study: overrides was ['preset=demo', 'trainer.max_steps=4']" in said
     assert "11 of" not in said
     bench.salt("cancel", str(bench.study.root))

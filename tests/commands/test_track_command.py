@@ -20,6 +20,7 @@ from salt_plugin.train import run
 
 TINY = [
     "method=salt",
+    "preset=demo",
     "method.model.predictor.dim=24",
     "method.model.predictor.depth=1",
     "method.data.demo.train=40",

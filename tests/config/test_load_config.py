@@ -93,14 +93,6 @@ def test_teacher_may_differ_from_the_student() -> None:
     assert (config.method.encoder, config.method.teacher.encoder) == ("vit_huge", "vit_large")
 
 
-def test_demo_has_defaults_of_its_own() -> None:
-    for videos in (None, "videos"):
-        overrides = [] if videos is None else [f"input_dir={videos}"]
-        config = load_config(compose(["method=salt", *overrides]))
-        assert (config.method.encoder == "vit_nano") == (videos is None)
-        assert (config.method.probe == "demo") == (videos is None)
-
-
 @pytest.mark.parametrize(
     ("key", "meant"),
     [

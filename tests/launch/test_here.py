@@ -21,7 +21,7 @@ STUB = Path(__file__).parents[1] / "cluster" / "stub_python.py"
 
 PIPELINE = """\
 name: tiny
-overrides: [trainer.max_steps=3]
+overrides: [preset=demo, trainer.max_steps=3]
 stages:
   teacher: {method: pixel_teacher, sweep: ["seed=1,2"]}
   student:
