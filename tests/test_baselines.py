@@ -97,7 +97,6 @@ def test_the_moving_average_is_kept_and_the_student_stays_in_the_checkpoint(vjep
     state = torch.load(vjepa / "student" / "checkpoints" / "last.ckpt", weights_only=True)
     state = state["state_dict"]
     kept = load_file(vjepa / "student" / "encoder.safetensors")
-    moved = 0
     for name, value in kept.items():
         assert torch.equal(value, state[f"teacher.{name}"])
     assert any(not torch.equal(value, state[f"student.{name}"]) for name, value in kept.items())
