@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from video_kinds import KINDS, write_kind
 
 from salt_plugin.data.demo import write_video
+
+# Models of tests are so small that threads only wait for one another: on a busy machine they take
+# five times as long. Of processes that tests start, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 # A shell ignores SIGINT in what it starts in the background, and so would the runs of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
