@@ -210,7 +210,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         ConfigError: It holds something else than numbers.
     """
     with path.open(newline="") as file:
-        integers = {"step", "context_tokens", "target_tokens", "clips", "flops"}
+        integers = {"step", "context_tokens", "target_tokens", "clips", "flops", "peak_memory_mib"}
         try:
             rows = [row for row in csv.DictReader(file) if None not in row.values()]
             return [
