@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_fabric import Fabric
+from pytorch_lightning.utilities.model_summary import summarize
 from torch.optim import Optimizer
 
 from salt_plugin.checkpoints import save_encoder, save_predictor
@@ -87,6 +88,8 @@ def _fit(
     )
     if resumed.step and ranks.is_first:
         console().print(f"{stage.name} goes on from step {resumed.step}")
+    if config.trainer.enable_model_summary and ranks.is_first:
+        console().print(str(summarize(stage.method)))
     set_up(stage.method, config, stage.total_steps)
     model = fabric.setup_module(stage.method)
     optimizer: Any = fabric.setup_optimizers(stage.method.optimizer())
