@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from salt_plugin.config import (
     RunConfig,
     clips_of_rank,
     load_config,
-    rate_of_another_batch,
     registry,
 )
 from salt_plugin.config.application import absolute
@@ -26,6 +24,7 @@ from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import steps_of_epochs, training_videos
 from salt_plugin.report.summary import print_summary
 from salt_plugin.run_directory import RunDirectory
+from salt_plugin.training.announce import announce
 from salt_plugin.training.build import (
     check_teacher,
     load_named,
@@ -70,10 +69,10 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     directory.check(config)
     if not directory.finished:
         check_execution(config)
-        _tell_of_rate(config)
         parts = build_parts(config)
         videos = training_videos(config)
         probe_settings(config)  # lists that cannot work are found before training, not after it
+        rank_zero_only(announce)(config, parts, videos, directory)
         try:
             spec = registry.get(config.method.name)
             if spec.teacher is None:
@@ -163,13 +162,6 @@ def _total_steps(config: RunConfig, videos: VideoList) -> int:
     limits = [config.trainer.max_steps] if config.trainer.max_steps != -1 else []
     epochs = steps_of_epochs(config, videos, devices(config))
     return min(limits + ([epochs] if epochs is not None else []))
-
-
-@rank_zero_only
-def _tell_of_rate(config: RunConfig) -> None:
-    line = rate_of_another_batch(config, config.method.global_batch_size)
-    if line is not None:
-        print(line, file=sys.stderr)
 
 
 def _make_paths_absolute(config: RunConfig) -> None:

@@ -41,12 +41,14 @@ def main(arguments: list[str]) -> None:
 
     from salt_plugin.config import probe_config, probe_config_for
     from salt_plugin.evaluation import card_clip, open_encoder, probe
+    from salt_plugin.evaluation.device import chosen_device
     from salt_plugin.report.console import show_log
     from salt_plugin.report.probe import Bars, print_probe
 
     show_log()
     changes = _changes(given)
     probe_config(given["data"], **changes)  # mistakes on the command line are found first
+    chosen_device(given["device"])
     if given["figures"]:
         make_folder(given["figures"])
     config = probe_config_for(card_clip(given["encoder"]), given["data"], changes)

@@ -50,6 +50,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
+    from salt_plugin.evaluation.device import chosen_device
     from salt_plugin.evaluation.track import agreement, kept_encoders, track
     from salt_plugin.report.track import draw_track, sentence, track_table
 
@@ -61,7 +62,7 @@ def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     folder, figures = (given.out, given.out) if given.out else (root / "track", run.figures)
     make_folder(folder)
 
-    measured = track(kept, score, score.features, _device())
+    measured = track(kept, score, score.features, chosen_device())
     points = [point._asdict() for point in _progress(measured, "encoders", len(kept))]
     fit = agreement([p["loss"] for p in points], [p["accuracy"] for p in points])._asdict()
     stage = run.result.root.name
@@ -83,6 +84,7 @@ def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
 
 
 def _rank(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
+    from salt_plugin.evaluation.device import chosen_device
     from salt_plugin.evaluation.ranking import check_comparable, rank_students
     from salt_plugin.evaluation.track import agreement
     from salt_plugin.report.track import ranking_table, sentence
@@ -91,7 +93,7 @@ def _rank(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     asked = bool(given.task or given.train)
     first = RunDirectory(given.runs[0])
     score = _score(given, first, first.student.encoder, temporary) if asked else None
-    students = [student._asdict() for student in rank_students(given.runs, score, _device())]
+    students = [student._asdict() for student in rank_students(given.runs, score, chosen_device())]
     out = console()
     table = ranking_table(students, _task(given))
     out.print(_with_caption(table, score) if score else table)
@@ -147,12 +149,6 @@ def _draw_features(path: Path, score: ProbeScore, kept: Mapping[int, Path]) -> N
 
 def _task(given: argparse.Namespace) -> str:
     return "test" if given.train else given.task or DEMO_TASKS[0]
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _progress(items: Iterable[Any], title: str, total: int) -> Iterable[Any]:

@@ -14,6 +14,7 @@ from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.bootstrap import accuracy_interval
 from salt_plugin.evaluation.cache import cache_root
 from salt_plugin.evaluation.controls import permuted
+from salt_plugin.evaluation.device import chosen_device
 from salt_plugin.evaluation.encoders import FrozenEncoder, open_encoder
 from salt_plugin.evaluation.extract import Wanted, extract
 from salt_plugin.evaluation.features import Extraction, Progress, quiet
@@ -94,8 +95,8 @@ def stored_features(
 def _evaluation(
     encoder: str | FrozenEncoder, config: ProbeConfig, device: str | None, progress: Progress
 ) -> _Evaluation:
+    where = chosen_device(device)
     lists = read_lists(config)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(encoder, str):
         encoder = open_encoder(encoder, size=config.size, seed=config.seed)
     encoder.check_clip(config.frames, config.size)

@@ -13,6 +13,7 @@ from salt_plugin.checkpoints import load_encoder, save_encoder
 from salt_plugin.config import compose
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
+from salt_plugin.training import collapse
 
 
 def train(videos: Path, run_dir: Path, *overrides: str) -> Path:
@@ -46,6 +47,19 @@ def test_collapsed_targets_have_no_spread_and_one_direction(
     (row,) = read_metrics(train(tiny_videos, tmp_path / "run", *given) / "metrics.csv")
     assert row["target_spread"] == pytest.approx(0, abs=1e-9)
     assert row["target_rank"] == pytest.approx(1, abs=1e-6)
+
+
+def test_collapsed_targets_give_a_warning(
+    stage: Path, tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collapse, "MEASURE_EVERY", 2)
+    encoder = load_encoder(stage)
+    torch.nn.init.zeros_(encoder.norm.weight)
+    torch.nn.init.ones_(encoder.norm.bias)
+    save_encoder(encoder, tmp_path / "encoder.safetensors", {})
+    given = ["trainer.max_steps=2", f"checkpoint={tmp_path / 'encoder.safetensors'}"]
+    with pytest.warns(UserWarning, match=r"targets of step 2 have an effective rank of 1\.0"):
+        train(tiny_videos, tmp_path / "run", *given)
 
 
 def test_targets_that_are_not_finite_are_left_alone(
