@@ -83,6 +83,9 @@ def test_a_stopped_run_gives_the_command_that_goes_on_and_says_from_where(
     # A folder that was named is not named again.
     monkeypatch.setattr(sys, "argv", ["salt", *typed, "hydra.run.dir=here"])
     capsys.readouterr()
-    with asked_to_stop(2, signal.SIGTERM), pytest.raises(Interrupted, match=r"hydra\.run\.dir=here$"):
+    with (
+        asked_to_stop(2, signal.SIGTERM),
+        pytest.raises(Interrupted, match=r"hydra\.run\.dir=here$"),
+    ):
         train(tiny_videos, run_dir)
     assert "teacher goes on from step 1\n" in capsys.readouterr().out
