@@ -14,8 +14,8 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from salt_plugin.config import RunConfig, read_yaml, registry, require_known_targets
-from salt_plugin.config.command_line import quoted
+from salt_plugin.config import METHOD_CONFIGS, RunConfig, read_yaml, require_known_targets
+from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import hold, write_text
 
@@ -133,7 +133,7 @@ class RunDirectory:
                 f"{self.root} is no run directory: {self.config.name} is missing; name the folder "
                 "that a training run wrote (hydra.run.dir)"
             )
-        stored = read_yaml(self.config)
+        stored = _read_config(self.config)
         method = stored.get("method")
         if not isinstance(method, dict) or method.get("name") not in registry.METHODS:
             raise ConfigError(
@@ -157,7 +157,7 @@ class RunDirectory:
             )
         if not self.config.is_file():
             return
-        changed = _differences(read_yaml(self.config), config)
+        changed = _differences(_read_config(self.config), asdict(config))
         if changed:
             raise ConfigError(
                 f"{self.root} holds a run of another configuration: {'; '.join(changed)}. Give the "
@@ -197,6 +197,13 @@ class RunDirectory:
         """Lets another process train in the folder; nothing happens where it was not taken."""
         if self._lock is not None:
             self._lock.close()
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    stored = read_yaml(file)
+    if stored.get("input_dir") == "":  # of earlier versions: the demo
+        stored["input_dir"] = f"{DEMO_PREFIX}train.csv"
+    return stored
 
 
 def _unwritable(folder: Path, error: OSError) -> ConfigError:

@@ -95,15 +95,14 @@ def demo_lists(config: Mapping[str, Any], task: str) -> tuple[Path, Path]:
     """Returns the labelled lists, train and test, of a run's own demo set.
 
     Args:
-        config: What `config.yaml` of the run holds.
+        config: As `RunDirectory.stored_config` gives it.
         task: `direction` or `digit`.
 
     Raises:
         ConfigError: The run was not trained on the demo set.
     """
     inputs = config["input_dir"]
-    # Empty in runs of earlier versions.
-    if inputs and not (isinstance(inputs, str) and inputs.startswith(DEMO_PREFIX)):
+    if not (isinstance(inputs, str) and inputs.startswith(DEMO_PREFIX)):
         raise ConfigError(
             f"the run was trained on input_dir={inputs}, not on the demo set; name "
             "labelled videos by --train CSV --test CSV"

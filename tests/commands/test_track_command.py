@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,19 @@ def test_a_demo_run_is_tracked_without_further_words(
     assert rows == result["points"]
     for figure in ("track", "track_pca"):
         assert (tracked / "figures" / f"{figure}.png").stat().st_size > 5000
+
+
+def test_a_demo_run_of_a_version_that_left_input_dir_empty_is_one_still(
+    tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(tracked, old)
+    text = (old / "config.yaml").read_text()
+    assert "input_dir: demo:train.csv\n" in text
+    (old / "config.yaml").write_text(text.replace("demo:train.csv", "''"))
+    assert call(capsys, old, "--protocol", "knn")["task"] == "direction"
+    assert len(call(capsys, old, tracked)["students"]) == 2
+    assert run(compose(TINY), old)["method"] == "salt"  # finished, as before
 
 
 def test_labelled_videos_and_a_folder_of_one_s_own(

@@ -81,7 +81,6 @@ def test_the_demo_set_of_a_run_is_found_again(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = {"input_dir": "demo:train.csv", "method": {"data": {"demo": DEMO}}}
     train, test = demo_lists(config, "digit")
-    assert demo_lists({**config, "input_dir": ""}, "digit") == (train, test)  # of earlier versions
     assert [len(read_inputs(file).paths) for file in (train, test)] == [12, 6]
     assert demo_lists(config, "direction")[0].parent == train.parent
     with pytest.raises(ConfigError, match=r"input_dir=/videos, not on the demo set"):
