@@ -14,8 +14,9 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from salt_plugin.config import METHOD_CONFIGS, RunConfig, read_yaml, require_known_targets
+from salt_plugin.config import RunConfig, read_yaml, registry, require_known_targets
 from salt_plugin.config.application import DEMO_PREFIX
+from salt_plugin.config.command_line import quoted
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import hold, write_text
 
@@ -157,7 +158,7 @@ class RunDirectory:
             )
         if not self.config.is_file():
             return
-        changed = _differences(_read_config(self.config), asdict(config))
+        changed = _differences(_read_config(self.config), config)
         if changed:
             raise ConfigError(
                 f"{self.root} holds a run of another configuration: {'; '.join(changed)}. Give the "
