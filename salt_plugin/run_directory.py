@@ -40,6 +40,9 @@ OPERATIONAL = {
     "trainer.gpus",
 }
 
+# Commands that train, as users type them.
+PROGRAMS = ("salt", "lightly-ssl-train")
+
 # Steps whose mean is called the loss at a step: one batch alone says little.
 LOSS_WINDOW = 100
 
@@ -186,7 +189,7 @@ class RunDirectory:
     def goes_on(self) -> str:
         """How to go on with the run once it was stopped."""
         program, arguments = Path(sys.argv[0]).name, sys.argv[1:]
-        if program not in ("salt", "lightly-ssl-train") or {"-m", "--multirun"} & set(arguments):
+        if program not in PROGRAMS or {"-m", "--multirun"} & set(arguments):
             return f"the same configuration with hydra.run.dir={self.root} goes on"
         if not any(one.startswith("hydra.run.dir=") for one in arguments):
             root = str(self.root)

@@ -41,8 +41,9 @@ class Toy(VideoMethod):
         return [self.encoder, self.head]
 
     def forward(self, batch: Batch) -> Tensor:
-        guess_b = self.head(self.encoder(batch.clips).mean(1)).squeeze(1)
-        return (guess_b - batch.clips.flatten(1).mean(1)).square().mean()
+        clips = batch.normalized()
+        guess_b = self.head(self.encoder(clips).mean(1)).squeeze(1)
+        return (guess_b - clips.flatten(1).mean(1)).square().mean()
 
 
 def build(method: Any, parts: Any, encoder: VideoEncoder, recipe: Recipe, teacher: None) -> Toy:
