@@ -141,7 +141,7 @@ def test_a_resumed_run_does_not_wait_again_for_a_file_that_hung(
 
     quarantine = Quarantine.__init__
 
-    def at_once(self: Quarantine, paths: list[str], clips: int, ahead: int) -> None:
+    def at_once(self: Quarantine, paths: list[str], clips: int, ahead: int = 1) -> None:
         quarantine(self, paths, clips, ahead=1)
 
     monkeypatch.setattr("salt_plugin.data.dataset.open_video", opening)

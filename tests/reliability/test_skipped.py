@@ -89,7 +89,7 @@ def test_what_a_killed_run_had_listed_as_hanging_is_left_out(
             opened.add(steps[0])
         return ExactReader(path)
 
-    def at_once(self: Quarantine, paths: list[str], clips: int, ahead: int) -> None:
+    def at_once(self: Quarantine, paths: list[str], clips: int, ahead: int = 1) -> None:
         original(self, paths, clips, ahead=1)
 
     def step(now: Step) -> None:
