@@ -174,12 +174,13 @@ def _leave(
             f"{stage.name}; give more"
         )
     method.check_frozen()
+    method.cpu()  # the next stage needs the GPU's memory
     if ranks.is_first:
-        encoder = method.result.cpu()
         predictor = getattr(method, "predictor", None)
         if predictor is not None:
-            save_predictor(predictor.cpu(), encoder, files.predictor)
-        save_encoder(encoder, files.encoder, stage_card(stage, config, parts, accounts, step))
+            save_predictor(predictor, method.result, files.predictor)
+        card = stage_card(stage, config, parts, accounts, step)
+        save_encoder(method.result, files.encoder, card)
     ranks.gather(None)  # the next stage reads the file in every process
 
 
