@@ -29,7 +29,8 @@ def announce(config: RunConfig, parts: Parts, videos: VideoList, directory: RunD
 
 
 def _data(config: RunConfig, videos: VideoList) -> str:
-    classes = f"{len(videos.classes)} classes" if videos.classes else "no classes"
+    labels = set(videos.labels) - {-1}
+    classes = f"{len(labels)} classes" if labels else "no labels"
     count, clips = len(videos.paths), config.method.global_batch_size
     few = f"; fewer than the {clips} clips of a step, which repeats them" if count < clips else ""
     return f"{count:,} videos, {classes}{few}"
