@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
@@ -33,7 +34,10 @@ def test_data_model_device_and_folder_are_said_a_line_each(
     count = len(list(tiny_videos.rglob("*.mp4")))
     assert said["data"].startswith(f"{count} videos, ")
     assert said["data"].endswith("; fewer than the 30 clips of a step, which repeats them")
-    assert said["model"].startswith("pixel_teacher: vit_nano (128 wide, 4 deep), predictor ")
+    assert re.match(
+        r"pixel_teacher: vit_nano \(128 wide, 4 deep\); decoder \d+ wide, \d deep, \d+% of ",
+        said["model"],
+    )
     assert said["device"] == "CPU; 30 clips a step, 32"
     assert said["folder"] == str(tmp_path / "run")
 

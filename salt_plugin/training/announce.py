@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from salt_plugin.config import RunConfig, rate_of_another_batch
+from salt_plugin.config import RunConfig, rate_of_another_batch, registry
 from salt_plugin.data.sources import VideoList
 from salt_plugin.report.console import console
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.shapes import EncoderShape
+from salt_plugin.training.build import step_cost
 from salt_plugin.training.execution import devices, uses_gpu
+from salt_plugin.training.length import mean_cost
 from salt_plugin.training.parts import Parts
 
 
@@ -40,8 +42,13 @@ def _model(config: RunConfig, parts: Parts) -> str:
     clip, grid = config.method.clip, "x".join(map(str, parts.grid))
     sizes = f"clips of {clip.frames} frames of {clip.size} pixels, {grid} tokens"
     teacher = "" if parts.teacher == parts.encoder else f", teacher {_named(parts.teacher)}"
-    predictor = f"{parts.predictor.dim} wide and {parts.predictor.depth} deep"
-    return f"{config.method.name}: {_named(parts.encoder)}{teacher}, predictor {predictor}; {sizes}"
+    cost = mean_cost(config, parts, step_cost(registry.get(config.method.name), parts))
+    heads = ""
+    for head in cost.keys() & {"predictor", "decoder"}:
+        share = cost[head] / (cost[head] + cost["encoder"])
+        shape = f"{parts.predictor.dim} wide, {parts.predictor.depth} deep"
+        heads = f"; {head} {shape}, {share:.0%} of the FLOPs of what is trained"
+    return f"{config.method.name}: {_named(parts.encoder)}{teacher}{heads}; {sizes}"
 
 
 def _named(shape: EncoderShape) -> str:

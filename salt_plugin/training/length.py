@@ -89,7 +89,7 @@ def planned_steps(
     """
     if length.budget is None:
         return length.steps
-    cost = _mean_cost(config, parts, step_cost)
+    cost = sum(mean_cost(config, parts, step_cost).values())
     if length.budget < cost:
         raise ConfigError(
             f"compute.budget={config.compute.budget:g} leaves {flops(length.budget)} for the "
@@ -105,12 +105,15 @@ def most_steps(stage_budget: int, config: RunConfig, parts: Parts, step_cost: St
     return stage_budget // sum(step_cost(clips, least).values()) + 1
 
 
-def _mean_cost(config: RunConfig, parts: Parts, step_cost: StepCost) -> float:
+def mean_cost(config: RunConfig, parts: Parts, step_cost: StepCost) -> dict[str, float]:
+    """Returns the FLOPs by part of a step on all devices, the mean over draws of masks."""
     generator = torch.Generator().manual_seed(config.seed)
     clips = clips_of_rank(config, devices(config))
     costs = []
     for _ in range(PLANNING_DRAWS):
         masks = parts.masks(clips, parts.grid, generator)
         tokens = [Tokens(mask.context.shape[1], mask.target.shape[1]) for mask in masks]
-        costs.append(sum(step_cost(clips, tokens).values()))
-    return statistics.fmean(costs) * devices(config)
+        costs.append(step_cost(clips, tokens))
+    return {
+        part: statistics.fmean(cost[part] for cost in costs) * devices(config) for part in costs[0]
+    }
