@@ -40,8 +40,8 @@ OPERATIONAL = {
     "trainer.gpus",
 }
 
-# Commands that train, as users type them.
-PROGRAMS = ("salt", "lightly-ssl-train")
+# Commands that train, as users type them; Hydra sees the first without its verb.
+PROGRAMS = (["salt", "train"], ["lightly-ssl-train"])
 
 # Steps whose mean is called the loss at a step: one batch alone says little.
 LOSS_WINDOW = 100
@@ -188,14 +188,15 @@ class RunDirectory:
     @property
     def goes_on(self) -> str:
         """How to go on with the run once it was stopped."""
-        program, arguments = Path(sys.argv[0]).name, sys.argv[1:]
-        if program not in PROGRAMS or {"-m", "--multirun"} & set(arguments):
+        name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
+        program = next((words for words in PROGRAMS if words[0] == name), None)
+        if program is None or {"-m", "--multirun"} & set(arguments):
             return f"the same configuration with hydra.run.dir={self.root} goes on"
         if not any(one.startswith("hydra.run.dir=") for one in arguments):
             root = str(self.root)
             plain = re.fullmatch(r"[\w/.+-]+", root)
             arguments.append(f"hydra.run.dir={root if plain else quoted(root)}")
-        return f"this goes on: {shlex.join([program, *arguments])}"
+        return f"this goes on: {shlex.join([*program, *arguments])}"
 
     def release(self) -> None:
         """Lets another process train in the folder; nothing happens where it was not taken."""

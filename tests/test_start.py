@@ -78,12 +78,12 @@ def test_a_stopped_run_gives_the_command_that_goes_on_and_says_from_where(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run_dir = tmp_path / "a run (1)"
-    typed = ["train", "method=pixel_teacher", "input_dir='a b'"]
+    typed = ["method=pixel_teacher", "input_dir='a b'"]
     monkeypatch.setattr(sys, "argv", ["/usr/bin/salt", *typed])
     with asked_to_stop(1, signal.SIGTERM), pytest.raises(Interrupted) as stopped:
         train(tiny_videos, run_dir)
     told = str(stopped.value).partition("saved at step 1; this goes on: ")[2]
-    assert shlex.split(told) == ["salt", *typed, f'hydra.run.dir="{run_dir}"']
+    assert shlex.split(told) == ["salt", "train", *typed, f'hydra.run.dir="{run_dir}"']
     # A folder that was named is not named again.
     monkeypatch.setattr(sys, "argv", ["salt", *typed, "hydra.run.dir=here"])
     capsys.readouterr()
