@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def main(names: list[str]) -> int:
         version, _, lowest = name.partition("-")
         print(f"== Python {version}, {'lowest' if lowest else 'newest'} releases", flush=True)
         facts, result = _row(version, bool(lowest))
-        failed |= not result.endswith("passed")
+        failed |= result.startswith("**")
         cells = [facts[0], "lowest" if lowest else "newest", *facts[1:], result]
         lines.append(f"| {' | '.join(cells)} |")
     table = "\n".join(lines) + "\n"
@@ -106,6 +107,7 @@ def _tested(env: Path) -> str:
     )
     print(done.stdout, flush=True)
     last = (done.stdout.splitlines() or [""])[-1].partition(" in ")[0]
+    last = re.sub(r", \d+ warnings?", "", last)
     return last if done.returncode == 0 else f"**{last or 'killed'}**"
 
 
