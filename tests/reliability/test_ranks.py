@@ -240,7 +240,8 @@ def test_bad_files_that_any_process_meets_are_listed_once_and_too_many_end_all(
 def test_processes_share_the_cores_unless_srun_binds_them(
     tiny_videos: Path, tmp_path: Path
 ) -> None:
-    overrides = ["method=pixel_teacher", f"input_dir={tiny_videos}", "loader.num_workers=-1"]
+    given = ["method=pixel_teacher", f"input_dir={tiny_videos}", "trainer.max_steps=1"]
+    overrides = [*given, "loader.num_workers=-1"]
     cores = len(os.sched_getaffinity(0))
     for name, bound, workers in (("shared", None, max(1, cores // 2)), ("bound", 1, cores)):
         ended = train_together(
