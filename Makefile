@@ -45,11 +45,12 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# uv resolves torch and torchvision together: builds that do not match fail at import.
+# uv resolves torch and torchvision together: builds that do not match fail at import. Bytecode is written here:
+# where PYTHONDONTWRITEBYTECODE is set, every command would take ten seconds more to make it anew.
 $(INSTALLED): pyproject.toml
 	python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[dev]'
 	touch $@
 
 clean:

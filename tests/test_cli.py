@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
-from salt_plugin import __version__
+from salt_plugin import __version__, cli
 from salt_plugin.data.demo import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +52,32 @@ def command(
     )
 
 
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Salt = Callable[..., Done]
+
+
+@pytest.fixture
+def salt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Salt:
+    """Calls `salt` in this process, from an empty folder: to start another takes seconds."""
+
+    def call(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["salt", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Done(int(ended.value.code or 0), *capfd.readouterr())
+
+    monkeypatch.chdir(tmp_path)
+    return call
+
+
 def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
     version = command(SCRIPTS / "salt", "--version", cwd=tmp_path)
     assert version.stdout.strip() == __version__
@@ -71,18 +99,18 @@ def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
     assert command(sys.executable, "-c", code, cwd=tmp_path).returncode == 0
 
 
-def test_export_tells_wrong_use_from_what_is_not_there(tmp_path: Path) -> None:
-    shown = command(SCRIPTS / "salt", "export", "--help", cwd=tmp_path)
-    assert shown.returncode == 0
-    assert "usage: salt export" in shown.stdout
-    wrong = command(SCRIPTS / "salt", "export", "run", "--format", "onnx", cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert "usage: salt export" in wrong.stderr
-    assert not wrong.stdout
-    missing = command(SCRIPTS / "salt", "export", "run", "--format", "hf", cwd=tmp_path)
-    assert missing.returncode == 1
-    assert missing.stderr.startswith("error: run does not exist; expected an encoder file")
-    assert len(missing.stderr.splitlines()) == 1
+def test_export_tells_wrong_use_from_what_is_not_there(salt: Salt) -> None:
+    shown = salt("export", "--help")
+    assert shown.status == 0
+    assert "usage: salt export" in shown.out
+    wrong = salt("export", "run", "--format", "onnx")
+    assert wrong.status == 2
+    assert "usage: salt export" in wrong.err
+    assert not wrong.out
+    missing = salt("export", "run", "--format", "hf")
+    assert missing.status == 1
+    assert missing.err.startswith("error: run does not exist; expected an encoder file")
+    assert len(missing.err.splitlines()) == 1
 
 
 def test_a_mistake_ends_in_one_line_and_status_one(tiny_videos: Path, tmp_path: Path) -> None:
@@ -98,42 +126,26 @@ def test_a_mistake_ends_in_one_line_and_status_one(tiny_videos: Path, tmp_path: 
     assert done.stderr.splitlines()[-1].startswith("error: method.clip.size=100: not divisible by")
 
 
-def test_an_error_of_a_loader_worker_is_one_line_too(tmp_path: Path) -> None:
+def test_an_error_of_a_loader_worker_is_one_line_too(tmp_path: Path, salt: Salt) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
     write_video(videos / "0.mp4", np.zeros((8, 64, 64, 3), dtype=np.uint8), fps=8)
     for number in range(1, 200):
         (videos / f"{number}.mp4").write_text("no video")
-    done = command(
-        SCRIPTS / "salt",
-        "train",
-        "method=pixel_teacher",
-        f"input_dir={videos}",
-        "trainer.max_steps=20",
-        *TINY,
-        "loader.num_workers=1",
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: 10 videos in a row cannot be read")
+    given = ["method=pixel_teacher", f"input_dir={videos}", "trainer.max_steps=20"]
+    done = salt("train", *given, *TINY, "loader.num_workers=1")
+    assert done.status == 1
+    assert done.err.splitlines()[-1].startswith("error: 10 videos in a row cannot be read")
 
 
 def test_a_run_that_diverges_ends_in_one_line_and_lists_its_files(
-    tiny_videos: Path, tmp_path: Path
+    tiny_videos: Path, tmp_path: Path, salt: Salt
 ) -> None:
-    done = command(
-        SCRIPTS / "lightly-ssl-train",
-        "method=pixel_teacher",
-        f"input_dir={tiny_videos}",
-        "trainer.max_steps=30",
-        "optimizer.lr=1e30",
-        "method.max_nonfinite_steps=3",
-        "hydra.run.dir=run",
-        *TINY,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1
-    message = done.stderr.splitlines()[-1]
+    diverging = ["trainer.max_steps=30", "optimizer.lr=1e30", "method.max_nonfinite_steps=3"]
+    given = ["method=pixel_teacher", f"input_dir={tiny_videos}", "hydra.run.dir=run"]
+    done = salt("train", *given, *diverging, *TINY)
+    assert done.status == 1
+    message = done.err.splitlines()[-1]
     assert re.match(
         r"error: the loss is \w+ .* at step \d+, 3 such in a row: training has", message
     )
@@ -232,10 +244,10 @@ def test_probe_prints_one_line_of_json_and_its_progress_elsewhere(
     assert "features, test" in done.stderr
 
 
-def test_probe_tells_wrong_use_from_what_is_not_there(tmp_path: Path) -> None:
-    wrong = command(SCRIPTS / "salt", "probe", "run", "--views", "8", cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert "expected SEGMENTSxCROPS, e.g. 8x3" in wrong.stderr
-    missing = command(SCRIPTS / "salt", "probe", "run", "--data", "k40", cwd=tmp_path)
-    assert missing.returncode == 1
-    assert missing.stderr.splitlines()[-1].startswith("error: 'k40' is no data set to probe on")
+def test_probe_tells_wrong_use_from_what_is_not_there(salt: Salt) -> None:
+    wrong = salt("probe", "run", "--views", "8")
+    assert wrong.status == 2
+    assert "expected SEGMENTSxCROPS, e.g. 8x3" in wrong.err
+    missing = salt("probe", "run", "--data", "k40")
+    assert missing.status == 1
+    assert missing.err.splitlines()[-1].startswith("error: 'k40' is no data set to probe on")

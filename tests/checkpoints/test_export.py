@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +193,10 @@ def test_predictor_files_are_checked_as_encoder_files_are(tmp_path: Path) -> Non
 
 
 def test_a_trained_run_is_exported_and_a_foreign_teacher_trains(
-    tiny_videos: Path, tmp_path: Path
+    tiny_videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     common = [
         f"input_dir={tiny_videos}",
@@ -220,16 +221,10 @@ def test_a_trained_run_is_exported_and_a_foreign_teacher_trains(
     assert (card["kind"], card["context_dim"], card["out_dim"]) == ("predictor", 128, 128)
     assert not (tmp_path / "run" / "teacher" / "predictor.safetensors").exists()
 
-    script = Path(sys.executable).with_name("salt")
-    done = subprocess.run(
-        [script, "export", "run", "--format", "hf"],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "run/hf/model.safetensors: encoder vit_nano and predictor" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    main(["run", "--format", "hf"])
+    written = "run/hf/model.safetensors: encoder vit_nano and predictor"
+    assert written in capsys.readouterr().out
     model = VJEPA2Model.from_pretrained(tmp_path / "run" / "hf")
     clips = torch.randn(2, 3, 4, 32, 32)
     with torch.no_grad():

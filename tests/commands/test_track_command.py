@@ -56,6 +56,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str
     return result
 
 
+@pytest.mark.slow
 def test_a_demo_run_is_tracked_without_further_words(
     tracked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
