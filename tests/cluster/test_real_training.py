@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import outcome
 import pytest
 
 from salt_plugin.launch.states import Row
@@ -157,11 +158,9 @@ def computed(study: Study, element: str) -> dict[str, Any]:
     root = study.root / element / ("teacher" if element.startswith("teacher") else "student")
     card = json.loads((root / "encoder.json").read_text())
     ledger = json.loads((root / "compute.json").read_text())
-    with (root / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = outcome.rows(root)
     assert [int(row["step"]) for row in rows] == list(range(1, ledger["steps"] + 1))
-    for timed in (ledger, *rows):
-        del timed["seconds"]
+    del ledger["seconds"]
     return {"weights": card["fingerprint"], "ledger": ledger, "rows": rows}
 
 
