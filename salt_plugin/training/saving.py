@@ -94,7 +94,9 @@ class Saving:
 
     def close(self) -> None:
         """Waits for what is being written."""
-        self._warn(self.writer.failure())
+        failure = self.writer.failure()
+        if failure is not None:
+            rank_zero_warn(self._told(failure))
         self.writer.close()
 
     def _save(self, step: int, last_chance: bool) -> None:
