@@ -5,7 +5,7 @@ Nothing else compares the names of methods: what differs between them is a field
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from salt_plugin.compute.step_costs import EMA_TEACHER, FROZEN_TEACHER, PIXELS, CostedMethod
@@ -77,14 +77,7 @@ _VJEPA = MethodSpec(
     planned=False,  # costs what V-JEPA 2 does
     unranked=_MOVING,
 )
-_VJEPA2 = MethodSpec(
-    name="vjepa2",
-    config=VJEPAConfig,
-    build="salt_plugin.training.builders:vjepa",
-    step=EMA_TEACHER,
-    printed_lr=5.25e-4,
-    unranked=_MOVING,
-)
+_VJEPA2 = replace(_VJEPA, name="vjepa2", printed_lr=5.25e-4, planned=True)
 _VIDEOMAE = MethodSpec(
     name="videomae",
     config=PixelTeacherConfig,
