@@ -10,11 +10,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from salt_plugin.video.facts import VideoFacts
+from salt_plugin.video.frame_sizes import lacks_refresh
 from salt_plugin.video.heartbeat import beat
 from salt_plugin.video.inspection import open_container
 from salt_plugin.video.packets import is_damaged
 from salt_plugin.video.reader import VideoReadError
 
+_NEVER = -(2**63)
 # Packets that may come before the keyframe after a seek by bytes.
 _LEAD = 1024
 
@@ -45,21 +47,63 @@ def whole(packets: Iterable[Any]) -> Iterator[Any]:
         yield packet
 
 
-def decode(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+class _Start:
+    """The start of a file, which may lie amid frames that refer to ones before it.
+
+    Attributes:
+        amid: Whether it does, as far as it was read.
+        shown: Whether a frame has come of it, from which on failures are damage.
+    """
+
+    def __init__(self) -> None:
+        self.amid = self.shown = False
+        self._key: int | None = None
+        self._open = False
+
+    def may_fail(self, packet: Any) -> bool:
+        """Takes the next packet; tells whether it may lack frames that the file does not hold."""
+        if self.shown or not packet.size:
+            return False
+        pts = _NEVER if packet.pts is None else packet.pts
+        if packet.is_keyframe and self._key is None:
+            self._key, codec = pts, packet.stream.codec.canonical_name
+            extradata = bytes(packet.stream.codec_context.extradata or b"")
+            # Without IDR, later packets of H.264 dismiss frames from before the keyframe, and fail;
+            # without its time, it is unknown which packets are shown before it.
+            unknown = self.amid and pts == _NEVER
+            self._open = unknown or lacks_refresh(codec, extradata, memoryview(packet))
+        leads = self._key is None or _NEVER < pts < self._key
+        self.amid = self.amid or leads or self._open
+        return not packet.is_keyframe and (leads or self._open)
+
+
+def decode(stream: Any, packets: Iterable[Any], start: _Start | None = None) -> Iterator[Any]:
     """Decodes packets; where one fails, what is shown before it is given first.
+
+    Args:
+        stream: Their stream.
+        packets: The packets.
+        start: Where they are those from the start of a file.
 
     Raises:
         av.FFmpegError: A packet is damaged; `pts` is its time stamp.
     """
     for packet in packets:
+        may_fail = start is not None and start.may_fail(packet)
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
+            if may_fail:
+                continue
             error.pts = packet.pts
             yield from _waiting(stream, packet.pts)
             raise
         for frame in frames:
             beat()
+            if start is not None and not start.shown:
+                if start.amid and frame.is_corrupt:
+                    continue
+                start.shown = True
             yield frame
 
 
@@ -84,7 +128,7 @@ def decode_all(path: str) -> Iterator[Any]:
     container, stream = open_container(path)
     with container:
         try:
-            yield from decode(stream, whole(container.demux(stream)))
+            yield from decode(stream, whole(container.demux(stream)), _Start())
         except (av.FFmpegError, OSError) as error:
             # No name for it: it would refer to this frame, and both to the open file.
             reason = f"decoding failed: {error.strerror or error}"

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 # Raised with every change of the record or of how it is found: older ones are found again.
-VERSION = 2
+VERSION = 3
 _ARRAYS = ("pts_n", "keys_k4")
 
 
@@ -36,8 +36,9 @@ class VideoFacts:
         keys_k4: Keyframes in order of display, int64 [k, 4]: time stamps for display and decoding,
             and for files that are sought by bytes the place of the packet, -1 where unknown, and
             the one from which reading has to start.
-        leading: Frames shown before the keyframe that precedes them in the file, and keyframes
-            after which H.264 may still need the frames before.
+        leading: Frames shown before the keyframe that precedes them in the file, those that are
+            left out before the first one, and keyframes after which H.264 may still need the
+            frames before.
         discarded: Packets that the file's edit list leaves out.
         sought: How a frame is reached: `index` and `bytes` lead to the keyframe before it, `start`
             decodes from the start.

@@ -99,7 +99,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
         beat()
         if tries:
             frames = _tried(packet)
-            tries = tries - 1 if frames == [] else 0
+            tries = 0 if frames else tries - 1
             if frames:
                 size, turned = (frames[0].height, frames[0].width), orientation(frames[0])
                 interlaced = frames[0].interlaced_frame
@@ -137,10 +137,10 @@ def read_packets(container: Any, stream: Any) -> Packets:
     )
 
 
-def _tried(packet: Any) -> list[Any] | None:
-    """Returns the frames that a packet gives, None where it is damaged."""
+def _tried(packet: Any) -> list[Any]:
+    """Returns the frames that a packet gives, none where it is damaged."""
     try:
         frames: list[Any] = packet.decode()
     except (av.FFmpegError, EOFError):
-        return None
+        return []
     return frames

@@ -23,6 +23,8 @@ _CUT = 0.9
 # A seek by bytes leads to a packet as far as this before the keyframe, and to one known place more:
 # in MPEG's program streams the first ones after a seek are torn, and get time stamps of others.
 _BEFORE = 2
+# Frames that a decoder holds at most, as H.264 and H.265 limit them.
+_HELD = 16
 
 
 def scan(path: str) -> VideoFacts:
@@ -49,9 +51,14 @@ def scan(path: str) -> VideoFacts:
         if packets.length * stream.time_base < _CUT * seconds:
             short = _ends_early(path, container, stream, seconds)
     facts = replace(facts, seconds=seconds, short=short)
+    # Whether each frame has a time stamp of its own, and a keyframe before it.
+    timed = 0 < len(facts.pts_n) == packets.shown_n.sum() and len(facts.keys_k4) > 0
+    if timed and facts.pts_n[0] < facts.keys_k4[0, 0]:
+        facts = _from_keyframe(path, facts)
+        timed = facts.pts_n[0] >= facts.keys_k4[0, 0]
     untold = facts.codec == "mpeg4" or facts.container == "avi"
     # Time stamps there are in the order of the file, and packed frames share a packet.
-    if not _timed(facts, packets) or (reorders and untold) or packets.stateful:
+    if not timed or (reorders and untold) or packets.stateful:
         return _counted(path, facts, rate, bool(packets.cut))
     if packets.cut:
         bad_n = packets.pts_n[-packets.cut :][packets.told_n[-packets.cut :]]
@@ -126,13 +133,17 @@ def _ends_early(path: str, container: Any, stream: Any, seconds: float) -> bool:
     return max(times, default=0) - start < _CUT * seconds
 
 
-def _timed(facts: VideoFacts, packets: Packets) -> bool:
-    """Tells whether each frame has a time stamp of its own, and a keyframe before it."""
-    return (
-        len(facts.pts_n) == packets.shown_n.sum()
-        and len(facts.keys_k4) > 0
-        and bool(facts.pts_n[0] >= facts.keys_k4[0, 0])
-    )
+def _from_keyframe(path: str, facts: VideoFacts) -> VideoFacts:
+    """Leaves out what is shown before the first keyframe, where decoding begins with this."""
+    try:
+        first = next(decode_all(path), None)
+    except DamageError:
+        return facts
+    key = facts.keys_k4[0, 0]
+    if first is None or first.pts != key:
+        return facts
+    pts_n = facts.pts_n[facts.pts_n >= key]
+    return replace(facts, pts_n=pts_n, leading=facts.leading + len(facts.pts_n) - len(pts_n))
 
 
 def _ending(path: str, facts: VideoFacts, number: int) -> VideoFacts:
@@ -212,5 +223,16 @@ def _counted(path: str, facts: VideoFacts, rate: Fraction, cut: bool = False) ->
     if None in times or (np.diff(times) <= 0).any():
         facts = replace(facts, time_base=(rate.denominator, rate.numerator))
         times = list(range(len(times)))
+    elif cut:
+        times = times[: _lost(times, facts.pts_n)]
     facts = replace(facts, sought="start", pts_n=np.array(times, np.int64))
     return _ending(path, facts, len(times)) if cut or facts.damage else facts
+
+
+def _lost(times: list[int], pts_n: np.ndarray) -> int:
+    """Returns which frame a decoder lost where it failed: it gives those that it still holds."""
+    told = pts_n[np.searchsorted(pts_n, times[0]) :][: len(times)]
+    differs = np.flatnonzero(told != times[: len(told)])
+    if len(differs) and len(times) - differs[0] <= _HELD:
+        return int(differs[0])
+    return len(times)
