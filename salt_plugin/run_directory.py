@@ -14,30 +14,17 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from salt_plugin.config import RunConfig, read_yaml, registry, require_known_targets
+from salt_plugin.config import RunConfig, read_yaml, registry, require_known_targets, values
 from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.config.command_line import quoted
+from salt_plugin.config.keys import marked
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import hold, write_text
 
-# Keys that change how fast a run goes, or whether it goes on, but not what it computes.
+# Keys that may differ when a run is resumed.
 OPERATIONAL = {
-    "loader.batch_size",
-    "loader.num_workers",
-    "loader.prefetch_factor",
-    "method.checkpoint.every_minutes",
-    "method.checkpoint.every_n_steps",
-    "method.data.cache",
-    "method.data.max_bad",
+    *marked(values.OPERATIONAL),
     "method.data.root",  # of earlier versions
-    "method.data.stall",
-    "method.data.timeout",
-    "method.model.activation_checkpointing",
-    "method.model.compile",
-    "method.encoders_every_n_steps",
-    "method.max_nonfinite_steps",
-    "trainer.enable_model_summary",
-    "trainer.gpus",
 }
 
 # Commands that train, as users type them; Hydra sees the first without its verb.

@@ -9,25 +9,15 @@ from typing import Any
 from hydra.errors import HydraException
 
 from salt_plugin.comparison.cells import Cell, train_overrides
-from salt_plugin.config import RunConfig, compose, load_config, require_input
+from salt_plugin.config import RunConfig, compose, load_config, require_input, values
 from salt_plugin.config.application import absolute
 from salt_plugin.config.command_line import composition_error
 from salt_plugin.config.compare import CompareConfig
+from salt_plugin.config.keys import marked
 from salt_plugin.errors import ConfigError
 from salt_plugin.run_directory import flat
 
-# What a run sees, and how it is cut into tokens.
-COMPARED = (
-    "input_dir",
-    "loader.batch_size",
-    "method.clip",
-    "method.data.demo",
-    "method.data.weights",
-    "method.global_batch_size",
-    "method.model.patch_size",
-    "method.model.tubelet_size",
-    "trainer.gpus",
-)
+COMPARED = marked(values.COMPARED)
 
 
 def compose_cells(cells: Sequence[Cell], config: CompareConfig) -> dict[Cell, RunConfig]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import conf_folder
-from salt_plugin.config.checks import Rule, check_rules
 from salt_plugin.config.command_line import check_overrides, in_yaml
 from salt_plugin.config.probe import ProbeConfig, probe_config, with_absolute_paths
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
+from salt_plugin.config.values import STRICT, Part, Positive, Seed32, holds, setting
 from salt_plugin.config.yaml_file import read_changes, read_yaml
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import EncoderShape
@@ -31,47 +33,66 @@ RESERVED = (
 )
 
 
-@dataclass
+def _distinct(values: Sequence[Any]) -> bool:
+    return len(set(values)) == len(values)
+
+
+Names = Annotated[list[str], Field(min_length=1, title="at least one, each once"), holds(_distinct)]
+Budgets = Annotated[
+    list[Positive | None],
+    Field(
+        min_length=1,
+        title="FLOPs, each more than 0 (or null: as many steps as the overrides say), each once",
+    ),
+    holds(lambda values: _distinct([budget_name(value) for value in values])),
+]
+Seeds = Annotated[
+    list[Seed32],
+    Field(min_length=1, title="at least one, each once, 0 to 2^32 - 1"),
+    holds(_distinct),
+]
+Shares = Annotated[
+    list[Part],
+    Field(min_length=1, title="at least one, each once, more than 0 and less than 1"),
+    holds(_distinct),
+]
+Evaluations = Annotated[
+    list[dict[str, Any]],
+    Field(min_length=1, title="at least one evaluation, e.g. [{data: demo}]"),
+]
+
+
+@dataclass(config=STRICT)
 class CompareConfig:
-    """A comparison; `conf/compare/base.yaml` says what each key means."""
+    """The keys of a comparison; `conf/compare/base.yaml` holds the defaults."""
 
-    methods: list[str]
-    encoders: list[str]
-    budgets: list[float | None]
-    seeds: list[int]
-    teacher_shares: list[float]
-    overrides: list[str]
-    method_overrides: dict[str, list[str]]
-    probe: list[dict[str, Any]]
-    baseline: bool
-
-
-def _some_distinct(values: Sequence[Any]) -> bool:
-    return len(values) > 0 and len(set(values)) == len(values)
-
-
-RULES: tuple[Rule, ...] = (
-    ("at least one, each once", _some_distinct, ("methods", "encoders")),
-    (
-        "FLOPs, each more than 0 (or null: as many steps as the overrides say), each once",
-        lambda values: (
-            _some_distinct([budget_name(value) for value in values])
-            and all(value is None or value > 0 for value in values)
-        ),
-        ("budgets",),
-    ),
-    (
-        "at least one, each once, 0 to 2^32 - 1",
-        lambda values: _some_distinct(values) and all(0 <= value < 2**32 for value in values),
-        ("seeds",),
-    ),
-    (
-        "at least one, each once, more than 0 and less than 1",
-        lambda values: _some_distinct(values) and all(0 < value < 1 for value in values),
-        ("teacher_shares",),
-    ),
-    ("at least one evaluation, e.g. [{data: demo}]", bool, ("probe",)),
-)
+    methods: Names = setting("Of `salt`, `vjepa`, `vjepa2`, `videomae`, `pixel_teacher`")
+    encoders: Names = setting(
+        "Sizes, e.g. `[vit_nano]`; of SALT the student's. Its teacher has the same unless "
+        "`method_overrides` says otherwise"
+    )
+    budgets: Budgets = setting(
+        "FLOPs of a run, e.g. `[1e13, 3e13]`. `null`: a run ends by its steps, and what it spent "
+        "is reported, not matched"
+    )
+    seeds: Seeds = setting("Of the runs")
+    teacher_shares: Shares = setting(
+        "Of SALT: shares of the budget for its teacher; a run for each"
+    )
+    overrides: list[str] = setting(
+        "Of all runs, as on the command line of `salt train`, e.g. `[input_dir=VIDEOS]` or "
+        "`[preset=demo]`: one of both is required. Relative paths count from where the command is "
+        "given"
+    )
+    method_overrides: dict[str, list[str]] = setting(
+        "Further ones of a method, e.g. `{salt: [method.teacher.encoder=vit_large]}`"
+    )
+    probe: Evaluations = setting(
+        "Evaluations: `data`, a set or a `.yaml` file, and other keys of it "
+        "(docs/evaluation.md), e.g. `[{data: ssv2, train: a.csv, test: b.csv, protocols: "
+        "[attentive]}]`; `name` where two have the same data"
+    )
+    baseline: bool = setting("Also evaluate the encoder before training, at 0 FLOPs")
 
 
 def budget_name(budget: float | None) -> str:
@@ -110,7 +131,6 @@ def compare_config(name: str, changes: Sequence[str] = ()) -> CompareConfig:
     probe_is_changed = any(change.startswith("probe=") for change in changes)
     base = file.absolute().parent if file and not probe_is_changed else Path.cwd()
     config.probe = [_with_absolute_paths(entry, base) for entry in config.probe]
-    check_rules(config, RULES, "compare.")
     _check_names(config)
     _check_overrides(config)
     evaluations(config)

@@ -22,7 +22,8 @@ from salt_plugin.config.checks import check_values
 from salt_plugin.config.probe import probe_config
 from salt_plugin.config.schema import RunConfig
 from salt_plugin.config.suggest import suggestion
-from salt_plugin.config.typed import first_line, typed
+from salt_plugin.config.typed import typed
+from salt_plugin.config.yaml_file import first_line
 from salt_plugin.errors import ConfigError
 
 

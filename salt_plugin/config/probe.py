@@ -3,92 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import conf_folder
 from salt_plugin.config.application import DEMO_PREFIX
-from salt_plugin.config.checks import Rule, check_rules
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
+from salt_plugin.config.values import STRICT, AtLeast1, Positive, Seed32, Whole, Workers, setting
 from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 
 BASE = "base"
-PROTOCOLS = ("attentive", "linear", "knn")
-CONTROLS = ("shuffled", "frozen", "permuted", "metadata")
+Protocol = Literal["attentive", "linear", "knn"]
+Control = Literal["shuffled", "frozen", "permuted", "metadata"]
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+CONTROLS: tuple[str, ...] = get_args(Control)
 CLIP = ("frames", "size", "step", "fps")
-GRIDS = ("full", "fast", "halving")
-PROBE_PRECISIONS = ("auto", "bf16", "32")
+
+Protocols = Annotated[list[Protocol], Field(min_length=1, title=f"some of {', '.join(PROTOCOLS)}")]
+Controls = Annotated[list[Control], Field(title=f"some of {', '.join(CONTROLS)}, or none")]
 
 
-@dataclass
+@dataclass(config=STRICT)
 class ProbeConfig:
-    """A frozen evaluation; `conf/probe/` holds the defaults and says what each key means."""
+    """The keys of a frozen evaluation; `conf/probe/` holds the defaults."""
 
-    annotations: str
-    train: str | None
-    val: str | None
-    test: str | None
-    groups: str | None
-    classes: int | None
-    images: bool
-    frames: int
-    size: int
-    step: int
-    fps: float | None
-    segments: int
-    crops: int
-    protocols: list[str]
-    controls: list[str]
-    grid: str
-    epochs: int
-    batch_size: int
-    feature_batch_size: int
-    precision: str
-    seed: int
-    workers: int
-    stall: float | None
-    cache: str | None
-
-
-RULES: tuple[Rule, ...] = (
-    (
-        "at least 1",
-        lambda value: value >= 1,
-        (
-            "frames",
-            "size",
-            "step",
-            "segments",
-            "crops",
-            "epochs",
-            "batch_size",
-            "feature_batch_size",
-        ),
-    ),
-    ("at least 2, or null", lambda value: value is None or value >= 2, ("classes",)),
-    ("more than 0, or null", lambda value: value is None or value > 0, ("fps", "stall")),
-    ("0 to 2^32 - 1", lambda value: 0 <= value < 2**32, ("seed",)),
-    ("-1 or more", lambda value: value >= -1, ("workers",)),
-    (f"one of {', '.join(GRIDS)}", lambda value: value in GRIDS, ("grid",)),
-    (
-        f"one of {', '.join(PROBE_PRECISIONS)}",
-        lambda value: value in PROBE_PRECISIONS,
-        ("precision",),
-    ),
-    (
-        f"some of {', '.join(PROTOCOLS)}",
-        lambda value: len(value) > 0 and all(one in PROTOCOLS for one in value),
-        ("protocols",),
-    ),
-    (
-        f"some of {', '.join(CONTROLS)}, or none",
-        lambda value: all(one in CONTROLS for one in value),
-        ("controls",),
-    ),
-)
+    annotations: str = setting("Where the lists come from, for those who read the file")
+    train: str | None = setting(
+        "Folder or CSV (`path label`); `demo:FILE` is a list of the demo set"
+    )
+    val: str | None = setting(
+        "Likewise, to choose a probe of the grid on; null: the test list, as the paper does"
+    )
+    test: str | None = setting("Likewise, to score on")
+    groups: str | None = setting("CSV (`path group`) of the test videos, for the bootstrap")
+    classes: Annotated[Whole, Field(ge=2)] | None = setting(
+        "Number of classes; null: as many as the lists hold"
+    )
+    images: bool = setting("The files are images, shown as a video of one frame that repeats")
+    frames: AtLeast1 = setting(
+        "Frames of a clip, where the card of a trained encoder does not tell"
+    )
+    size: AtLeast1 = setting("Its height and width in pixels, likewise")
+    step: AtLeast1 = setting("Frames of the video from one to the next, likewise")
+    fps: Positive | None = setting("Set: sample by time instead; `step` is then not used")
+    segments: AtLeast1 = setting("Clips of a test video, spread over its length")
+    crops: AtLeast1 = setting("Crops of each, along the longer side")
+    protocols: Protocols = setting("What is learnt from the features")
+    controls: Controls = setting(
+        "What is taken away from the videos, each in an evaluation of its own"
+    )
+    grid: Literal["full", "fast", "halving"] = setting(
+        "Attentive probes: `full`: 20; `fast`: one, of learning rate 1e-3 and weight decay 0.01; "
+        "`halving`: 20, of which the worse half goes again and again"
+    )
+    epochs: AtLeast1 = setting("Of the attentive probe")
+    batch_size: AtLeast1 = setting("Of the attentive probe")
+    feature_batch_size: AtLeast1 = setting("Clips that the encoder sees at once")
+    precision: Annotated[Literal["auto", "bf16", "32"], BeforeValidator(str)] = setting(
+        "`auto`: bf16 on a GPU, 32 on a CPU"
+    )
+    seed: Seed32 = setting("Of everything random")
+    workers: Workers = setting("Processes that decode videos; -1: one for each core, 0: none")
+    stall: Positive | None = setting("Seconds to wait for a batch of theirs; null: for ever")
+    cache: str | None = setting("Folder of features; null: in the user's cache")
 
 
 def probe_sets() -> list[str]:
@@ -140,7 +122,6 @@ def probe_config_for(clip: Mapping[str, Any], data: str, changes: Mapping[str, A
             found["fps"] = None  # a rate goes before a step that is given with it, not after it
         found |= layer
     config: ProbeConfig = typed(ProbeConfig, found, "probe.")
-    check_rules(config, RULES, "probe.")
     return config
 
 

@@ -6,57 +6,60 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from salt_plugin.config.suggest import suggestion
+from salt_plugin.config.values import expected
 from salt_plugin.errors import ConfigError
+
+# In the order in which they are told: a key that is misspelt is also missing.
+UNKNOWN = ("unexpected_keyword_argument", "invalid_key")
+MISSING = ("missing",)
+OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+
+SHOWN = 200
 
 
 def typed(schema: type, values: Mapping[str, Any], prefix: str) -> Any:
-    """Returns an object of a dataclass, every key known and every value of its type.
+    """Returns an object of a class of keys: every key known, every value of its type and in range.
 
     Args:
-        schema: The dataclass.
+        schema: The class, e.g. `RunConfig`.
         values: Its fields.
         prefix: Stands before the keys in messages.
 
     Raises:
-        ConfigError: Names the key, what was found, and what was probably meant.
+        ConfigError: Names the key, what was found, and what was expected or probably meant.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), dict(values))
-    except OmegaConfBaseException as error:
-        full_key = error.full_key or ""
-        known = _known_keys(schema, full_key)
-        leaf = full_key.rpartition(".")[2].partition("[")[0]
-        if leaf not in known:
-            found = f"unknown key; {suggestion(leaf, known)}"
+        return TypeAdapter(schema).validate_python(dict(values))
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False)
+    first = min(errors, key=lambda one: (one["type"] not in UNKNOWN, one["type"] not in MISSING))
+    raise ConfigError(prefix + _line(schema, values, first))
+
+
+def _line(schema: type, values: Mapping[str, Any], error: ErrorDetails) -> str:
+    """Returns one line about a key: its dotted name, and what is wrong."""
+    kind: Any = schema
+    found: Any = values
+    key: list[str] = []
+    known: list[str] = []
+    for part in error["loc"]:
+        if is_dataclass(kind):
+            known = [field.name for field in fields(kind)]
+            kind = get_type_hints(kind, include_extras=True).get(str(part))
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
         else:
-            found = first_line(error)
-        raise ConfigError(f"{prefix}{full_key}: {found}") from None
-    missing = sorted(OmegaConf.missing_keys(merged))
-    if missing:
-        raise ConfigError(
-            f"{prefix}{missing[0]}: missing; select one of our methods, e.g. method=salt"
-        )
-    return OmegaConf.to_object(merged)
-
-
-def first_line(error: OmegaConfBaseException) -> str:
-    """Returns what is wrong, without OmegaConf's account of where."""
-    return (error.msg or str(error)).splitlines()[0]
-
-
-def _known_keys(schema: type, full_key: str) -> list[str]:
-    """Names of the fields beside the one that a dotted key ends in."""
-    parts = iter(full_key.split(".")[:-1])
-    for part in parts:
-        inner = get_type_hints(schema).get(part)
-        if get_origin(inner) is dict:
-            next(parts, None)  # the key in the dictionary: of its values all are alike
-            inner = get_args(inner)[1]
-        if not is_dataclass(inner):
-            break
-        schema = inner  # type: ignore[assignment]
-    return [field.name for field in fields(schema)]
+            break  # within a value: it is shown as a whole
+        found = found.get(part) if isinstance(found, Mapping) else None
+        key.append(str(part))
+    name = ".".join(key)
+    if error["type"] in UNKNOWN:
+        return f"{name}: unknown key; {suggestion(key[-1], known)}"
+    if error["type"] in MISSING:
+        return f"{name}: missing; select one of our methods, e.g. method=salt"
+    wanted = expected(kind, with_noun=error["type"] not in OUT_OF_RANGE)
+    return f"{name}={str(found)[:SHOWN]}: expected {wanted}"

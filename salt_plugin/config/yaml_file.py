@@ -85,6 +85,11 @@ def read_changes(changes: Sequence[str], example: str) -> dict[str, Any]:
     return {str(key): value for key, value in node.items()}
 
 
+def first_line(error: OmegaConfBaseException) -> str:
+    """Returns what is wrong, without OmegaConf's account of where."""
+    return (error.msg or str(error)).splitlines()[0]
+
+
 def _require_small(text: str) -> None:
     """Checks that a text does not name one part again and again, nor nests without end."""
     aliases = depth = 0

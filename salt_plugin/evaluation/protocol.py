@@ -56,7 +56,7 @@ def probe(
     lists = evaluation.lists
     leaks = find_leaks(lists)
     results, best = evaluation.run(lists.train.labels_n, control=None)
-    controls = {name: evaluation.under(name) for name in config.controls}
+    controls = {str(name): evaluation.under(name) for name in config.controls}
     return ProbeReport(
         encoder=evaluation.encoder.name,
         classes=lists.classes,

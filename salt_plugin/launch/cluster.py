@@ -4,45 +4,68 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import slurm_folder
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
+from salt_plugin.config.values import STRICT, AtLeast1, Count, Positive, setting
 from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 
 BASE = "base"
 SLURM, LOCAL, DEBUG = "slurm", "local", "debug"
-KINDS = (SLURM, LOCAL, DEBUG)
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
 
 
-@dataclass
+@dataclass(config=STRICT)
 class ClusterConfig:
-    """A profile; `slurm/clusters/base.yaml` says what each key means."""
+    """The keys of a profile; `slurm/clusters/base.yaml` holds the defaults."""
 
-    kind: str
-    partition: str | None
-    account: str | None
-    qos: str | None
-    constraint: str | None
-    nodes: int
-    tasks_per_node: int
-    gpus_per_node: int
-    cpus_per_task: int
-    mem: str | None
-    time: str
-    array_parallelism: int
-    signal_delay_s: int
-    setup: list[str]
-    srun_args: list[str]
-    sbatch: dict[str, Any]
-    python: str | None
-    container: str | None
-    flops_per_second: float | None
+    kind: Literal["slurm", "local", "debug"] = setting(
+        "`slurm`; `local`: processes on this machine; `debug`: in the process of `salt`"
+    )
+    partition: str | None = setting("As sbatch takes it; null: the cluster's default")
+    account: str | None = setting("Likewise")
+    qos: str | None = setting("Likewise")
+    constraint: str | None = setting("Likewise: features of nodes, e.g. `a100|h100`")
+    nodes: AtLeast1 = setting("Of a job")
+    tasks_per_node: AtLeast1 = setting(
+        "Processes on each: with GPUs, as many as GPUs. Probes and reports always get one"
+    )
+    gpus_per_node: Count = setting("Of each node")
+    cpus_per_task: AtLeast1 = setting(
+        "Of each process; set `loader.num_workers` to no more than these"
+    )
+    mem: str | None = setting("Of a node, e.g. `64G`")
+    time: str = setting(
+        "Limit, `HH:MM:SS` or `D-HH:MM:SS`, in quotes. A run that needs longer saves and is queued "
+        "again, so short limits are fine"
+    )
+    array_parallelism: AtLeast1 = setting(
+        "Most elements of a stage at a time; of `local`: of the study (1)"
+    )
+    signal_delay_s: Count = setting(
+        "So many seconds before the limit a run is told to save. Slurm may do so up to a minute "
+        "earlier"
+    )
+    setup: list[str] = setting(
+        "Lines of shell before the processes start, e.g. `[module load cuda]`"
+    )
+    srun_args: list[str] = setting("Further arguments of srun")
+    sbatch: dict[str, Any] = setting("Further options of sbatch, e.g. `{reservation: mine}`")
+    python: str | None = setting("The Python of the runs; null: the one that launches")
+    container: str | None = setting(
+        "Goes before it, e.g. `apptainer exec --nv image.sif`; the study's folder has to be seen "
+        "inside"
+    )
+    flops_per_second: Positive | None = setting(
+        "Of one GPU, measured, for the hours of `--dry-run`"
+    )
 
     @property
     def minutes(self) -> int:
@@ -120,15 +143,5 @@ def checked(values: Mapping[str, Any], key: str) -> ClusterConfig:
         ConfigError: A key or value cannot work.
     """
     config: ClusterConfig = typed(ClusterConfig, values, key)
-    if config.kind not in KINDS:
-        raise ConfigError(f"{key}kind={config.kind}: expected one of {', '.join(KINDS)}")
-    for name in ("nodes", "tasks_per_node", "cpus_per_task", "array_parallelism"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{key}{name}={getattr(config, name)}: expected at least 1")
-    for name in ("gpus_per_node", "signal_delay_s"):
-        if getattr(config, name) < 0:
-            raise ConfigError(f"{key}{name}={getattr(config, name)}: expected 0 or more")
-    if config.flops_per_second is not None and config.flops_per_second <= 0:
-        raise ConfigError(f"{key}flops_per_second={config.flops_per_second}: expected more than 0")
     minutes(config.time)
     return config

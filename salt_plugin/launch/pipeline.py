@@ -3,59 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import conf_folder, slurm_folder
 from salt_plugin.config.suggest import suggestion
-from salt_plugin.config.typed import first_line, typed
-from salt_plugin.config.yaml_file import read_changes, read_yaml
+from salt_plugin.config.typed import typed
+from salt_plugin.config.values import STRICT, setting
+from salt_plugin.config.yaml_file import first_line, read_changes, read_yaml
 from salt_plugin.errors import ConfigError
 
 TRAIN, PROBE, TRACK, EXPORT, REPORT = "train", "probe", "track", "export", "report"
-COMMANDS = (TRAIN, PROBE, TRACK, EXPORT, REPORT)
 
 
-@dataclass
+@dataclass(config=STRICT)
 class StageConfig:
-    """One stage: elements that run the same command.
+    """One stage: elements that run the same command."""
 
-    Attributes:
-        command: A verb of `salt`, or `report`, which tabulates the study.
-        method: Of `train`; None: the overrides or the sweep name it.
-        overrides: Of `train`: Hydra's. Of other verbs: the arguments.
-        sweep: Hydra's sweeps, e.g. `seed=1,2`; an element for each combination.
-        needs: The stage on each of whose elements one of each combination is based.
-        after: Stages that have to have ended, whatever came of them.
-        resources: Keys of the cluster profile that differ for this stage.
-    """
+    command: Literal["train", "probe", "track", "export", "report"] = setting(
+        "A verb of `salt`; `report`: a table of the study", default="train"
+    )
+    method: str | None = setting(
+        "Of `train`; where a stage compares methods, sweep `method=salt,vjepa2` instead",
+        default=None,
+    )
+    overrides: list[str] = setting(
+        "Of `train`: Hydra's. Of other commands: their arguments", default_factory=list
+    )
+    sweep: list[str] = setting(
+        "Hydra's sweeps, e.g. `seed=range(1,4)`; an element for each combination",
+        default_factory=list,
+    )
+    needs: str | None = setting(
+        "A stage: each of its elements gets each combination, and waits for that element alone",
+        default=None,
+    )
+    after: list[str] = setting(
+        "Stages that have to have ended, whatever came of them", default_factory=list
+    )
+    resources: dict[str, Any] = setting(
+        "Keys of the profile that differ for this stage", default_factory=dict
+    )
 
-    command: str = TRAIN
-    method: str | None = None
-    overrides: list[str] = field(default_factory=list)
-    sweep: list[str] = field(default_factory=list)
-    needs: str | None = None
-    after: list[str] = field(default_factory=list)
-    resources: dict[str, Any] = field(default_factory=dict)
 
-
-@dataclass
+@dataclass(config=STRICT)
 class PipelineConfig:
-    """A study.
+    """A study."""
 
-    Attributes:
-        name: Of the study, and of its jobs.
-        overrides: Hydra's, of all stages that train.
-        stages: By name.
-    """
-
-    name: str = ""
-    overrides: list[str] = field(default_factory=list)
-    stages: dict[str, StageConfig] = field(default_factory=dict)
+    name: str = setting("Of the study, and of its jobs; by default that of the file", default="")
+    overrides: list[str] = setting("Hydra's, of all stages that train", default_factory=list)
+    stages: dict[str, StageConfig] = setting("By name", default_factory=dict)
 
 
 def pipelines() -> list[str]:
@@ -113,8 +114,6 @@ def _check_stage(name: str, stage: StageConfig, stages: Mapping[str, StageConfig
         raise ConfigError(
             f"{key}: expected a name of letters, digits, - and _, and none of code, configs, jobs"
         )
-    if stage.command not in COMMANDS:
-        raise ConfigError(f"{key}.command={stage.command}: expected one of {', '.join(COMMANDS)}")
     if stage.command != TRAIN and (stage.method or stage.sweep):
         raise ConfigError(f"{key}: only stages that train have a method or a sweep")
     methods = sorted(file.stem for file in (conf_folder() / "method").glob("*.yaml"))

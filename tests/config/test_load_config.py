@@ -178,21 +178,34 @@ def test_unknown_size(salt: DictConfig, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "value", "expected"),
     [
-        ("loader.batch_size", "many"),
-        ("method.clip.size", 32.5),
-        ("method.clip", None),
-        ("method.clip", "16x224"),
-        ("method.data.cache", "perhaps"),
-        ("optimizer.lr", "fast"),
-        ("trainer", 3),
+        ("loader.batch_size", "many", "a whole number, at least 1"),
+        ("loader.batch_size", True, "a whole number, at least 1"),
+        ("method.clip.size", 32.5, "a whole number, at least 1"),
+        ("method.global_batch_size", "all", "a whole number, at least 1, or null"),
+        ("method.clip", None, "keys and values"),
+        ("method.clip", "16x224", "keys and values"),
+        ("method.data.cache", "perhaps", "true or false"),
+        ("method.data.weights", "even", "a list, or null"),
+        ("optimizer.lr", "fast", "a number, more than 0"),
+        ("optimizer.lr", float("inf"), "a number, more than 0"),
+        ("trainer", 3, "keys and values"),
     ],
 )
-def test_value_of_a_wrong_type(salt: DictConfig, key: str, value: object) -> None:
-    message = _error(salt, **{key: value})
-    assert message.startswith(f"{key}: ")
-    assert "unknown key" not in message
+def test_value_of_a_wrong_type(salt: DictConfig, key: str, value: object, expected: str) -> None:
+    assert _error(salt, **{key: value}) == f"{key}={value}: expected {expected}"
+
+
+def test_values_in_other_types_that_mean_the_same(salt: DictConfig) -> None:
+    """As Hydra's grammar, quotes and `${oc.env:NAME}` give them."""
+    changes = {"loader.batch_size": "24", "optimizer.lr": 1, "method.clip.fps": "7.5"}
+    changes |= {"method.optim.betas": [0, "0.5"], "method.data.cache": "yes"}
+    config = load_config(_changed(salt, **changes, **{"method.teacher.path": 2024}))
+    assert (config.loader.batch_size, config.optimizer.lr) == (24, 1.0)
+    assert config.method.clip.fps == 7.5
+    assert (config.method.optim.betas, config.method.data.cache) == ([0.0, 0.5], True)
+    assert config.method.teacher.path == "2024"
 
 
 def test_unknown_method(salt: DictConfig) -> None:

@@ -1,0 +1,56 @@
+"""The keys of a configuration, one by one, as the classes state them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from salt_plugin.config import registry
+from salt_plugin.config.schema import RunConfig
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key.
+
+    Attributes:
+        name: With dots.
+        kind: Its type, with its range.
+        meaning: In Markdown.
+        marks: Some of `values.OPERATIONAL` and `values.COMPARED`.
+    """
+
+    name: str
+    kind: Any
+    meaning: str
+    marks: frozenset[str]
+
+
+def keys_of(schema: type, prefix: str = "", marks: frozenset[str] = frozenset()) -> Iterator[Key]:
+    """Yields the keys of a class, those of its nodes included, in their order.
+
+    Args:
+        schema: A class whose fields are made by `values.setting`.
+        prefix: Stands before their names.
+        marks: What all of them are marked with.
+    """
+    kinds = get_type_hints(schema, include_extras=True)
+    for field in fields(schema):
+        name, kind = prefix + field.name, kinds[field.name]
+        marked = marks | set(field.metadata["marks"])
+        if is_dataclass(kind):
+            yield from keys_of(kind, f"{name}.", marked)  # type: ignore[arg-type]
+        else:
+            yield Key(name, kind, field.metadata["meaning"], marked)
+
+
+def run_keys(method: str) -> list[Key]:
+    """Returns the keys of a run of a method, those of the host first."""
+    host = [one for one in keys_of(RunConfig) if one.name != "method"]
+    return [*host, *keys_of(registry.get(method).config, "method.")]
+
+
+def marked(mark: str) -> set[str]:
+    """Returns the names of the keys of runs that bear a mark, of whatever method."""
+    return {one.name for name in registry.METHODS for one in run_keys(name) if mark in one.marks}
