@@ -5,25 +5,28 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-from salt_plugin.config import compose
+from salt_plugin.config.keys import run_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [page for page in [ROOT / "README.md", *DOCS] if page.is_file()]
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
-KEY_ROW = re.compile(r"^\| `(?P<key>[\w.]+)` \| (?P<videos>[^|]+) \| (?P<demo>[^|]+) \|", re.M)
 ARROW_ROW = re.compile(r"^\| `(?P<room>\w+)` \|(?P<rooms>[^|]*)\|$", re.M)
-METHODS = ("salt", "pixel_teacher", "vjepa", "videomae")
-OVER_VJEPA = "### What `vjepa2` has instead"
-HOST_KEYS = ("input_dir", "checkpoint", "seed", "loader", "trainer", "optimizer", "compute")
+PAGES_OF_METHODS = {
+    "salt": "salt.md",
+    "pixel_teacher": "pixel_teacher.md",
+    "vjepa": "vjepa.md",
+    "videomae": "videomae.md",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -61,44 +64,38 @@ def test_relative_links_resolve(page: Path) -> None:
     assert not broken
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_method_page_lists_every_key_with_its_defaults(method: str) -> None:
-    page = ROOT / "docs" / "methods" / f"{method}.md"
-    assert _checked_keys(page.read_text().partition(OVER_VJEPA)[0], method) == set(
-        _defaults(method)
-    )
+@pytest.fixture(scope="module")
+def keys() -> ModuleType:
+    """The script that writes the tables of keys."""
+    spec = spec_from_file_location("docs_keys", ROOT / "docs" / "keys.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_method_page_lists_what_vjepa2_has_instead() -> None:
-    text = (ROOT / "docs" / "methods" / "vjepa.md").read_text().partition(OVER_VJEPA)[2]
-    one, two = (
-        [_defaults(method, *preset) for preset in ((), ("preset=demo",))]
-        for method in ("vjepa", "vjepa2")
-    )
-    differing = {
-        key for key in two[0] if any(a[key] != b[key] for a, b in zip(one, two, strict=True))
-    }
-    assert _checked_keys(text, "vjepa2") == differing
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_tables_of_keys_are_those_of_the_schema_and_the_defaults(
+    page: Path, keys: ModuleType
+) -> None:
+    text = page.read_text()
+    assert text == keys.renewed(text), "stale; run `python docs/keys.py`"
 
 
-def test_readme_lists_every_key_but_the_classes_with_its_defaults() -> None:
-    left_out = {"method.name", "method.default_steps"}
-    keys = {key for key in _defaults("salt") if not key.endswith("._target_")} - left_out
-    assert _checked_keys((ROOT / "README.md").read_text(), "salt") == keys
+def test_a_table_that_says_something_else_is_stale(keys: ModuleType) -> None:
+    page = (ROOT / "docs" / "methods" / "salt.md").read_text()
+    for right, wrong in (("| `384` | `64` |", "| `512` | `64` |"), ("Blocks of both", "Blocks")):
+        assert right in page
+        assert keys.renewed(page.replace(right, wrong)) == page
 
 
-def _checked_keys(text: str, method: str) -> set[str]:
-    """Returns the keys in the tables of a page, whose defaults are those in conf."""
-    demo, videos = _defaults(method, "preset=demo"), _defaults(method)
-    rows = {row["key"]: row for row in KEY_ROW.finditer(text)}
-    assert set(rows) <= set(demo)
-    stale = {
-        key: f"page: {row['videos']} / {row['demo']}; conf: {videos[key]} / {demo[key]}"
-        for key, row in rows.items()
-        if (_value(row["videos"]), _value(row["demo"])) != (videos[key], demo[key])
-    }
-    assert not stale
-    return set(rows)
+def test_every_key_of_a_method_stands_on_its_page(keys: ModuleType) -> None:
+    pages = {page.name: page.read_text() for page in keys.pages()}
+    for method, page in PAGES_OF_METHODS.items():
+        for key in run_keys(method):
+            assert key.meaning, key.name
+            assert re.search(rf"^\| `{key.name}(\.\w+)?` \|", pages[page], re.M), key.name
 
 
 def test_architecture_page_lists_the_imports_between_rooms() -> None:
@@ -108,31 +105,6 @@ def test_architecture_page_lists_the_imports_between_rooms() -> None:
         row["room"]: set(re.findall(r"`(\w+)`", row["rooms"])) for row in ARROW_ROW.finditer(text)
     }
     assert listed == _imports()
-
-
-def _defaults(method: str, *overrides: str) -> dict[str, Any]:
-    """Returns the leaf keys of a method with their values, those of other masks included."""
-    leaves: dict[str, Any] = {}
-    for masks in (["method/masks=tube"], ["method/masks=multiblock"], []):
-        cfg = compose([f"method={method}", *masks, *overrides])
-        tree = OmegaConf.to_container(cfg, resolve=True)
-        assert isinstance(tree, dict)
-        leaves |= _leaves({key: tree[key] for key in (*HOST_KEYS, "method")})
-    return leaves
-
-
-def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _value(cell: str) -> Any:
-    container = OmegaConf.to_container(OmegaConf.create(f"value: {cell.strip().strip('`')}"))
-    assert isinstance(container, dict)
-    return container["value"]
 
 
 def _anchors(page: Path) -> set[str]:

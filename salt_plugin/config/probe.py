@@ -59,7 +59,7 @@ class ProbeConfig:
     )
     grid: Literal["full", "fast", "halving"] = setting(
         "Attentive probes: `full`: 20; `fast`: one, of learning rate 1e-3 and weight decay 0.01; "
-        "`halving`: 20, of which the worse half goes again and again"
+        "`halving`: 20, hopeless ones ended early"
     )
     epochs: AtLeast1 = setting("Of the attentive probe")
     batch_size: AtLeast1 = setting("Of the attentive probe")

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.values import expected
+from salt_plugin.config.yaml_file import leaves
 from salt_plugin.errors import ConfigError
 
 # In the order in which they are told: a key that is misspelt is also missing.
@@ -32,6 +33,9 @@ def typed(schema: type, values: Mapping[str, Any], prefix: str) -> Any:
     Raises:
         ConfigError: Names the key, what was found, and what was expected or probably meant.
     """
+    for name, value in leaves(values):
+        if value == "???":
+            raise ConfigError(f"{prefix}{name}: missing; give it a value")
     try:
         return TypeAdapter(schema).validate_python(dict(values))
     except ValidationError as error:

@@ -47,7 +47,7 @@ class ClusterConfig:
         "again, so short limits are fine"
     )
     array_parallelism: AtLeast1 = setting(
-        "Most elements of a stage at a time; of `local`: of the study (1)"
+        "Most elements of a stage at a time; of `local`: of the study, by default 1"
     )
     signal_delay_s: Count = setting(
         "So many seconds before the limit a run is told to save. Slurm may do so up to a minute "

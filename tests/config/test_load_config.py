@@ -233,6 +233,11 @@ def test_missing_key(salt: DictConfig, key: str) -> None:
         load_config(changed)
 
 
+@pytest.mark.parametrize("key", ["method.teacher.path", "method.masks.aspect_ratio"])
+def test_key_that_a_file_leaves_open(salt: DictConfig, key: str) -> None:
+    assert _error(salt, **{key: "???"}) == f"{key}: missing; give it a value"
+
+
 def test_host_key_without_meaning_for_us_is_warned_of(salt: DictConfig) -> None:
     with pytest.warns(UserWarning, match=r"^criterion: changed, but our methods do not use"):
         load_config(_changed(salt, **{"criterion.temperature": 0.1}))

@@ -1,0 +1,211 @@
+"""Writes the tables of configuration keys in README.md and docs/ anew: `python docs/keys.py`.
+
+A table stands between `<!-- keys: WHAT -->` and `<!-- end of keys -->`. WHAT is a method;
+`vjepa2 over vjepa` for the keys in which one differs from another; `compare`, `probe`, `cluster` or
+`stage`; or a mark, for the names alone. Meanings and ranges are those of the classes of keys, or of
+the docstring of the class that a node names; defaults those of the YAML files, and the source of a
+default is the comment beside it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from salt_plugin.conf_folder import conf_folder, slurm_folder
+from salt_plugin.config.compare import CompareConfig
+from salt_plugin.config.keys import Key, keys_of, marked, run_keys
+from salt_plugin.config.planning import compose_alone
+from salt_plugin.config.probe import ProbeConfig
+from salt_plugin.config.values import COMPARED, OPERATIONAL, expected
+from salt_plugin.launch.cluster import ClusterConfig
+from salt_plugin.launch.pipeline import StageConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = re.compile(r"(<!-- keys: (?P<what>[\w ]+) -->\n).*?(<!-- end of keys -->)", re.DOTALL)
+MASKS = ("multiblock", "tube")
+DEMO = "salt_plugin.data.DemoSpec"
+PLAIN = ("a whole number", "a number", "true or false", "text", "a list", "keys and values")
+
+
+class Row(NamedTuple):
+    """A key of a method, or an argument of a class that it names."""
+
+    name: str
+    default: Any
+    demo: Any
+    source: str
+    meaning: str
+
+
+def pages() -> list[Path]:
+    """Returns the pages that may hold tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def renewed(page: str) -> str:
+    """Returns the text of a page with its tables written anew."""
+    return TABLE.sub(lambda found: found[1] + _table(found["what"]) + found[3], page)
+
+
+def _table(what: str) -> str:
+    method, _, other = what.partition(" over ")
+    files = {
+        "compare": (CompareConfig, conf_folder() / "compare" / "base.yaml"),
+        "probe": (ProbeConfig, conf_folder() / "probe" / "base.yaml"),
+        "cluster": (ClusterConfig, slurm_folder() / "clusters" / "base.yaml"),
+    }
+    if what in (OPERATIONAL, COMPARED):
+        return "\n".join(f"- `{name}`" for name in sorted(marked(what))) + "\n"
+    if what == "stage":
+        return _lines(
+            "Key of a stage|Meaning", [(f"`{k.name}`", _said(k)) for k in keys_of(StageConfig)]
+        )
+    if what in files:
+        schema, file = files[what]
+        values, sources = yaml.safe_load(file.read_text()), dict(_sources(file))
+        return _lines(
+            "Key|Default|Source|Meaning",
+            [
+                (f"`{k.name}`", _code(values[k.name]), sources.get(k.name, ""), _said(k))
+                for k in keys_of(schema)
+            ],
+        )
+    rows = _rows(method)
+    if other:
+        same = {row.name: row[:4] for row in _rows(other)}
+        rows = [row for row in rows if row[:4] != same.get(row.name)]
+    return _lines(
+        "Key|Default|Demo|Source|Meaning",
+        [(f"`{r.name}`", _code(r.default), _code(r.demo), r.source, r.meaning) for r in rows],
+    )
+
+
+@lru_cache
+def _rows(method: str) -> list[Row]:
+    """Returns the keys of a method, with the arguments of other masks that it may have."""
+    own, demo = (
+        _nodes(OmegaConf.to_container(compose_alone([f"method={method}", *preset]), resolve=True))
+        for preset in ([], ["preset=demo"])
+    )
+    sources = _method_sources(method)
+    keys = {key.name: key for key in run_keys(method)}
+    rows: list[Row] = []
+    for name, key in keys.items():
+        if isinstance(own[name], dict):
+            rows += _arguments(key, own[name], demo[name], sources)
+        else:
+            rows.append(Row(name, own[name], demo[name], sources.get(name, ""), _said(key)))
+    present = {row.name for row in rows}
+    for name in MASKS:
+        file = conf_folder() / "method" / "masks" / f"{name}.yaml"
+        node, found = yaml.safe_load(file.read_text()), dict(_sources(file, "method.masks."))
+        rows += [
+            row._replace(meaning=f"With `method/masks={name}`: {row.meaning}")
+            for row in _arguments(keys["method.masks"], node, node, found)
+            if row.name not in present
+        ]
+    return rows
+
+
+def _nodes(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns all nodes of a configuration by their dotted keys."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found[f"{prefix}{name}"] = value
+        if isinstance(value, dict):
+            found |= _nodes(value, f"{prefix}{name}.")
+    return found
+
+
+def _arguments(key: Key, own: Any, demo: Any, sources: dict[str, str]) -> Iterator[Row]:
+    """Yields the class of a node and its arguments."""
+    meanings = dict(_documented(own.get("_target_", DEMO)))
+    for name, default in own.items():
+        meaning = f"{key.meaning}: its class" if name == "_target_" else meanings[name]
+        full = f"{key.name}.{name}"
+        yield Row(full, default, demo[name], sources.get(full, ""), meaning)
+
+
+def _documented(target: str) -> Iterator[tuple[str, str]]:
+    """Yields the arguments in the docstring of a class."""
+    doc = inspect.getdoc(get_class(target)) or ""
+    part = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", doc, re.MULTILINE)
+    assert part is not None, target
+    for found in re.finditer(r"^    (\w+):((?:.*\n?)(?: {8}.*\n?)*)", part[1], re.MULTILINE):
+        yield found[1], " ".join(found[2].replace("``", "`").split()).removesuffix(".")
+
+
+def _method_sources(method: str) -> dict[str, str]:
+    """Returns the comments beside values in the files of a method, of which later ones go first."""
+    folder = conf_folder() / "method"
+    own = folder / f"{method}.yaml"
+    found: dict[str, str] = {}
+    for entry in yaml.safe_load(own.read_text())["defaults"]:
+        if isinstance(entry, dict):
+            ((group, name),) = entry.items()
+            if group == "masks":
+                found |= _sources(folder / "masks" / f"{name}.yaml", "method.masks.")
+        elif entry == "_self_":
+            found |= _sources(own, "method.")
+        else:
+            name, _, package = entry.partition("@")
+            found |= _sources(folder / f"{name}.yaml", "method." if package == "_here_" else "")
+    return found | ({"trainer.max_steps": found.get("method.default_steps", "")})
+
+
+def _sources(file: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the keys of a YAML file, each with the comment on its line."""
+    text = file.read_text()
+    lines = text.splitlines()
+
+    def walk(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
+        for name, value in node.value:
+            comment = lines[name.start_mark.line].partition("  # ")[2]
+            yield f"{prefix}{name.value}", comment.strip()
+            if isinstance(value, yaml.MappingNode) and not value.flow_style:
+                yield from walk(value, f"{prefix}{name.value}.")
+
+    yield from walk(yaml.compose(text), prefix)
+
+
+def _said(key: Key) -> str:
+    values = expected(key.kind, with_noun=False)
+    return key.meaning if values.removesuffix(", or null") in PLAIN else f"{key.meaning} ({values})"
+
+
+def _code(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)
+    return f"`{text.removesuffix('...' + chr(10)).strip()}`"
+
+
+def _lines(head: str, rows: list[tuple[str, ...]]) -> str:
+    """Returns a table, without columns in which nothing stands."""
+    columns = [
+        (name, *cells) for name, *cells in zip(head.split("|"), *rows, strict=True) if any(cells)
+    ]
+    top, *rest = zip(*columns, strict=True)
+    lines = [top, ("---",) * len(top), *rest]
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+
+
+def main() -> None:
+    """Writes the pages whose tables are stale."""
+    for page in pages():
+        text = page.read_text()
+        if (new := renewed(text)) != text:
+            page.write_text(new)
+            print(page.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
