@@ -66,4 +66,5 @@ def _line(schema: type, values: Mapping[str, Any], error: ErrorDetails) -> str:
     if error["type"] in MISSING:
         return f"{name}: missing; select one of our methods, e.g. method=salt"
     wanted = expected(kind, with_noun=error["type"] not in OUT_OF_RANGE)
-    return f"{name}={str(found)[:SHOWN]}: expected {wanted}"
+    shown = " ".join(str(found)[:SHOWN].splitlines())
+    return f"{name}={shown}: expected {wanted}"
