@@ -31,7 +31,6 @@ from salt_plugin.launch.pipeline import StageConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = re.compile(r"(<!-- keys: (?P<what>[\w ]+) -->\n).*?(<!-- end of keys -->)", re.DOTALL)
-MASKS = ("multiblock", "tube")
 DEMO = "salt_plugin.data.DemoSpec"
 PLAIN = ("a whole number", "a number", "true or false", "text", "a list", "keys and values")
 
@@ -104,12 +103,11 @@ def _rows(method: str) -> list[Row]:
             rows += _arguments(key, own[name], demo[name], sources)
         else:
             rows.append(Row(name, own[name], demo[name], sources.get(name, ""), _said(key)))
-    present = {row.name for row in rows}
-    for name in MASKS:
-        file = conf_folder() / "method" / "masks" / f"{name}.yaml"
+    for file in sorted((conf_folder() / "method" / "masks").glob("*.yaml")):
         node, found = yaml.safe_load(file.read_text()), dict(_sources(file, "method.masks."))
+        present = {row.name for row in rows}
         rows += [
-            row._replace(meaning=f"With `method/masks={name}`: {row.meaning}")
+            row._replace(meaning=f"With `method/masks={file.stem}`: {row.meaning}")
             for row in _arguments(keys["method.masks"], node, node, found)
             if row.name not in present
         ]
@@ -128,19 +126,21 @@ def _nodes(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def _arguments(key: Key, own: Any, demo: Any, sources: dict[str, str]) -> Iterator[Row]:
     """Yields the class of a node and its arguments."""
-    meanings = dict(_documented(own.get("_target_", DEMO)))
+    target = own.get("_target_", DEMO)
+    meanings = {"_target_": f"{key.meaning}: its class", **dict(_documented(target))}
     for name, default in own.items():
-        meaning = f"{key.meaning}: its class" if name == "_target_" else meanings[name]
+        if name not in meanings:
+            raise SystemExit(f"{target}: expected a docstring that says what {name} means")
         full = f"{key.name}.{name}"
-        yield Row(full, default, demo[name], sources.get(full, ""), meaning)
+        yield Row(full, default, demo[name], sources.get(full, ""), meanings[name])
 
 
 def _documented(target: str) -> Iterator[tuple[str, str]]:
     """Yields the arguments in the docstring of a class."""
     doc = inspect.getdoc(get_class(target)) or ""
     part = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", doc, re.MULTILINE)
-    assert part is not None, target
-    for found in re.finditer(r"^    (\w+):((?:.*\n?)(?: {8}.*\n?)*)", part[1], re.MULTILINE):
+    text = part[1] if part else ""
+    for found in re.finditer(r"^    (\w+):((?:.*\n?)(?: {8}.*\n?)*)", text, re.MULTILINE):
         yield found[1], " ".join(found[2].replace("``", "`").split()).removesuffix(".")
 
 
