@@ -28,7 +28,7 @@ from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import Batch, MultiBlockMasks
 from salt_plugin.methods import SALT, PixelTeacher, Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
-from salt_plugin.models.patches import gather_tokens
+from salt_plugin.models.encoder import gather_tokens
 from salt_plugin.shapes import EncoderShape, PredictorShape
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -11,8 +11,7 @@ from salt_plugin.losses import PixelLoss
 from salt_plugin.masks import Batch
 from salt_plugin.methods.base import VideoMethod
 from salt_plugin.methods.recipe import Recipe
-from salt_plugin.models.encoder import VideoEncoder
-from salt_plugin.models.patches import gather_tokens, unpatchify
+from salt_plugin.models.encoder import VideoEncoder, gather_tokens, unpatchify
 from salt_plugin.models.predictor import Predictor
 
 

@@ -1,4 +1,4 @@
-"""A pre-norm transformer block with rotary attention, with V-JEPA 2's parameter names."""
+"""Pre-norm transformer blocks with rotary attention, with V-JEPA 2's parameter names."""
 
 from __future__ import annotations
 
@@ -7,46 +7,16 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_, zeros_
 from torch.utils.checkpoint import checkpoint
 
-from salt_plugin.models.attention import attention
-from salt_plugin.models.packing import Segments, pack, unpack
-from salt_plugin.models.rope import RopeTables, apply_rope, halves_first
+from salt_plugin.models.attention import RopeAttention, RopeTables, Segments, pack
 
 NORM_EPS = 1e-6
 # V-JEPA's, at every width.
 INIT_STD = 0.02
-
-
-class RopeAttention(nn.Module):
-    """Self-attention whose queries and keys are rotated by their place in the clip."""
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
-        """Mixes packed tokens [T, D] within each clip: [T, D]."""
-        weight, bias = (self._halves(rows) for rows in (self.qkv.weight, self.qkv.bias))
-        qkv_t3hd = F.linear(x_td, weight, bias).unflatten(-1, (3, self.num_heads, -1))
-        cos, sin = (table.unsqueeze(1) for table in rope)
-        qk_t2hd = apply_rope(qkv_t3hd[:, :2], RopeTables(cos, sin))
-        mixed = []
-        for qk, v in zip(unpack(qk_t2hd, segments), unpack(qkv_t3hd[:, 2], segments), strict=True):
-            q_bhnd, k_bhnd = qk.permute(2, 0, 3, 1, 4)
-            mixed_bhnd = attention(q_bhnd, k_bhnd, v.transpose(1, 2))
-            mixed.append(mixed_bhnd.transpose(1, 2).flatten(2))
-        return self.proj(pack(mixed))
-
-    def _halves(self, rows: Tensor) -> Tensor:
-        qk, v = rows.tensor_split((2 * len(rows) // 3,))
-        return torch.cat((halves_first(qk, 2 * self.num_heads), v))
 
 
 class Block(nn.Module):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from salt_plugin.models.attention import pack, rope_tables_of, segments_of, unpack
 from salt_plugin.models.block import (
     INIT_STD,
     NORM_EPS,
@@ -15,8 +16,6 @@ from salt_plugin.models.block import (
     init_weights,
     rescale_residuals,
 )
-from salt_plugin.models.packing import pack, segments_of, unpack
-from salt_plugin.models.rope import rope_tables_of
 from salt_plugin.shapes import Grid, PredictorShape
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_plugin.models.patches import gather_tokens, patchify, unpatchify
+from salt_plugin.models.encoder import gather_tokens, patchify, unpatchify
 
 
 @pytest.mark.parametrize(("tubelet", "patch"), [(2, 4), (1, 8), (4, 2)])

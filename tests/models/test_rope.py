@@ -5,7 +5,7 @@ import torch
 from plain_vit import place_of, rotate_token
 from torch import Tensor
 
-from salt_plugin.models.rope import apply_rope, halves_first, rope_tables
+from salt_plugin.models.attention import apply_rope, halves_first, rope_tables
 
 GRID = (3, 4, 5)
 EVERYWHERE = torch.arange(60)[None]
