@@ -156,7 +156,9 @@ def test_a_budget_ends_a_baseline_at_a_step_that_fits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param("vjepa", marks=pytest.mark.release), "vjepa2", "videomae"]
+)
 def test_the_hosts_command_trains_on_real_video(
     shared_videos: Path, tmp_path: Path, method: str
 ) -> None:

@@ -191,7 +191,10 @@ def test_the_wheel_trains_from_both_commands(tiny_videos: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("stop", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 75, marks=pytest.mark.release)],
+)
 def test_a_signal_ends_training_loudly_and_the_same_command_goes_on(
     stop: signal.Signals, status: int, tiny_videos: Path, tmp_path: Path
 ) -> None:
@@ -201,7 +204,7 @@ def test_a_signal_ends_training_loudly_and_the_same_command_goes_on(
         "method=pixel_teacher",
         f"input_dir={tiny_videos}",
         "hydra.run.dir=run",
-        "trainer.max_steps=300",
+        "trainer.max_steps=150",
         "method.checkpoint.every_n_steps=5",
         *TINY,
     ]

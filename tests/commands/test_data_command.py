@@ -64,8 +64,10 @@ def _dies(path: str, reader: str, positions: int, seed: int) -> Verdict:
     os._exit(3)
 
 
-def _run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
-    data.main(["check", *map(str, arguments), "--workers", "1", "--json"])
+def _run(
+    capsys: pytest.CaptureFixture[str], *arguments: str | Path, workers: int = 1
+) -> dict[str, Any]:
+    data.main(["check", *map(str, arguments), "--workers", str(workers), "--json"])
     result: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     return result
 
@@ -173,7 +175,7 @@ def test_every_shared_file_has_the_verdict_that_is_stated_here(
     (tmp_path / "all.csv").write_text("".join(f"{path} -1\n" for path in sorted(files)))
     clean, quarantine = tmp_path / "clean.csv", tmp_path / "bad.csv"
     lists = ("--clean", clean, "--quarantine", quarantine)
-    found = _run(capsys, tmp_path / "all.csv", *lists)
+    found = _run(capsys, tmp_path / "all.csv", *lists, workers=2)
     assert (found["files"], found["clean"], found["quarantine"]) == (34, 23, 11)
     of = {Path(verdict["path"]).name: verdict for verdict in found["verdicts"]}
     for name, (codec, container, gop, frames, fps, seconds) in GOOD.items():

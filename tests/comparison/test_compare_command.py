@@ -167,7 +167,9 @@ def test_a_folder_takes_more_runs_but_no_other_comparison(tiny: Tiny, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_stub")
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "stop", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.release)]
+)
 def test_stopped_in_the_middle_the_same_command_ends_as_if_it_had_not_been(
     tiny: Tiny, tmp_path: Path, stop: signal.Signals
 ) -> None:

@@ -40,7 +40,7 @@ def expected(tiny_videos: Path) -> list[str]:
         pytest.param("forkserver", "here", marks=pytest.mark.slow),
         pytest.param("spawn", "macos", marks=pytest.mark.slow),
         pytest.param("fork", "here", marks=pytest.mark.slow),
-        pytest.param("spawn", "here", marks=pytest.mark.slow),
+        pytest.param("spawn", "here", marks=pytest.mark.release),
     ],
 )
 def test_workers_read_and_end_when_the_process_that_trains_says_so_or_dies(

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from faults import Step, each_step
 # In the middle of a step, of a checkpoint, of rows of metrics.csv, or before some file is opened
 # or renamed.
 PLACES = ("step",) * 7 + ("checkpoint",) * 7 + ("rows",) * 2 + ("file",) * 4
+ONE_OF_EACH = tuple(dict.fromkeys(PLACES))
 DAMAGES = ("torn", "flipped")
 STEP_SECONDS = 0.05
 
@@ -46,18 +48,20 @@ class Death(NamedTuple):
     damage: str | None
 
 
-def draw_deaths(seed: int, stages: dict[str, int], ranks: int = 1, askings: int = 2) -> list[Death]:
-    """Draws 20 kills, and signals that ask to stop, over the steps of the stages in order.
+def draw_deaths(
+    places: Sequence[str], seed: int, stages: dict[str, int], ranks: int = 1
+) -> list[Death]:
+    """Draws a kill for each place, and two requests to stop, over the steps of the stages in order.
 
     Args:
+        places: In the middle of what each kill comes.
         seed: Seed of all that is drawn.
         stages: Steps of each.
         ranks: Processes that train together.
-        askings: Signals that ask.
     """
     rng = random.Random(seed)
-    kinds = [(place, signal.SIGKILL) for place in PLACES]
-    kinds += [("step", number) for number in (signal.SIGTERM, signal.SIGUSR2)][:askings]
+    kinds = [(place, signal.SIGKILL) for place in places]
+    kinds += [("step", number) for number in (signal.SIGTERM, signal.SIGUSR2)]
     rng.shuffle(kinds)
     # The last steps are left out: something has to be left that a death can come into.
     moments = [(stage, step) for stage, last in stages.items() for step in range(1, last - 3)]

@@ -26,7 +26,7 @@ from salt_plugin.data.sources import require_readable
 from salt_plugin.transforms import SALTTransform
 from salt_plugin.video.opening import open_video
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.release
 
 INDICES = np.array([50, 3, 13, 12, 11])
 BIN = Path(sys.executable).parent
