@@ -137,6 +137,7 @@ def _train(
 ) -> None:
     os.environ.update({name: str(value) for name, value in variables.items()})
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in a process alone
     if moment is not None and moment.number is signal.SIGSTOP:
         shorten_patience(3)
     here = moment if moment is not None and moment.rank == int(log.name) else None
