@@ -22,6 +22,7 @@ import torch
 from made_videos import make_videos
 from torch.utils.data import DataLoader
 
+from salt_plugin.batch import MaskCollator
 from salt_plugin.data import (
     ClipSampler,
     StepBatchSampler,
@@ -30,7 +31,7 @@ from salt_plugin.data import (
     read_inputs,
 )
 from salt_plugin.losses import LatentLoss
-from salt_plugin.masks import MaskCollator, MultiBlockMasks
+from salt_plugin.masks import MultiBlockMasks
 from salt_plugin.methods import SALT, Recipe
 from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
 from salt_plugin.shapes import EncoderShape, PredictorShape
@@ -73,13 +74,12 @@ def _measure(arguments: argparse.Namespace, videos: str) -> dict[str, Any]:
     grid = shape.grid(arguments.frames, arguments.size, arguments.size)
 
     def loader(workers: int) -> DataLoader:
-        steps = StepBatchSampler(
-            len(listed.paths), arguments.batch_size, arguments.batches + 1, seed=0
-        )
+        clips = arguments.batch_size
+        steps = StepBatchSampler(len(listed.paths), clips, clips, arguments.batches + 1, seed=0)
         return DataLoader(
             VideoDataset(listed, sampler, SALTTransform(arguments.size), seed=0),
             batch_sampler=steps,
-            collate_fn=MaskCollator(MultiBlockMasks(), grid, seed=0),
+            collate_fn=MaskCollator(MultiBlockMasks(), grid, seed=0, group=clips),
             num_workers=workers,
             worker_init_fn=lambda _: torch.set_num_threads(1),
         )

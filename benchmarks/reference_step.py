@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import VJEPA2Config, VJEPA2Model
 from transformers.models.vjepa2.modeling_vjepa2 import apply_masks
 
-from salt_plugin.masks import Batch
+from salt_plugin.batch import Batch
 from salt_plugin.shapes import EncoderShape, PredictorShape
 
 
@@ -56,7 +56,7 @@ class ReferenceStep(nn.Module):
             wanted = self._pixels(batch.clips) if self.teacher is None else self._latents(video)
         embedded = self.encoder.embeddings(video)
         losses = []
-        for number, (context, target) in enumerate(batch.masks):
+        for context, target, number, _ in batch.masks:
             x = apply_masks(embedded, [context])
             for layer in self.encoder.layer:
                 x = layer(x, context)[0]

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ import torch
 from reference_step import ReferenceStep
 from torch import nn
 
-from salt_plugin.compute import Tokens, pixel_teacher_step, salt_step
+from salt_plugin.batch import Batch, mask_sets
+from salt_plugin.compute import pixel_teacher_step, salt_step
 from salt_plugin.losses import LatentLoss, PixelLoss
-from salt_plugin.masks import Batch, MultiBlockMasks
+from salt_plugin.masks import MultiBlockMasks, StepMasks
 from salt_plugin.methods import SALT, PixelTeacher, Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
 from salt_plugin.models.encoder import gather_tokens
@@ -77,7 +80,9 @@ class Bench:
         heads = arguments.predictor_heads or max(1, arguments.predictor_dim // 32)
         self.predictor = PredictorShape(arguments.predictor_dim, arguments.predictor_depth, heads)
         self.grid = self.shape.grid(arguments.frames, arguments.size, arguments.size)
-        self.masks, self.generator = MultiBlockMasks(), torch.Generator().manual_seed(0)
+        clips = arguments.batch_size
+        self.masks = StepMasks(MultiBlockMasks(), self.grid, seed=0, clips=clips, group=clips)
+        self.steps = count()
         sides = (arguments.frames, arguments.size, arguments.size)
         self.clips = torch.randn(arguments.batch_size, 3, *sides, device=self.device)
         self.ours = self._ours().to(self.device)
@@ -169,8 +174,9 @@ class Bench:
         return method
 
     def _batch(self) -> Batch:
-        masks = self.masks(self.arguments.batch_size, self.grid, self.generator)
-        return Batch(self.clips, torch.full((len(self.clips),), -1), masks).to(self.device)
+        clips, step = len(self.clips), next(self.steps)
+        masks = mask_sets(self.masks, step, range(clips))
+        return Batch(self.clips, torch.full((clips,), -1), masks, step).to(self.device)
 
     def _autocast(self) -> torch.autocast:
         enabled = self.dtype != torch.float32
@@ -204,22 +210,20 @@ class Bench:
 
         ours: Any = self.ours
         encoder, head = ours.trained()
-        context = [mask.context for mask in batch.masks]
-        target = [mask.target for mask in batch.masks]
         with self._autocast():
             with part("patches"):
                 patches = encoder.patchify(batch.clips)
             with part("teacher"):
                 wanted = ours.teacher(patches, self.grid) if isinstance(ours, SALT) else patches
             with part("student"):
-                encoded = encoder.forward_sets(patches, self.grid, context)
+                encoded = encoder.forward_sets(patches, self.grid, batch.masks)
             with part("predictor"):
-                predicted = head.forward_sets(encoded, context, target, self.grid)
+                predicted = head.forward_sets(encoded, batch.masks, self.grid)
                 losses = [
-                    ours.loss(found, gather_tokens(wanted, places))
-                    for found, places in zip(predicted, target, strict=True)
+                    ours.loss(found, gather_tokens(wanted, mask.target))
+                    for found, mask in zip(predicted, batch.masks, strict=True)
                 ]
-                loss = torch.stack(losses).mean()
+                loss = batch.mean(losses)
         with part("backward"):
             loss.backward()
         with part("optimizer"):
@@ -227,12 +231,12 @@ class Bench:
         return dict(seconds)
 
     def _flops(self, batch: Batch) -> int:
-        tokens = [Tokens(mask.context.shape[1], mask.target.shape[1]) for mask in batch.masks]
-        clips, everything = len(batch.clips), self.grid[0] * self.grid[1] * self.grid[2]
+        groups = self.masks.lengths(batch.step)
         if self.arguments.stage == "teacher":
-            parts = pixel_teacher_step(self.shape, self.predictor, clips, tokens)
+            parts = pixel_teacher_step(self.shape, self.predictor, groups)
         else:
-            parts = salt_step(self.shape, self.predictor, self.shape, clips, everything, tokens)
+            everything = math.prod(self.grid)
+            parts = salt_step(self.shape, self.predictor, self.shape, everything, groups)
         return sum(parts.values())
 
     def _matrix_peak(self) -> float:

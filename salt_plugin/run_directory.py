@@ -134,6 +134,13 @@ class RunDirectory:
         require_known_targets(stored, self.config)
         return stored
 
+    def stored_batch_size(self) -> int | None:
+        """Returns the clips of a step of the run in the folder; None where there is none."""
+        if not self.config.is_file():
+            return None
+        found = (_read_config(self.config).get("method") or {}).get("global_batch_size")
+        return found if isinstance(found, int) else None
+
     def check(self, config: RunConfig) -> None:
         """Checks that the folder is free, or holds a run of the same configuration.
 
@@ -148,7 +155,12 @@ class RunDirectory:
             )
         if not self.config.is_file():
             return
-        changed = _differences(_read_config(self.config), config)
+        stored = _read_config(self.config)
+        if self.finished:  # by an earlier version, which stored other things
+            stored["method"].setdefault("mask_group", config.method.mask_group)
+            if stored["method"].get("global_batch_size") is None:
+                stored["method"]["global_batch_size"] = config.method.global_batch_size
+        changed = _differences(stored, config)
         if changed:
             raise ConfigError(
                 f"{self.root} holds a run of another configuration: {'; '.join(changed)}. Give the "
@@ -209,7 +221,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         ConfigError: It holds something else than numbers.
     """
     with path.open(newline="") as file:
-        integers = {"step", "context_tokens", "target_tokens", "clips", "flops", "peak_memory_mib"}
+        integers = {"step", "clips", "flops", "peak_memory_mib"}
         try:
             rows = [row for row in csv.DictReader(file) if None not in row.values()]
             return [

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from salt_plugin.errors import ConfigError
 
 Grid = tuple[int, int, int]
 """Tokens along time, height and width; N = T * H * W, row-major."""
+
+
+class Tokens(NamedTuple):
+    """Token counts of one clip in one mask set."""
+
+    context: int
+    target: int
+
+
+class GroupTokens(NamedTuple):
+    """Token counts of clips that are masked together.
+
+    Attributes:
+        clips: Number of clips.
+        masks: Of each clip, in each mask set.
+    """
+
+    clips: int
+    masks: Sequence[Tokens]
+
 
 # Width, depth, heads and MLP ratio (the paper's table of encoders; V-JEPA 2's repository).
 # vit_nano is ours, for the demo on two CPU cores.
@@ -131,7 +152,7 @@ class EncoderShape:
 
 @dataclass(frozen=True)
 class PredictorShape:
-    """Shape of a predictor or pixel decoder (the paper: width 384, depth 12).
+    """Shape of a predictor or pixel decoder.
 
     Attributes:
         dim: Token width.
@@ -153,6 +174,26 @@ class PredictorShape:
     def __post_init__(self) -> None:
         """Checks the heads."""
         _check_heads("method.model.predictor", self.dim, self.num_heads)
+
+    @classmethod
+    def beside(
+        cls,
+        encoder: EncoderShape,
+        num_mask_tokens: int,
+        dim: int | None = None,
+        depth: int | None = None,
+        num_heads: int | None = None,
+    ) -> PredictorShape:
+        """Returns the predictor of an encoder; what is given goes before the rule.
+
+        The rule: 384 wide and 12 deep (the paper) from ViT-B on. Narrower encoders, of which the
+        paper has none, get half their width, as ViT-B does, and at most their depth [ours]. Heads
+        are 32 wide, as V-JEPA 2's 12 of 384.
+        """
+        dim = dim or min(384, encoder.embed_dim // 2)
+        depth = depth or min(12, encoder.depth)
+        heads = num_heads or max(1, dim // 32)
+        return cls(dim, depth, heads, num_mask_tokens=num_mask_tokens)
 
     @property
     def head_dim(self) -> int:

@@ -12,31 +12,27 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from salt_plugin.checkpoints import TEACHER_FIRST, load_encoder
-from salt_plugin.config import (
-    RunConfig,
-    clips_of_rank,
-    load_config,
-    registry,
-)
+from salt_plugin.config import RunConfig, load_config
 from salt_plugin.config.application import absolute
-from salt_plugin.config.registry import MethodSpec
 from salt_plugin.data.sources import VideoList
-from salt_plugin.data.stream import steps_of_epochs, training_videos
+from salt_plugin.data.stream import training_videos
+from salt_plugin.models import VideoEncoder
 from salt_plugin.report.summary import print_summary
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.training.announce import announce
-from salt_plugin.training.build import (
-    check_teacher,
-    load_named,
-    new_encoder,
-    new_stage,
-    step_cost,
-)
+from salt_plugin.training.build import check_teacher, load_named, new_encoder, new_stage
 from salt_plugin.training.execution import check_execution, devices
 from salt_plugin.training.finish import leave_figures, leave_summary
 from salt_plugin.training.fit import fit
-from salt_plugin.training.length import Length, budget_left, inherited_flops, planned_steps
 from salt_plugin.training.parts import Parts, build_parts
+from salt_plugin.training.plan import (
+    RunPlan,
+    budget_left,
+    global_batch_size,
+    inherited_flops,
+    plan_run,
+    total_steps,
+)
 from salt_plugin.training.probe import probe_settings
 from salt_plugin.training.world import started_tasks
 
@@ -58,28 +54,34 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """
     config = load_config(cfg)
     _make_paths_absolute(config)
-    # From here on a number: runs of as many clips a step are the same, whatever they run on.
-    config.method.global_batch_size = clips_of_rank(config, devices(config)) * devices(config)
     tasks = started_tasks()
     if tasks is not None:
         setattr(rank_zero_only, "rank", tasks.rank)  # noqa: B010  Lightning's way to tell
         if tasks.rank > 0:  # what the first process says as well
             logging.getLogger("salt_plugin").setLevel(logging.ERROR)
     directory = RunDirectory(Path(run_dir).resolve())
+    # From here on a number, and that of the run that goes on: the devices may be others.
+    config.method.global_batch_size = global_batch_size(
+        config, devices(config), directory.stored_batch_size()
+    )
     directory.check(config)
     if not directory.finished:
         check_execution(config)
         parts = build_parts(config)
         videos = training_videos(config)
         probe_settings(config)  # lists that cannot work are found before training, not after it
-        rank_zero_only(announce)(config, parts, videos, directory)
+        teacher, path = _named_teacher(config, parts)
+        plan = plan_run(
+            config,
+            parts,
+            total_steps(config, len(videos.paths)),
+            None if teacher is None else teacher.shape,
+            inherited_flops(config, path),
+        )
+        rank_zero_only(announce)(config, parts, plan, videos, directory)
         try:
-            spec = registry.get(config.method.name)
-            if spec.teacher is None:
-                _train_alone(spec, config, parts, videos, directory)
-            else:
-                _train_after_teacher(spec, spec.teacher, config, parts, videos, directory)
-            _leave_results(config, parts, videos, directory)
+            _train(plan, config, parts, videos, directory, teacher)
+            _leave_results(config, parts, plan, videos, directory)
         finally:
             directory.release()
     if getattr(rank_zero_only, "rank", 0) != 0:
@@ -89,79 +91,50 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     return summary
 
 
-def _train_alone(
-    spec: MethodSpec, config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
-) -> None:
-    files = directory.stage(spec.result)
-    inherited = inherited_flops(config)
-    length = Length(_total_steps(config, videos), budget_left(config, inherited))
-    stage = new_stage(
-        config, parts, files, spec, length, checkpoint=config.checkpoint, inherited=inherited
-    )
-    rank_zero_only(directory.claim)(config)
-    if not files.finished:
-        fit(stage, config, parts, videos, directory)
+def _named_teacher(config: RunConfig, parts: Parts) -> tuple[VideoEncoder | None, str | None]:
+    """Returns the teacher that `method.teacher.path` names, and the path."""
+    settings = getattr(config.method, "teacher", None)
+    if settings is None or settings.path is None:
+        return None, None
+    teacher = load_named("method.teacher.path", settings.path, TEACHER_FIRST)
+    check_teacher(teacher.shape, parts.encoder, settings.path)
+    return teacher, settings.path
 
 
-def _train_after_teacher(
-    spec: MethodSpec,
-    before: MethodSpec,
+def _train(
+    plan: RunPlan,
     config: RunConfig,
     parts: Parts,
     videos: VideoList,
     directory: RunDirectory,
+    teacher: VideoEncoder | None,
 ) -> None:
-    settings = config.method.teacher
-    files, teachers = directory.stage(spec.result), directory.stage(before.result)
-    inherited = inherited_flops(config, settings.path)
-    length = Length(_total_steps(config, videos), budget_left(config, inherited))
-    shape = parts.teacher
-    if settings.path is not None:
-        teacher = load_named("method.teacher.path", settings.path, TEACHER_FIRST)
-        check_teacher(teacher.shape, parts.encoder, settings.path)
-        shape = teacher.shape
-    # What does not fit stage 2 is found before stage 1, not after it.
-    new_encoder(config, parts.encoder, config.seed, config.checkpoint)
-    first, length = _split(config, length)
-    planned_steps(length, config, parts, step_cost(spec, parts, shape), spec.result)
-    if settings.path is None:
-        planned_steps(first, config, parts, step_cost(before, parts), before.result)
+    *before, last = plan.stages
+    inherited = dict(plan.inherited)
+    if config.checkpoint:  # a file that does not fit the last stage is found before the first
+        new_encoder(config, parts.encoder, config.seed, config.checkpoint)
     rank_zero_only(directory.claim)(config)
-    if settings.path is None:
-        if not teachers.finished:
-            stage = new_stage(config, parts, teachers, before, first)
-            fit(stage, config, parts, videos, directory)
-        teacher = load_encoder(teachers.encoder)
-        inherited |= inherited_flops(config, str(teachers.encoder))
-        length = length._replace(budget=budget_left(config, inherited))
+    for stage in before:
+        files = directory.stage(stage.name)
+        if not files.finished:
+            fit(new_stage(config, parts, files, stage), config, parts, videos, directory)
+        teacher = load_encoder(files.encoder)
+        inherited |= inherited_flops(config, str(files.encoder))
+        # With what the stage has left over.
+        share = 1 - config.compute.teacher_share
+        last = last.under(budget_left(config, inherited), config.compute.budget, share)
+    files = directory.stage(last.name)
     if not files.finished:
-        second = new_stage(
-            config, parts, files, spec, length, teacher, config.checkpoint, inherited
-        )
-        fit(second, config, parts, videos, directory)
-
-
-def _split(config: RunConfig, whole: Length) -> tuple[Length, Length]:
-    """Returns the lengths of both stages; what the first leaves over goes to the second later."""
-    settings = config.method.teacher
-    if whole.budget is None or settings.path is not None:
-        return Length(settings.max_steps), whole
-    first = round(config.compute.teacher_share * whole.budget)
-    return Length(settings.max_steps, first), whole._replace(budget=whole.budget - first)
+        stage_of_run = new_stage(config, parts, files, last, teacher, config.checkpoint, inherited)
+        fit(stage_of_run, config, parts, videos, directory)
 
 
 @rank_zero_only
 def _leave_results(
-    config: RunConfig, parts: Parts, videos: VideoList, directory: RunDirectory
+    config: RunConfig, parts: Parts, plan: RunPlan, videos: VideoList, directory: RunDirectory
 ) -> None:
-    leave_figures(config, parts, videos, directory)
+    leave_figures(config, parts, plan, videos, directory)
     leave_summary(config, parts, videos, directory)
-
-
-def _total_steps(config: RunConfig, videos: VideoList) -> int:
-    limits = [config.trainer.max_steps] if config.trainer.max_steps != -1 else []
-    epochs = steps_of_epochs(config, videos, devices(config))
-    return min(limits + ([epochs] if epochs is not None else []))
 
 
 def _make_paths_absolute(config: RunConfig) -> None:

@@ -191,9 +191,13 @@ def test_recomputed_activations_are_spent_but_not_the_models(
 @pytest.mark.parametrize(
     ("method", "overrides", "message"),
     [
-        ("salt", ["compute.budget=1e6"], r"compute\.budget=1e\+06 leaves .* for the student"),
-        ("salt", ["compute.budget=2e9"], r"compute\.budget=2e\+09 leaves .* for the teacher"),
-        ("pixel_teacher", ["compute.budget=1e6"], r"compute\.budget=1e\+06.*a step takes"),
+        ("salt", ["compute.budget=1e6"], r"compute\.budget=1e\+06 leaves .* for the teacher"),
+        (
+            "salt",
+            ["compute.budget=2e9", "compute.teacher_share=0.99"],
+            r"compute\.budget=2e\+09 leaves .* for the student, .*; give at least",
+        ),
+        ("pixel_teacher", ["compute.budget=1e6"], r"compute\.budget=1e\+06.*first step takes"),
         ("salt", ["compute.budget=-1"], r"compute\.budget=-1.*more than 0"),
         ("salt", ["compute.teacher_share=1.0"], r"compute\.teacher_share=1\.0: expected a share"),
         ("salt", ["+compute.budgets=1"], r"compute\.budgets: unknown key.*budget"),

@@ -26,11 +26,11 @@ def train(videos: Path, run_dir: Path, *overrides: str) -> None:
     run(compose([*given, *overrides]), run_dir)
 
 
-def test_data_model_device_and_folder_are_said_a_line_each(
+def test_data_model_plan_device_and_folder_are_said_a_line_each(
     tiny_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(tiny_videos, tmp_path / "run", "loader.batch_size=30", "trainer.gpus=0")
-    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().err.splitlines()[:4])
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().err.splitlines()[:5])
     count = len(list(tiny_videos.rglob("*.mp4")))
     assert said["data"].startswith(f"{count} videos, ")
     assert said["data"].endswith("; fewer than the 30 clips of a step, which repeats them")
@@ -38,6 +38,7 @@ def test_data_model_device_and_folder_are_said_a_line_each(
         r"pixel_teacher: vit_nano \(128 wide, 4 deep\); decoder \d+ wide, \d deep, \d+% of ",
         said["model"],
     )
+    assert re.fullmatch(r"teacher 2 steps, [\d.e+]+ FLOPs", said["plan"])
     assert said["device"] == "CPU; 30 clips a step, 32"
     assert said["folder"] == str(tmp_path / "run")
 

@@ -387,3 +387,23 @@ def test_a_moved_run_tells_where_it_lies_now(
     assert f"load_encoder('{tmp_path / 'moved' / 'student' / 'encoder.safetensors'}')" in (
         capsys.readouterr().out
     )
+
+
+def test_a_run_goes_on_with_micro_batches_of_another_size(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    given = ["method=salt", f"input_dir={tiny_videos}", *SMALL, "method.checkpoint.every_n_steps=2"]
+    given += ["trainer.max_steps=5", "method.teacher.max_steps=2", "method.mask_group=3"]
+    run(compose(given), tmp_path / "whole")
+    with power_failure(3, "student"):
+        run(compose(given), tmp_path / "changed")
+    # Four clips a step, now in two micro-batches.
+    run(compose([*given, "loader.batch_size=2"]), tmp_path / "changed")
+    whole, changed = (
+        read_metrics(tmp_path / name / "student" / "metrics.csv") for name in ("whole", "changed")
+    )
+    assert [row["clips"] for row in changed] == [4, 8, 12, 16, 20]
+    for one, other in zip(whole, changed, strict=True):
+        assert other["flops"] == one["flops"]
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from salt_plugin.commands.bills import bills
-from salt_plugin.commands.workloads import add_options, workload
-from salt_plugin.compute.printed import printed_table
+from salt_plugin.commands.plan_options import add_options, planned
+from salt_plugin.compute.printed import Printed, printed_table
 from salt_plugin.config.registry import METHODS, get
 from salt_plugin.report.compute import bill_table, bills_table, printed_totals
 from salt_plugin.report.console import console
@@ -32,10 +32,14 @@ def main(arguments: list[str]) -> None:
         title, shown = "What encoders have cost in all", bills_table(result)
     elif given.table:
         _check_table(parser, given)
-        result = printed_table(
-            lambda row, pixels: workload(given, row.method, row.encoder, row.teacher, pixels)
-        )
-        title = f"x 1e21 FLOPs, batch {given.batch_size:,}, {given.device_batch_size} a device"
+
+        def total(row: Printed, pixels: int, convention: str) -> int:
+            lengths = (row.steps, row.teacher_steps, pixels, convention)
+            plan = planned(given, row.method, row.encoder, row.teacher, *lengths)
+            return sum(plan.flops().values())
+
+        result = printed_table(total)
+        title = f"x 1e21 FLOPs, batch {given.batch_size:,}, masks in groups of {given.mask_group}"
         shown = printed_totals(result)
     else:
         _check(parser, given)
@@ -50,9 +54,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _bill(given: argparse.Namespace) -> dict[str, Any]:
-    teacher = given.teacher_encoder or given.encoder
-    costs = workload(given, given.method, given.encoder, teacher).step_costs(given.convention)
-    parts = costs.spent(given.steps, given.teacher_steps or 0)
+    lengths = (given.steps, given.teacher_steps or 0)
+    parts = planned(given, given.method, given.encoder, given.teacher_encoder, *lengths).flops()
     return {"total": sum(parts.values()), "parts": parts, "convention": given.convention}
 
 

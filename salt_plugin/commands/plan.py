@@ -1,36 +1,103 @@
-"""`salt plan`: the steps that a budget pays for, for each method."""
+"""`salt plan`: the steps and the price of a run, or of what a budget pays for."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from salt_plugin.commands.workloads import add_options, teacher_share, workload
-from salt_plugin.compute.plan import BudgetTooSmallError, plan
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from salt_plugin.commands.plan_options import add_options, planned, teacher_share
+from salt_plugin.config import RunConfig, load_config
+from salt_plugin.config.command_line import check_overrides, composition_error
+from salt_plugin.config.planning import compose_alone
 from salt_plugin.config.registry import METHODS
-from salt_plugin.report.compute import plan_table
+from salt_plugin.errors import ConfigError
+from salt_plugin.report.compute import bill_table, plan_line, plan_table
 from salt_plugin.report.console import console
+from salt_plugin.run_directory import RunDirectory
 from salt_plugin.shapes import ENCODER_SIZES
+from salt_plugin.training.plan import (
+    BudgetTooSmallError,
+    global_batch_size,
+    plan_configured,
+)
 
 
 def main(arguments: list[str]) -> None:
-    """Prints the plans of all methods for one encoder, or for all.
+    """Prints the plan of one run, or those of all methods at one budget.
 
     Args:
         arguments: The command line after the verb.
 
     Raises:
-        ConfigError: A size or number cannot work, or the budget pays for nothing.
+        ConfigError: A key, size or number cannot work, or the budget pays for nothing.
     """
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_intermixed_args(arguments)
+    if given.budget is not None and given.run:
+        parser.error("--budget makes a table of all methods; for one run give compute.budget=FLOPS")
+    if given.budget is None:
+        _check_run(parser, given)
+        _print_run(given)
+    else:
+        _print_table(given)
+
+
+def _print_run(given: argparse.Namespace) -> None:
+    config = _config(given.run)
+    config.method.global_batch_size = global_batch_size(config, given.devices)
+    plan = plan_configured(config)
+    parts = plan.flops()
+    result = {
+        "method": config.method.name,
+        "clips_a_step": config.method.global_batch_size,
+        "stages": [
+            {"stage": stage.name, "steps": stage.steps, "flops": sum(stage.flops().values())}
+            for stage in plan.stages
+        ],
+        "parts": parts,
+        "total": sum(parts.values()),
+        "inherited": plan.inherited,
+    }
+    if given.json:
+        print(json.dumps(result))
+        return
+    out = console()
+    out.print(
+        f"{config.method.name}, {config.method.global_batch_size:,} clips a step", soft_wrap=True
+    )
+    out.print(plan_line([(s.name, s.steps, s.flops()) for s in plan.stages]), soft_wrap=True)
+    out.print(bill_table(result))
+    for part, count in plan.inherited.items():
+        spent = "unknown" if count is None else f"{count:.4g} FLOPs"
+        out.print(f"{part.replace('_', ' ')} before: {spent}", soft_wrap=True)
+
+
+def _config(given: list[str]) -> RunConfig:
+    """Returns the configuration of a run directory, or of overrides as training takes them."""
+    if len(given) == 1 and ("=" not in given[0] or Path(given[0]).is_dir()):
+        stored = RunDirectory(Path(given[0])).stored_config()
+        # Earlier versions masked the clips of a device together.
+        stored["method"].setdefault("mask_group", stored.get("loader", {}).get("batch_size"))
+        return load_config(OmegaConf.create(stored), foreign=False)
+    check_overrides(given)
+    try:
+        return load_config(compose_alone(given), foreign=False)
+    except HydraException as error:
+        raise ConfigError(composition_error(error)) from None
+
+
+def _print_table(given: argparse.Namespace) -> None:
     encoders = [given.encoder] if given.encoder else list(ENCODER_SIZES)
     plans, too_small = [], []
     for encoder in encoders:
         for method in (spec.name for spec in METHODS.values() if spec.planned):
             try:
-                plans.append(_plan(given, method, encoder))
+                plans.append(_row(given, method, encoder))
             except BudgetTooSmallError as error:
                 # In the table of all encoders, what the budget is too small for is a line below.
                 if given.encoder:
@@ -45,54 +112,103 @@ def main(arguments: list[str]) -> None:
         "resolution": given.resolution,
         "frames": given.frames,
         "batch_size": given.batch_size,
-        "device_batch_size": given.device_batch_size,
+        "mask_group": given.mask_group,
         "plans": plans,
         "too_small": too_small,
     }
     if given.json:
         print(json.dumps(result))
-    else:
-        out = console()
-        out.print(
-            f"{given.budget:.4g} FLOPs, {given.convention} convention, {given.frames} frames at "
-            f"{given.resolution} px, batch {given.batch_size:,}, "
-            f"{given.device_batch_size} a device",
-            soft_wrap=True,
-        )
-        out.print(plan_table(result))
-        for line in too_small:
-            out.print(line, soft_wrap=True)
-
-
-def _plan(given: argparse.Namespace, method: str, encoder: str) -> dict[str, Any]:
-    teacher = given.teacher_encoder or encoder
-    planned = plan(
-        given.budget,
-        workload(given, method, encoder, teacher),
-        teacher_share() if given.teacher_share is None else given.teacher_share,
-        given.convention,
-        given.flops_per_second,
+        return
+    out = console()
+    out.print(
+        f"{given.budget:.4g} FLOPs, {given.convention} convention, {given.frames} frames at "
+        f"{given.resolution} px, batch {given.batch_size:,}, masks in groups of "
+        f"{given.mask_group}",
+        soft_wrap=True,
     )
-    return asdict(planned)
+    out.print(plan_table(result))
+    for line in too_small:
+        out.print(line, soft_wrap=True)
+
+
+def _row(given: argparse.Namespace, method: str, encoder: str) -> dict[str, Any]:
+    try:
+        plan = planned(given, method, encoder, given.teacher_encoder, budget=given.budget)
+    except BudgetTooSmallError as error:
+        raise BudgetTooSmallError(f"{method} with {encoder}: {error}") from None
+    parts = plan.flops()
+    total = sum(parts.values())
+    *before, last = plan.stages
+    first: Any = before[0] if before else None
+    return {
+        "method": method,
+        "encoder": encoder,
+        "teacher_encoder": first.pricing.shapes.encoder.name if first else None,
+        "steps": last.steps,
+        "teacher_steps": first.steps if first else 0,
+        "parts": parts,
+        "total": total,
+        "teacher_share": sum(first.flops().values()) / total if first else 0.0,
+        "seconds": total / given.flops_per_second if given.flops_per_second else None,
+    }
+
+
+def _check_run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    if not given.run:
+        parser.error("give the overrides of a training command, a run directory, or --budget")
+    for key, value in vars(given).items():
+        if key not in ("run", "devices", "json") and value != parser.get_default(key):
+            parser.error(f"--{key.replace('_', '-')}: of --budget; a run has keys for it")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected more than 0")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected more than 0 and less than 1")
+    return value
+
+
+def _devices(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="salt plan",
-        description="Tells how many steps of each method a budget pays for, at equal resolution; "
-        "without --encoder for all encoders.",
+        description="Tells the steps and the FLOPs of a run before it is trained: of a training "
+        "command by its overrides, or of a run directory. With --budget, tells how many steps of "
+        "each method it pays for at equal resolution; without --encoder for all encoders.",
     )
-    parser.add_argument("--budget", type=float, required=True, metavar="FLOPS", help="e.g. 1e21")
+    parser.add_argument(
+        "run",
+        metavar="key=value | RUN",
+        nargs="*",
+        help="as for salt train; input_dir only where trainer.max_epochs ends training",
+    )
+    parser.add_argument(
+        "--devices", type=_devices, default=1, metavar="N", help="that train together (1)"
+    )
+    parser.add_argument("--budget", type=_positive, metavar="FLOPS", help="e.g. 1e21")
     add_options(parser)
     parser.add_argument(
         "--teacher-share",
-        type=float,
+        type=_share,
         metavar="SHARE",
-        help="of the budget, for salt's teacher (that of compute.teacher_share)",
+        help=f"of the budget, for salt's teacher ({teacher_share():g})",
     )
     parser.add_argument(
         "--flops-per-second",
-        type=float,
+        type=_positive,
         metavar="F",
         help="throughput of all devices together, to tell the wall time",
     )

@@ -16,6 +16,7 @@ from salt_plugin.config.compare import CompareConfig
 from salt_plugin.config.keys import marked
 from salt_plugin.errors import ConfigError
 from salt_plugin.run_directory import flat
+from salt_plugin.training.plan import global_batch_size
 
 COMPARED = marked(values.COMPARED)
 
@@ -73,6 +74,8 @@ def _compared(config: RunConfig) -> dict[str, Any]:
         for key, value in leaves.items()
         if f"{key}.".startswith(tuple(f"{part}." for part in COMPARED))
     }
+    # How the clips of a step are split over devices and micro-batches changes nothing.
+    found["method.global_batch_size"] = global_batch_size(config, max(1, config.trainer.gpus))
     inputs = config.input_dir
     listed = [inputs] if isinstance(inputs, str) else list(inputs)
     found["input_dir"] = [absolute(path) for path in listed]

@@ -8,21 +8,13 @@ out. No torch here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from salt_plugin.shapes import EncoderShape, PredictorShape
+from salt_plugin.shapes import EncoderShape, GroupTokens, PredictorShape, Tokens
 
 FLOPS_PER_MULTIPLY_ADD = 2
 FORWARD_AND_BACKWARD = 3
 # Teacher + (1 - momentum) * (student - teacher): a subtraction and a multiply-add.
 FLOPS_PER_EMA_PARAMETER = 3
-
-
-class Tokens(NamedTuple):
-    """Token counts of one clip in one mask set."""
-
-    context: int
-    target: int
 
 
 def _blocks(tokens: int, dim: int, hidden: int, depth: int) -> int:
@@ -66,14 +58,12 @@ def predictor_parameters(shape: PredictorShape, context_dim: int, out_dim: int) 
 
 
 def pixel_teacher_step(
-    encoder: EncoderShape, decoder: PredictorShape, clips: int, masks: Sequence[Tokens]
+    encoder: EncoderShape, decoder: PredictorShape, groups: Sequence[GroupTokens]
 ) -> dict[str, int]:
     """FLOPs of one step of stage 1 by part."""
-    trained = FORWARD_AND_BACKWARD * clips
     return {
-        "encoder": trained * sum(encoder_forward(encoder, m.context) for m in masks),
-        "decoder": trained
-        * sum(predictor_forward(decoder, encoder.embed_dim, encoder.patch_dim, m) for m in masks),
+        "encoder": _encoders(encoder, groups),
+        "decoder": _predictors(decoder, encoder.embed_dim, encoder.patch_dim, groups),
     }
 
 
@@ -81,38 +71,35 @@ def salt_step(
     student: EncoderShape,
     predictor: PredictorShape,
     teacher: EncoderShape,
-    clips: int,
     clip_tokens: int,
-    masks: Sequence[Tokens],
+    groups: Sequence[GroupTokens],
 ) -> dict[str, int]:
     """FLOPs of one step of stage 2 by part; the teacher sees the whole clip once."""
-    trained = FORWARD_AND_BACKWARD * clips
+    clips = sum(group.clips for group in groups)
     return {
         "teacher_forward": clips * encoder_forward(teacher, clip_tokens),
-        "encoder": trained * sum(encoder_forward(student, m.context) for m in masks),
-        "predictor": trained
-        * sum(predictor_forward(predictor, student.embed_dim, teacher.embed_dim, m) for m in masks),
+        "encoder": _encoders(student, groups),
+        "predictor": _predictors(predictor, student.embed_dim, teacher.embed_dim, groups),
     }
 
 
 def vjepa_step(
     student: EncoderShape,
     predictor: PredictorShape,
-    clips: int,
     clip_tokens: int,
-    masks: Sequence[Tokens],
+    groups: Sequence[GroupTokens],
 ) -> dict[str, int]:
     """FLOPs of one step of V-JEPA by part.
 
     SALT's step with a teacher of the student's shape, which then moves towards the student: 3 FLOPs
     for each of the encoder's parameters, whatever the number of clips or devices.
     """
-    parts = salt_step(student, predictor, student, clips, clip_tokens, masks)
+    parts = salt_step(student, predictor, student, clip_tokens, groups)
     return parts | {"ema": FLOPS_PER_EMA_PARAMETER * encoder_parameters(student)}
 
 
 def recomputed(
-    encoder: EncoderShape, predictor: PredictorShape, clips: int, masks: Sequence[Tokens]
+    encoder: EncoderShape, predictor: PredictorShape, groups: Sequence[GroupTokens]
 ) -> int:
     """FLOPs of the blocks that activation checkpointing runs a second time in one step.
 
@@ -120,12 +107,33 @@ def recomputed(
     each all but the MLP's second product, before which torch has what the backward pass needs.
     These FLOPs are spent, but they are none of the model: no part of what the steps above return.
     """
-    per_clip = sum(
-        _recomputed(m.context, encoder.embed_dim, encoder.hidden_dim, encoder.depth)
-        + _recomputed(sum(m), predictor.dim, predictor.hidden_dim, predictor.depth)
-        for m in masks
+    return FLOPS_PER_MULTIPLY_ADD * sum(
+        group.clips
+        * (
+            _recomputed(mask.context, encoder.embed_dim, encoder.hidden_dim, encoder.depth)
+            + _recomputed(sum(mask), predictor.dim, predictor.hidden_dim, predictor.depth)
+        )
+        for group in groups
+        for mask in group.masks
     )
-    return FLOPS_PER_MULTIPLY_ADD * clips * per_clip
+
+
+def _encoders(shape: EncoderShape, groups: Sequence[GroupTokens]) -> int:
+    return FORWARD_AND_BACKWARD * sum(
+        group.clips * encoder_forward(shape, mask.context)
+        for group in groups
+        for mask in group.masks
+    )
+
+
+def _predictors(
+    shape: PredictorShape, context_dim: int, out_dim: int, groups: Sequence[GroupTokens]
+) -> int:
+    return FORWARD_AND_BACKWARD * sum(
+        group.clips * predictor_forward(shape, context_dim, out_dim, mask)
+        for group in groups
+        for mask in group.masks
+    )
 
 
 def _recomputed(tokens: int, dim: int, hidden: int, depth: int) -> int:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from salt_plugin.compute.workload import Workload
-
 # What SALT was trained at; what is charged at another resolution does not compare with it.
 RESOLUTION = 224
 
@@ -66,11 +64,11 @@ PRINTED = (
 )
 
 
-def printed_table(workload_of: Callable[[Printed, int], Workload]) -> list[dict[str, Any]]:
+def printed_table(total: Callable[[Printed, int, str], int]) -> list[dict[str, Any]]:
     """Returns every printed total beside ours in both conventions.
 
     Args:
-        workload_of: The workload of a row at a resolution in pixels.
+        total: The FLOPs of a row at a resolution in pixels in a convention.
 
     Returns:
         Rows with the fields of `Printed` (`printed` for its total), `paper` and `exact` at the
@@ -80,7 +78,8 @@ def printed_table(workload_of: Callable[[Printed, int], Workload]) -> list[dict[
     rows = []
     for row in PRINTED:
         charged, equal = (
-            _totals(row, workload_of(row, pixels)) for pixels in (row.resolution, RESOLUTION)
+            {convention: total(row, pixels, convention) for convention in ("paper", "exact")}
+            for pixels in (row.resolution, RESOLUTION)
         )
         rows.append(
             {
@@ -94,16 +93,7 @@ def printed_table(workload_of: Callable[[Printed, int], Workload]) -> list[dict[
                 "printed": row.total,
                 **charged,
                 "unequal": row.resolution != RESOLUTION,
-                **{f"{convention}_at_{RESOLUTION}": total for convention, total in equal.items()},
+                **{f"{convention}_at_{RESOLUTION}": count for convention, count in equal.items()},
             }
         )
     return rows
-
-
-def _totals(row: Printed, workload: Workload) -> dict[str, int]:
-    return {
-        convention: sum(
-            workload.step_costs(convention).spent(row.steps, row.teacher_steps).values()
-        )
-        for convention in ("paper", "exact")
-    }

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from salt_plugin.compute.cost import Tokens, pixel_teacher_step, salt_step, vjepa_step
+from salt_plugin.compute.cost import pixel_teacher_step, salt_step, vjepa_step
 from salt_plugin.compute.paper import paper_latents, paper_pixels
-from salt_plugin.shapes import EncoderShape, PredictorShape
+from salt_plugin.shapes import EncoderShape, GroupTokens, PredictorShape
 
 CONVENTIONS = ("exact", "paper")
 
@@ -33,26 +33,24 @@ class StepForm(NamedTuple):
     """FLOPs of a step by part, in closed form.
 
     Attributes:
-        exact: From the shapes, the number of clips, and the tokens of each mask set.
+        exact: From the shapes, and the token counts of the step's clips.
         paper: From the shapes, the number of clips, and the number of mask sets.
     """
 
-    exact: Callable[[Shapes, int, Sequence[Tokens]], dict[str, int]]
+    exact: Callable[[Shapes, Sequence[GroupTokens]], dict[str, int]]
     paper: Callable[[Shapes, int, int], dict[str, int]]
 
 
 PIXELS = StepForm(
-    lambda s, clips, masks: pixel_teacher_step(s.encoder, s.predictor, clips, masks),
+    lambda s, groups: pixel_teacher_step(s.encoder, s.predictor, groups),
     lambda s, clips, sets: paper_pixels(s.encoder, clips, s.clip_tokens, sets),
 )
 FROZEN_TEACHER = StepForm(
-    lambda s, clips, masks: salt_step(
-        s.encoder, s.predictor, s.teacher, clips, s.clip_tokens, masks
-    ),
+    lambda s, groups: salt_step(s.encoder, s.predictor, s.teacher, s.clip_tokens, groups),
     lambda s, clips, sets: paper_latents(s.encoder, s.teacher, clips, s.clip_tokens, sets),
 )
 EMA_TEACHER = StepForm(
-    lambda s, clips, masks: vjepa_step(s.encoder, s.predictor, clips, s.clip_tokens, masks),
+    lambda s, groups: vjepa_step(s.encoder, s.predictor, s.clip_tokens, groups),
     lambda s, clips, sets: paper_latents(s.encoder, s.encoder, clips, s.clip_tokens, sets),
 )
 
@@ -74,23 +72,3 @@ class CostedMethod:
     step: StepForm
     result: str = "student"
     teacher: CostedMethod | None = None
-
-
-class StepCosts(NamedTuple):
-    """FLOPs of one step by part.
-
-    Parts are `teacher_training` (all of a pixel teacher's step, its decoder too),
-    `teacher_forward`, `student`, `predictor` or `decoder`, and `ema`.
-
-    Attributes:
-        main: Of the method's only or last stage.
-        teacher: Of the stage that trains its teacher first; empty where there is none.
-    """
-
-    main: dict[str, int]
-    teacher: dict[str, int]
-
-    def spent(self, steps: int, teacher_steps: int = 0) -> dict[str, int]:
-        """Returns the FLOPs of whole stages by part."""
-        stages = ((self.teacher, teacher_steps), (self.main, steps))
-        return {part: count * done for stage, done in stages for part, count in stage.items()}

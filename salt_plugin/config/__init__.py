@@ -1,6 +1,5 @@
 """Configuration: types, checks, and objects built from their nodes."""
 
-from salt_plugin.config.batch import clips_of_rank, rate_of_another_batch
 from salt_plugin.config.checks import require_input
 from salt_plugin.config.load import compose, load_config
 from salt_plugin.config.nodes import build, require_known_targets
@@ -29,12 +28,10 @@ __all__ = [
     "VJEPAConfig",
     "build",
     "clip_seen",
-    "clips_of_rank",
     "compose",
     "load_config",
     "probe_config",
     "probe_config_for",
-    "rate_of_another_batch",
     "read_yaml",
     "require_input",
     "require_known_targets",

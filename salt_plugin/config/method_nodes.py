@@ -48,9 +48,12 @@ class ClipConfig:
 class PredictorConfig:
     """`method.model.predictor`: shape of the predictor and of the pixel decoder."""
 
-    dim: AtLeast1 = setting("Width of the predictor, and of the decoder that predicts pixels")
-    depth: AtLeast1 = setting("Blocks of both")
-    num_heads: AtLeast1 = setting("Attention heads of both")
+    dim: AtLeast1 | None = setting(
+        "Width of the predictor, and of the decoder that predicts pixels; null: 384, or half the "
+        "width of an encoder narrower than ViT-B"
+    )
+    depth: AtLeast1 | None = setting("Blocks of both; null: 12, or those of an encoder of fewer")
+    num_heads: AtLeast1 | None = setting("Attention heads of both; null: heads of 32 channels")
     init_std: Positive = setting("Standard deviation of the initial weights of both")
 
 

@@ -18,6 +18,9 @@ from salt_plugin.config.schema import (
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.errors import ConfigError
 
+# Clips of a step on all devices, as the paper prints for both stages; `printed_lr` is for them.
+PRINTED_BATCH = 3072
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSpec(CostedMethod):
@@ -25,10 +28,9 @@ class MethodSpec(CostedMethod):
 
     Attributes:
         config: Type of the node `method`.
-        build: Where the function lies that makes the `VideoMethod`, as `module:function`. It is
-            called as the functions of `training.builders` are, and loaded when training starts.
+        method: Where the `VideoMethod` lies, as `module:class`; it is loaded when training starts.
         teacher: As in `CostedMethod`. Such a method has the key `method.teacher`.
-        printed_lr: Learning rate that is printed for it (`batch.PRINTED_BATCH`).
+        printed_lr: Learning rate that is printed for it (`PRINTED_BATCH`).
         reconstructs: Whether it has `reconstruct`, of which a figure is drawn.
         planned: Whether it has a line of its own in `salt plan`.
         unranked: Why a run's loss does not tell how good its encoder is, as a relative clause;
@@ -36,7 +38,7 @@ class MethodSpec(CostedMethod):
     """
 
     config: type[MethodConfig]
-    build: str
+    method: str
     teacher: MethodSpec | None = None
     printed_lr: float = 6.25e-4
     reconstructs: bool = False
@@ -57,7 +59,7 @@ _MOVING = (
 _PIXEL_TEACHER = MethodSpec(
     name="pixel_teacher",
     config=PixelTeacherConfig,
-    build="salt_plugin.training.builders:pixel_teacher",
+    method="salt_plugin.methods.pixel_teacher:PixelTeacher",
     step=PIXELS,
     result="teacher",
     reconstructs=True,
@@ -65,14 +67,14 @@ _PIXEL_TEACHER = MethodSpec(
 _SALT = MethodSpec(
     name="salt",
     config=SALTConfig,
-    build="salt_plugin.training.builders:salt",
+    method="salt_plugin.methods.salt:SALT",
     step=FROZEN_TEACHER,
     teacher=_PIXEL_TEACHER,
 )
 _VJEPA = MethodSpec(
     name="vjepa",
     config=VJEPAConfig,
-    build="salt_plugin.training.builders:vjepa",
+    method="salt_plugin.methods.vjepa:VJEPA",
     step=EMA_TEACHER,
     planned=False,  # costs what V-JEPA 2 does
     unranked=_MOVING,
@@ -81,7 +83,7 @@ _VJEPA2 = replace(_VJEPA, name="vjepa2", printed_lr=5.25e-4, planned=True)
 _VIDEOMAE = MethodSpec(
     name="videomae",
     config=PixelTeacherConfig,
-    build="salt_plugin.training.builders:pixel_teacher",
+    method="salt_plugin.methods.pixel_teacher:PixelTeacher",
     step=PIXELS,
     reconstructs=True,
     unranked="whose loss is that of a pixel teacher and does not tell how good the encoder is",

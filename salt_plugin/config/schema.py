@@ -54,9 +54,8 @@ class LoaderConfig:
     """`loader`, the host's: batch size of a device, and how it is loaded."""
 
     batch_size: AtLeast1 = setting(
-        "Clips that a device holds at once; of a step, unless `method.global_batch_size` is set",
+        "Clips that a device holds at once; a larger step takes several micro-batches",
         OPERATIONAL,
-        COMPARED,
     )
     shuffle: bool = setting(
         "Permute the videos anew in each epoch; no effect with `method.data.weights`"
@@ -77,7 +76,7 @@ class TrainerConfig:
     """`trainer`, the host's, with `max_steps`."""
 
     gpus: Count = setting(
-        "GPUs that train together; 0, or where there is none: the CPU", OPERATIONAL, COMPARED
+        "GPUs that train together; 0, or where there is none: the CPU", OPERATIONAL
     )
     max_epochs: Limit = setting(
         "Limit on the steps in epochs; -1: none. The smaller of the two limits holds"
@@ -125,8 +124,13 @@ class MethodConfig:
         "`vit_gigantic`"
     )
     global_batch_size: AtLeast1 | None = setting(
-        "Set: clips of a step over all processes, in place of `loader.batch_size`; batch and "
-        "learning rate then do not depend on how many train together. A multiple of their number",
+        "Clips of a step over all devices, which hold up to `loader.batch_size` at once; null: as "
+        "many as they hold at once. A run stores the number: it goes on with other devices",
+        COMPARED,
+    )
+    mask_group: AtLeast1 = setting(
+        "Clips whose masks are drawn together and cut to the shortest, at most; a larger group "
+        "leaves the encoder fewer tokens",
         COMPARED,
     )
     clip: ClipConfig = setting("", COMPARED)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from salt_plugin.batch import Normalization
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.loader import at_work_on
 from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.data.sampler import SampleKey
 from salt_plugin.data.sources import VideoList
 from salt_plugin.errors import DataError
-from salt_plugin.transforms.normalization import Normalization
 from salt_plugin.video.opening import DEFAULT_READER, ReadTimeoutError, open_video, within
 from salt_plugin.video.reader import MemoryReader, Reader, VideoReadError
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from salt_plugin.errors import ConfigError, DataError
+from salt_plugin.masks import split
 
 
 class SampleKey(NamedTuple):
@@ -16,7 +19,7 @@ class SampleKey(NamedTuple):
 
     Attributes:
         step: Training step.
-        slot: Place in the step's global batch, over all ranks.
+        slot: Place among the clips of the step, over all devices.
         index: Number of the video.
     """
 
@@ -25,25 +28,44 @@ class SampleKey(NamedTuple):
     index: int  # type: ignore[assignment]
 
 
+def micro_batches(clips: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[range]:
+    """Returns the slots of a step that a device trains on at once, one micro-batch after the other.
+
+    Devices take consecutive slots whose numbers differ by at most one, in as many micro-batches
+    each, which are as equal as they can be. Where devices hold one clip at once, one that has a
+    clip less than others has a micro-batch less.
+
+    Args:
+        clips: Of a step over all devices.
+        batch_size: Clips that a device holds at once, at most.
+        rank: The device.
+        world_size: Number of devices.
+    """
+    most = math.ceil(math.ceil(clips / world_size) / batch_size)
+    own = split(range(clips), world_size)[rank]
+    return split(own, min(most, len(own)))
+
+
 class StepBatchSampler(Sampler[list[SampleKey]]):
-    """Yields a batch of keys for each training step.
+    """Yields a list of keys for each micro-batch of each training step.
 
-    The video at a place depends on the seed and on the global position
-    `step * batch_size * world_size + slot` only: neither on the number of workers, nor on where a
-    run was stopped and resumed, nor on how a global batch is split over ranks.
+    The video at a place depends on the seed and on the global position `step * clips + slot` only:
+    neither on the number of workers, nor on where a run was stopped and resumed, nor on how a step
+    is split over devices and micro-batches.
 
-    Without weights each epoch is a permutation of all videos; batches run across epochs, so small
+    Without weights each epoch is a permutation of all videos; steps run across epochs, so small
     sets wrap. With weights a source is drawn with probability proportional to its weight, then a
     video uniformly in it, with replacement.
 
     Args:
         num_samples: Number of videos.
-        batch_size: Keys of a batch, for this rank.
-        total_steps: Steps of the whole run; also the length of this sampler.
+        clips: Clips of a step, over all devices.
+        batch_size: Clips that a device holds at once, at most.
+        total_steps: Steps of the whole run; None has no end.
         seed: Seed of the stream.
         start_step: First step to yield, when a run resumes.
         rank: This process among all.
-        world_size: Number of processes.
+        world_size: Number of processes, one for each device.
         shuffle: Whether epochs are permuted; otherwise videos come in their order.
         source: The source of each video, numbered from 0; needed with weights.
         weights: A weight for each source, proportional to how often it is drawn.
@@ -56,8 +78,9 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
     def __init__(
         self,
         num_samples: int,
+        clips: int,
         batch_size: int,
-        total_steps: int,
+        total_steps: int | None,
         seed: int,
         start_step: int = 0,
         rank: int = 0,
@@ -74,30 +97,40 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
             raise ConfigError(f"seed={seed}: expected 0 or more.")
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank={rank} of world_size={world_size}: expected 0 <= rank < size.")
+        if clips < world_size:
+            raise ConfigError(
+                f"method.global_batch_size={clips}: expected at least the {world_size} devices."
+            )
         self.num_samples = num_samples
-        self.batch_size = batch_size
+        self.clips = clips
         self.total_steps = total_steps
         self.seed = seed
         self.start_step = start_step
-        self.rank = rank
-        self.world_size = world_size
         self.shuffle = shuffle
+        self._slots = micro_batches(clips, batch_size, rank, world_size)
         self._mixture = None if weights is None else _Mixture(source or [], weights, seed)
         self._epoch: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
-        """Steps of the whole run."""
-        return self.total_steps
+        """Micro-batches of the whole run on this device.
+
+        Raises:
+            TypeError: It has no end.
+        """
+        if self.total_steps is None:
+            raise TypeError("the stream has no end")
+        return self.total_steps * len(self._slots)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        """Yields the batches of this rank from start_step on."""
-        slots = self.rank * self.batch_size + np.arange(self.batch_size)
-        for step in range(self.start_step, self.total_steps):
-            positions = step * self.batch_size * self.world_size + slots
-            draw = self._ordered if self._mixture is None else self._mixture
-            indices = draw(positions)
-            pairs = zip(slots.tolist(), indices.tolist(), strict=True)
-            yield [SampleKey(step, slot, index) for slot, index in pairs]
+        """Yields this rank's micro-batches from start_step on."""
+        draw = self._ordered if self._mixture is None else self._mixture
+        for step in count(self.start_step):
+            if self.total_steps is not None and step >= self.total_steps:
+                return
+            for slots in self._slots:
+                indices = draw(step * self.clips + np.arange(slots.start, slots.stop))
+                pairs = zip(slots, indices.tolist(), strict=True)
+                yield [SampleKey(step, slot, index) for slot, index in pairs]
 
     def _ordered(self, positions: np.ndarray) -> np.ndarray:
         epochs, places = np.divmod(positions, self.num_samples)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_plugin.config import RunConfig, clips_of_rank, require_input
+from salt_plugin.config import RunConfig, require_input
 from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.dataset import VideoDataset
@@ -65,15 +65,6 @@ def clip_sampler(config: RunConfig) -> ClipSampler:
     return ClipSampler.configured(clip.frames, clip.step, clip.fps)
 
 
-def steps_of_epochs(config: RunConfig, videos: VideoList, world_size: int) -> int | None:
-    """Returns the steps in `trainer.max_epochs`, None where there is no such limit."""
-    if config.trainer.max_epochs == -1:
-        return None
-    clips = clips_of_rank(config, world_size) * world_size
-    whole, rest = divmod(len(videos.paths), clips)
-    return config.trainer.max_epochs * max(1, whole + (rest > 0 and not config.loader.drop_last))
-
-
 def training_loader(
     config: RunConfig,
     videos: VideoList,
@@ -81,15 +72,15 @@ def training_loader(
     collate: Collate,
     *,
     seed: int,
-    total_steps: int,
-    start_step: int,
-    rank: int,
-    world_size: int,
+    total_steps: int | None,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
     sharing: int = 1,
     quarantine: Quarantine | None = None,
     stall: float | None = None,
 ) -> ClipLoader:
-    """Returns the batches of a stage from `start_step` on, a function of the seed alone.
+    """Returns a device's micro-batches of a stage from `start_step` on, a function of the seed.
 
     The processes that share the cores with this one, `sharing` in all, share its workers' too.
     Files in quarantine, which may grow meanwhile, are replaced without being opened.
@@ -122,7 +113,7 @@ def _sampler(
     config: RunConfig,
     videos: VideoList,
     seed: int,
-    total_steps: int,
+    total_steps: int | None,
     start_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -130,7 +121,8 @@ def _sampler(
     weights = config.method.data.weights
     return StepBatchSampler(
         len(videos.paths),
-        clips_of_rank(config, world_size),
+        config.method.global_batch_size or config.loader.batch_size,
+        config.loader.batch_size,
         total_steps,
         seed,
         start_step=start_step,

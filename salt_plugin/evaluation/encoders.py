@@ -14,6 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD
 from salt_plugin.checkpoints import STUDENT_FIRST, find_encoder, load_encoder, read_input
 from salt_plugin.checkpoints.load import is_huggingface, is_vjepa2
 from salt_plugin.config.probe import CLIP
@@ -22,7 +23,6 @@ from salt_plugin.evaluation.image_frames import TUBELET, ImageFrames
 from salt_plugin.models import EncoderShape, VideoEncoder
 from salt_plugin.models.teacher import fingerprint
 from salt_plugin.shapes import ENCODER_SIZES, Grid
-from salt_plugin.transforms.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 TIMM = "timm:"
 RANDOM = "random:"

@@ -20,6 +20,7 @@ MEASURE = (
     "method.clip",
     "method.data",
     "method.loss",
+    "method.mask_group",
     "method.masks",
     "method.transform",
 )

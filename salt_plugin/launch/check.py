@@ -7,32 +7,42 @@ from typing import NamedTuple
 
 from hydra.errors import HydraException
 
-from salt_plugin.compute.mask_lengths import draw_lengths
-from salt_plugin.compute.workload import Workload
-from salt_plugin.config import RunConfig, load_config, registry, require_input
+from salt_plugin.compute import TEACHER_TRAINING
+from salt_plugin.config import RunConfig, load_config, require_input
 from salt_plugin.config.command_line import check_overrides, composition_error, in_yaml
 from salt_plugin.config.planning import compose_alone
-from salt_plugin.errors import ConfigError
+from salt_plugin.errors import CheckpointError, ConfigError, DataError
 from salt_plugin.launch.cluster import ClusterConfig
 from salt_plugin.launch.elements import Element
 from salt_plugin.launch.pipeline import TRAIN
-from salt_plugin.shapes import EncoderShape, PredictorShape
-
-# So many batches give the mean cost of a step to about 0.5 %.
-DRAWS = 500
-SEED = 0
+from salt_plugin.shapes import EncoderShape
+from salt_plugin.training.plan import (
+    RunPlan,
+    global_batch_size,
+    plan_configured,
+    run_shapes,
+)
 
 
 class Planned(NamedTuple):
     """What an element costs.
 
     Attributes:
+        steps: Of each of its stages; None where nobody can tell.
         flops: Its own, in the `exact` convention; None where nobody can tell.
         hours: At the throughput of its devices; None without one.
     """
 
+    steps: list[int] | None
     flops: float | None
     hours: float | None
+
+
+class _Teacher(NamedTuple):
+    """What an element leaves that others learn from, and what it will have cost in all."""
+
+    shape: EncoderShape
+    flops: int | None
 
 
 def check_configs(elements: Sequence[Element]) -> dict[str, RunConfig]:
@@ -87,25 +97,32 @@ def planned(
     Args:
         elements: Those that something is based on come before it.
         profiles: Of each stage.
+
+    Raises:
+        ConfigError: One cannot work; names the element.
     """
-    known: dict[tuple[str, ...], tuple[float | None, str]] = {}
-    encoders: dict[str | None, str] = {}
+    known: dict[tuple[str, ...], tuple[RunPlan | None, _Teacher]] = {}
+    teachers: dict[str | None, _Teacher] = {}
     found: dict[str, Planned] = {}
     for element in elements:
         if element.arguments[0] != TRAIN:
             continue
-        key = _kind(element)
+        key, profile = _kind(element), profiles[element.stage]
         if key not in known:
             config = composed_config(element)
-            inherited = found[element.parent].flops if element.parent in found else 0.0
-            teacher = encoders.get(element.parent)
-            flops = _flops(config, profiles[element.stage], inherited, teacher)
-            known[key] = flops, config.method.encoder
-        flops, encoders[element.id] = known[key]
-        profile = profiles[element.stage]
+            try:
+                plan = _plan(config, profile, teachers.get(element.parent))
+            except ConfigError as error:
+                raise ConfigError(f"{element.id}: {error}") from None
+            known[key] = plan, _teacher_of(config, plan)
+        plan, teachers[element.id] = known[key]
+        if plan is None:
+            found[element.id] = Planned(None, None, None)
+            continue
+        flops = float(sum(plan.flops().values()))
         speed = (profile.flops_per_second or 0) * profile.devices
-        hours = flops / speed / 3600 if flops is not None and speed else None
-        found[element.id] = Planned(flops, hours)
+        hours = flops / speed / 3600 if speed else None
+        found[element.id] = Planned([stage.steps for stage in plan.stages], flops, hours)
     return found
 
 
@@ -122,48 +139,28 @@ def _kind(element: Element) -> tuple[str, ...]:
     return (element.stage, *own, *base)
 
 
-def _flops(
-    config: RunConfig, profile: ClusterConfig, inherited: float | None, teacher_encoder: str | None
-) -> float | None:
-    budget = config.compute.budget
-    if budget is not None:
-        return None if inherited is None else max(0.0, budget - inherited)
-    steps = config.trainer.max_steps
-    if steps < 0:
-        return None
-    teacher = getattr(config.method, "teacher", None)
+def _teacher_of(config: RunConfig, plan: RunPlan | None) -> _Teacher:
+    """Returns what a run leaves for students: its pixel teacher, or the one encoder it trains."""
+    if plan is None:
+        return _Teacher(run_shapes(config).encoder, None)
+    first = plan.stages[0]
+    spent: int | None = sum(first.flops().values())
+    if len(plan.stages) == 1:
+        for inherited in plan.inherited.values():
+            spent = None if spent is None or inherited is None else spent + inherited
+    return _Teacher(first.pricing.shapes.encoder, spent)
+
+
+def _plan(config: RunConfig, profile: ClusterConfig, teacher: _Teacher | None) -> RunPlan | None:
+    """Returns the plan of an element; None where it depends on what is not there yet."""
+    settings = getattr(config.method, "teacher", None)
+    shape, inherited = None, {}
+    if teacher is not None and settings is not None and settings.path is not None:
+        shape, inherited = teacher.shape, {TEACHER_TRAINING: teacher.flops}
+        if teacher.flops is None and config.compute.budget is not None:
+            return None
+    config.method.global_batch_size = global_batch_size(config, profile.devices)
     try:
-        costs = _workload(config, profile, teacher_encoder).step_costs("exact")
-    except ConfigError:
-        return None  # masks of the user's own cannot be drawn without them
-    teacher_steps = teacher.max_steps if teacher is not None and teacher.path is None else 0
-    return float(sum(costs.spent(steps, teacher_steps).values()))
-
-
-def _workload(config: RunConfig, profile: ClusterConfig, teacher_encoder: str | None) -> Workload:
-    method = config.method
-    model, clip = method.model, method.clip
-    tokens = {"patch_size": model.patch_size, "tubelet_size": model.tubelet_size}
-    shape = EncoderShape.named(method.encoder, **tokens)
-    teacher = getattr(method, "teacher", None)
-    if teacher is not None and (teacher.path is None or teacher_encoder is None):
-        teacher_encoder = teacher.encoder
-    grid = shape.grid(clip.frames, clip.size, clip.size)
-    ranks = profile.nodes * profile.tasks_per_node
-    whole = getattr(method, "global_batch_size", None) or config.loader.batch_size * ranks
-    lengths = draw_lengths(method.masks, grid, config.loader.batch_size, DRAWS, SEED)
-    predictor = model.predictor
-    return Workload(
-        method=registry.get(method.name),
-        encoder=shape,
-        teacher=EncoderShape.named(teacher_encoder or method.encoder, **tokens),
-        predictor=PredictorShape(
-            dim=predictor.dim,
-            depth=predictor.depth,
-            num_heads=predictor.num_heads,
-            num_mask_tokens=len(lengths[0]),
-        ),
-        grid=grid,
-        batch_size=whole,
-        lengths=lengths,
-    )
+        return plan_configured(config, shape, inherited)
+    except (CheckpointError, DataError):
+        return None

@@ -1,17 +1,16 @@
-"""Mask generators: which tokens the encoder sees, and which are to be predicted."""
+"""Masks: which tokens the encoder sees, and which are to be predicted; no torch here."""
 
-from salt_plugin.hidden_places import BlockSpec
-from salt_plugin.masks.collate import Batch, MaskCollator
-from salt_plugin.masks.multiblock import MultiBlockMasks
+from salt_plugin.masks.generator import MaskGenerator
+from salt_plugin.masks.multiblock import BlockSpec, MultiBlockMasks
+from salt_plugin.masks.step import IndexLists, StepMasks, split
 from salt_plugin.masks.tube import TubeMasks
-from salt_plugin.masks.types import MaskGenerator, MaskSet
 
 __all__ = [
-    "Batch",
     "BlockSpec",
-    "MaskCollator",
+    "IndexLists",
     "MaskGenerator",
-    "MaskSet",
     "MultiBlockMasks",
+    "StepMasks",
     "TubeMasks",
+    "split",
 ]

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from salt_plugin.hidden_places import MultiBlocks
-from salt_plugin.masks.types import MaskGenerator, MaskSet, split_by_mask
+from salt_plugin.errors import ConfigError
+from salt_plugin.masks.generator import MaskGenerator
 from salt_plugin.shapes import Grid
 
+MAX_REDRAWS = 1000
 
-class MultiBlockMasks(MultiBlocks, MaskGenerator):
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One mask set: ``num_blocks`` blocks, each ``scale`` of the spatial area."""
+
+    num_blocks: int
+    scale: float
+
+
+class MultiBlockMasks(MaskGenerator):
     """Multi-block masks, short and long range (the paper's masks, drawn as V-JEPA's collator does).
 
-    A set is the union of blocks that cover all frames. The size of a block is drawn once a
-    batch, its places for every clip. The encoder keeps the complement and the predictor fills
-    in the union; both lists are cut to the shortest in the batch.
+    A set is the union of blocks that cover all frames. The size of a block is drawn once a step,
+    its places for every clip. The encoder keeps the complement and the predictor fills in the
+    union.
 
     Args:
         short_range: ``num_blocks`` and ``scale`` of the first set (printed scale: 0.15; the
@@ -29,22 +40,93 @@ class MultiBlockMasks(MultiBlocks, MaskGenerator):
         ConfigError: A number is out of range.
     """
 
-    def __call__(self, batch_size: int, grid: Grid, generator: torch.Generator) -> list[MaskSet]:
-        """Draws the two mask sets of a batch."""
-        frames, height, width = grid
-        random = _TorchRandom(generator)
-        return [
-            split_by_mask(self.hidden(spec, batch_size, height, width, random), frames)
-            for spec in self.specs
-        ]
+    def __init__(
+        self,
+        short_range: BlockSpec | dict[str, float] = BlockSpec(8, 0.15),
+        long_range: BlockSpec | dict[str, float] = BlockSpec(2, 0.7),
+        aspect_ratio: Sequence[float] = (0.75, 1.5),
+    ) -> None:
+        self.specs = [_checked("short_range", short_range), _checked("long_range", long_range)]
+        self.num_sets = len(self.specs)
+        ratios = [float(ratio) for ratio in aspect_ratio]
+        if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1]:
+            raise ConfigError(
+                f"method.masks.aspect_ratio={list(aspect_ratio)}: need 0 < lowest <= highest"
+            )
+        self.aspect_ratio = (ratios[0], ratios[1])
+
+    def hidden(
+        self,
+        number: int,
+        clips: int,
+        grid: Grid,
+        of_step: np.random.Generator,
+        of_group: np.random.Generator,
+    ) -> np.ndarray:
+        """Draws the blocks of a mask set: bool [B, H * W].
+
+        Raises:
+            ConfigError: The blocks cover the grid wherever they lie.
+        """
+        _, height, width = grid
+        spec = self.specs[number]
+        rows, cols = self._block_size(spec, height, width, of_step)
+
+        def union(clips: int) -> np.ndarray:
+            return _union(spec.num_blocks, (rows, cols), clips, height, width, of_group)
+
+        hidden_bs = union(clips)
+        for _ in range(MAX_REDRAWS):
+            full = hidden_bs.all(1)
+            if not full.any():
+                return hidden_bs
+            hidden_bs[full] = union(int(full.sum()))
+        raise ConfigError(
+            f"method.masks: {spec.num_blocks} blocks of {rows}x{cols} tokens leave no context on a "
+            f"grid of {height}x{width}; lower scale or num_blocks, or use larger clips"
+        )
+
+    def _block_size(
+        self, spec: BlockSpec, height: int, width: int, random: np.random.Generator
+    ) -> tuple[int, int]:
+        ratio = random.uniform(*self.aspect_ratio)
+        area = int(height * width * spec.scale)
+        # V-JEPA's rounding; on grids of a few tokens it alone could give an empty block.
+        rows = min(height, max(1, round(math.sqrt(area * ratio))))
+        cols = min(width, max(1, round(math.sqrt(area / ratio))))
+        return rows, cols
 
 
-@dataclass(frozen=True)
-class _TorchRandom:
-    generator: torch.Generator
+def _checked(key: str, spec: BlockSpec | dict[str, float]) -> BlockSpec:
+    if not isinstance(spec, BlockSpec):
+        if set(spec) != {"num_blocks", "scale"}:
+            raise ConfigError(
+                f"method.masks.{key} has the keys {sorted(spec)}; expected num_blocks and scale"
+            )
+        spec = BlockSpec(spec["num_blocks"], float(spec["scale"]))  # type: ignore[arg-type]
+    if not isinstance(spec.num_blocks, int) or spec.num_blocks < 1 or not 0 < spec.scale < 1:
+        raise ConfigError(
+            f"method.masks.{key}: num_blocks={spec.num_blocks}, scale={spec.scale}; need a whole "
+            "number of blocks, at least one, and 0 < scale < 1"
+        )
+    return spec
 
-    def uniform(self) -> float:
-        return torch.rand(1, generator=self.generator).item()
 
-    def integers(self, bound: int, shape: tuple[int, ...]) -> np.ndarray:
-        return torch.randint(0, bound, shape, generator=self.generator).numpy()
+def _union(
+    num_blocks: int,
+    block: tuple[int, int],
+    clips: int,
+    height: int,
+    width: int,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Returns bool [B, H * W]: true inside any of the blocks."""
+    rows, cols = block
+    shape = (clips, num_blocks, 1)
+    top = random.integers(0, height - rows + 1, shape)
+    left = random.integers(0, width - cols + 1, shape)
+    # Unsigned, what lies before a block's start is far beyond its end: one comparison does.
+    in_rows_bnh = ((np.arange(height) - top).view(np.uint64) < rows).astype(np.float32)
+    in_cols_bnw = ((np.arange(width) - left).view(np.uint64) < cols).astype(np.float32)
+    # The product over blocks counts how many cover a place.
+    return (in_rows_bnh.transpose(0, 2, 1) @ in_cols_bnw > 0).reshape(clips, -1)

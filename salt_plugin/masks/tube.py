@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
-from salt_plugin.hidden_places import Tubes
-from salt_plugin.masks.types import MaskGenerator, MaskSet, split_by_mask
+from salt_plugin.errors import ConfigError
+from salt_plugin.masks.generator import MaskGenerator
 from salt_plugin.shapes import Grid
 
 
-class TubeMasks(Tubes, MaskGenerator):
+class TubeMasks(MaskGenerator):
     """VideoMAE's random tubes, one or more sets a clip (paper, mask ablation).
 
     Args:
@@ -20,17 +20,33 @@ class TubeMasks(Tubes, MaskGenerator):
         ConfigError: The ratio is not inside (0, 1), or there is no set.
     """
 
-    def __call__(self, batch_size: int, grid: Grid, generator: torch.Generator) -> list[MaskSet]:
-        """Draws the mask sets of a batch.
+    def __init__(self, ratio: float = 0.9, num_sets: int = 2) -> None:
+        if not 0 < ratio < 1 or not isinstance(num_sets, int) or num_sets < 1:
+            raise ConfigError(
+                f"method.masks: ratio={ratio}, num_sets={num_sets}; need 0 < ratio < 1 and a "
+                "whole number of sets, at least one"
+            )
+        self.ratio = ratio
+        self.num_sets = num_sets
+
+    def hidden(
+        self,
+        number: int,
+        clips: int,
+        grid: Grid,
+        of_step: np.random.Generator,
+        of_group: np.random.Generator,
+    ) -> np.ndarray:
+        """Draws the tubes of a mask set: bool [B, H * W].
 
         Raises:
             ConfigError: The grid is so small that nothing or everything would be masked.
         """
-        frames, height, width = grid
-        places = height * width
-        masked = self.count(places)
-        sets = []
-        for _ in range(self.num_sets):
-            ranks = torch.rand(batch_size, places, generator=generator).argsort(1).argsort(1)
-            sets.append(split_by_mask(ranks < masked, frames))
-        return sets
+        places = grid[1] * grid[2]
+        masked = round(self.ratio * places)
+        if not 0 < masked < places:
+            raise ConfigError(
+                f"method.masks.ratio={self.ratio} masks {masked} of {places} places; use larger "
+                "clips or another ratio"
+            )
+        return of_group.random((clips, places)).argsort(1).argsort(1) < masked

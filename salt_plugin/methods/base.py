@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pytorch_lightning import LightningModule
@@ -11,10 +11,23 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from salt_plugin.masks import Batch
+from salt_plugin.batch import Batch
+from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.methods.recipe import Recipe
 from salt_plugin.models.block import BlockStack
 from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.predictor import Predictor
+from salt_plugin.models.teacher import FrozenTeacher
+
+
+class Pieces(Protocol):
+    """What a configuration gives for building a method."""
+
+    pixel_loss: PixelLoss | None
+    latent_loss: LatentLoss | None
+
+    def new_predictor(self, encoder: VideoEncoder, out_dim: int) -> Predictor:
+        """Returns a predictor, or a decoder, at its start."""
 
 
 class VideoMethod(LightningModule):
@@ -51,6 +64,26 @@ class VideoMethod(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch (float32 scalar)."""
+        raise NotImplementedError  # abstract
+
+    @classmethod
+    def configured(
+        cls,
+        node: Any,
+        pieces: Any,
+        encoder: VideoEncoder,
+        recipe: Recipe,
+        teacher: FrozenTeacher | None,
+    ) -> VideoMethod:
+        """Returns the method that a configuration describes.
+
+        Args:
+            node: The node `method`.
+            pieces: `Pieces`.
+            encoder: To be trained.
+            recipe: Optimiser and schedules.
+            teacher: Frozen; None unless the method has one trained before it.
+        """
         raise NotImplementedError  # abstract
 
     @property

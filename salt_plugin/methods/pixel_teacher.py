@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from salt_plugin.batch import Batch
 from salt_plugin.losses import PixelLoss
-from salt_plugin.masks import Batch
-from salt_plugin.methods.base import VideoMethod
+from salt_plugin.methods.base import Pieces, VideoMethod
 from salt_plugin.methods.recipe import Recipe
 from salt_plugin.models.encoder import VideoEncoder, gather_tokens, unpatchify
 from salt_plugin.models.predictor import Predictor
+from salt_plugin.models.teacher import FrozenTeacher
 
 
 class Reconstruction(NamedTuple):
@@ -43,6 +44,20 @@ class PixelTeacher(VideoMethod):
         self.decoder = decoder
         self.loss = loss
 
+    @classmethod
+    def configured(
+        cls,
+        node: Any,
+        pieces: Pieces,
+        encoder: VideoEncoder,
+        recipe: Recipe,
+        teacher: FrozenTeacher | None,
+    ) -> PixelTeacher:
+        """Builds what a configuration describes; see `VideoMethod.configured`."""
+        assert pieces.pixel_loss is not None
+        decoder = pieces.new_predictor(encoder, encoder.shape.patch_dim)
+        return cls(encoder, decoder, pieces.pixel_loss, recipe)
+
     @property
     def result(self) -> VideoEncoder:
         """The encoder."""
@@ -56,27 +71,27 @@ class PixelTeacher(VideoMethod):
         """Returns the loss of a batch."""
         clips = batch.normalized()
         patches_bnp, grid = self.encoder.patchify(clips), self.encoder.grid(clips)
-        context = [mask.context for mask in batch.masks]
-        target = [mask.target for mask in batch.masks]
-        encoded = self.encoder.forward_sets(patches_bnp, grid, context)
-        decoded = self.decoder.forward_sets(encoded, context, target, grid)
+        encoded = self.encoder.forward_sets(patches_bnp, grid, batch.masks)
+        decoded = self.decoder.forward_sets(encoded, batch.masks, grid)
         losses = [
-            self.loss(pixels_bmp, gather_tokens(patches_bnp, places_bm))
-            for pixels_bmp, places_bm in zip(decoded, target, strict=True)
+            self.loss(pixels_bmp, gather_tokens(patches_bnp[mask.clips], mask.target))
+            for pixels_bmp, mask in zip(decoded, batch.masks, strict=True)
         ]
-        return torch.stack(losses).mean()
+        return batch.mean(losses)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, mask_index: int = 0) -> Reconstruction:
-        """Fills in the masked pixels of a batch, for pictures.
+        """Fills in the masked pixels of the clips of one of `batch.masks`, for pictures.
 
         Where the loss normalises tubelets, each one's true mean and deviation are put back.
         """
+        mask = batch.masks[mask_index]
+        context, target = mask.context, mask.target
         clips = batch.normalized()
         patches_bnp, grid = self.encoder.patchify(clips), self.encoder.grid(clips)
-        context, target = batch.masks[mask_index]
-        encoded = self.encoder.forward_sets(patches_bnp, grid, [context])
-        (decoded_bmp,) = self.decoder.forward_sets(encoded, [context], [target], grid, mask_index)
+        encoded = self.encoder.forward_sets(patches_bnp, grid, [mask])
+        (decoded_bmp,) = self.decoder.forward_sets(encoded, [mask], grid)
+        patches_bnp = patches_bnp[mask.clips]
         decoded_bmp = decoded_bmp.to(patches_bnp.dtype)
         pixels_bmp = self.loss.restore(decoded_bmp, gather_tokens(patches_bnp, target))
         P = patches_bnp.shape[-1]

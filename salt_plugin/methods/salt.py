@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from salt_plugin.batch import Batch
 from salt_plugin.errors import CheckpointError, SaltError
 from salt_plugin.losses import LatentLoss
-from salt_plugin.masks import Batch
-from salt_plugin.methods.base import VideoMethod
+from salt_plugin.methods.base import Pieces, VideoMethod
 from salt_plugin.methods.recipe import Recipe
 from salt_plugin.models.encoder import VideoEncoder, gather_tokens
 from salt_plugin.models.predictor import Predictor
@@ -47,6 +46,21 @@ class SALT(VideoMethod):
         self.loss = loss
         self.teacher_fingerprint = teacher.fingerprint()
 
+    @classmethod
+    def configured(
+        cls,
+        node: Any,
+        pieces: Pieces,
+        encoder: VideoEncoder,
+        recipe: Recipe,
+        teacher: FrozenTeacher | None,
+    ) -> SALT:
+        """Builds what a configuration describes; see `VideoMethod.configured`."""
+        assert pieces.latent_loss is not None
+        assert teacher is not None
+        predictor = pieces.new_predictor(encoder, teacher.embed_dim)
+        return cls(encoder, predictor, teacher, pieces.latent_loss, recipe)
+
     @property
     def result(self) -> VideoEncoder:
         """The student."""
@@ -61,15 +75,13 @@ class SALT(VideoMethod):
         clips = batch.normalized()
         patches_bnp, grid = self.student.patchify(clips), self.student.grid(clips)
         latents_bnd = self.teacher(patches_bnp, grid)
-        context = [mask.context for mask in batch.masks]
-        target = [mask.target for mask in batch.masks]
-        encoded = self.student.forward_sets(patches_bnp, grid, context)
-        predicted = self.predictor.forward_sets(encoded, context, target, grid)
+        encoded = self.student.forward_sets(patches_bnp, grid, batch.masks)
+        predicted = self.predictor.forward_sets(encoded, batch.masks, grid)
         losses = [
-            self.loss(predicted_bmd, gather_tokens(latents_bnd, places_bm))
-            for predicted_bmd, places_bm in zip(predicted, target, strict=True)
+            self.loss(predicted_bmd, gather_tokens(latents_bnd[mask.clips], mask.target))
+            for predicted_bmd, mask in zip(predicted, batch.masks, strict=True)
         ]
-        return torch.stack(losses).mean()
+        return batch.mean(losses)
 
     def check_frozen(self) -> None:
         """Checks the teacher.

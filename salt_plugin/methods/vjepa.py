@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from salt_plugin.batch import Batch
 from salt_plugin.losses import LatentLoss
-from salt_plugin.masks import Batch
-from salt_plugin.methods.base import VideoMethod
+from salt_plugin.methods.base import Pieces, VideoMethod
 from salt_plugin.methods.recipe import Recipe
 from salt_plugin.models.encoder import VideoEncoder, gather_tokens
 from salt_plugin.models.predictor import Predictor
+from salt_plugin.models.teacher import FrozenTeacher
 
 # Tokens of the targets that are looked at for collapse.
 WATCHED_TOKENS = 1024
@@ -55,6 +57,21 @@ class VJEPA(VideoMethod):
         self.loss = loss
         self.momentum = momentum
 
+    @classmethod
+    def configured(
+        cls,
+        node: Any,
+        pieces: Pieces,
+        encoder: VideoEncoder,
+        recipe: Recipe,
+        teacher: FrozenTeacher | None,
+    ) -> VJEPA:
+        """Builds what a configuration describes; see `VideoMethod.configured`."""
+        assert pieces.latent_loss is not None
+        predictor = pieces.new_predictor(encoder, encoder.embed_dim)
+        momentum = node.momentum.start, node.momentum.end
+        return cls(encoder, predictor, pieces.latent_loss, recipe, momentum)
+
     @property
     def result(self) -> VideoEncoder:
         """The teacher."""
@@ -78,15 +95,13 @@ class VJEPA(VideoMethod):
             latents_bnd = self.teacher.forward_patches(patches_bnp, grid)
             latents_td = latents_bnd.flatten(0, 1)
             self.watched_kd = latents_td[:: -(-len(latents_td) // WATCHED_TOKENS)].clone()
-        context = [mask.context for mask in batch.masks]
-        target = [mask.target for mask in batch.masks]
-        encoded = self.student.forward_sets(patches_bnp, grid, context)
-        predicted = self.predictor.forward_sets(encoded, context, target, grid)
+        encoded = self.student.forward_sets(patches_bnp, grid, batch.masks)
+        predicted = self.predictor.forward_sets(encoded, batch.masks, grid)
         losses = [
-            self.loss(predicted_bmd, gather_tokens(latents_bnd, places_bm))
-            for predicted_bmd, places_bm in zip(predicted, target, strict=True)
+            self.loss(predicted_bmd, gather_tokens(latents_bnd[mask.clips], mask.target))
+            for predicted_bmd, mask in zip(predicted, batch.masks, strict=True)
         ]
-        return torch.stack(losses).mean()
+        return batch.mean(losses)
 
     def momentum_at(self, position: float) -> float:
         """Returns the momentum after `position` of the recipe's steps, counted from 0."""

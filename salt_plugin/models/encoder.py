@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from salt_plugin.batch import MaskSet
 from salt_plugin.errors import ShapeError
 from salt_plugin.models.attention import pack, rope_tables_of, segments_of, unpack
 from salt_plugin.models.block import (
@@ -82,20 +83,26 @@ class VideoEncoder(nn.Module):
         return patchify(clip_bcthw, self.shape.tubelet_size, self.shape.patch_size)
 
     def forward_sets(
-        self, patches_bnp: Tensor, grid: Grid, indices: Sequence[Tensor]
+        self, patches_bnp: Tensor, grid: Grid, masks: Sequence[MaskSet]
     ) -> list[Tensor]:
-        """Encodes several choices of tubelets in one pass; what is masked is never embedded.
+        """Encodes what mask sets keep in one pass; what is masked is never embedded.
 
         Args:
             patches_bnp: [B, N, P], as `patchify` gives them.
             grid: Their token grid.
-            indices: int64 [B, K] of the tokens to keep; K may differ from one to the next.
+            masks: Of all clips, or of some.
 
         Returns:
-            [B, K, D] for each, after the last LayerNorm, in the order of the indices.
+            For each [b, K, D] of its clips, after the last LayerNorm, in the order of its context.
         """
+        kept = [gather_tokens(patches_bnp[mask.clips], mask.context) for mask in masks]
+        return self._encode(kept, grid, [mask.context for mask in masks])
+
+    def _encode(
+        self, kept: Sequence[Tensor], grid: Grid, indices: Sequence[Tensor]
+    ) -> list[Tensor]:
         segments = segments_of(indices)
-        x_td = self.patch_embed(pack([gather_tokens(patches_bnp, kept) for kept in indices]))
+        x_td = self.patch_embed(pack(kept))
         rope = rope_tables_of(indices, grid, self.shape.head_dim, x_td.dtype)
         x_td = self.blocks(x_td, rope, segments)
         return unpack(self.norm(x_td), segments)
@@ -103,7 +110,7 @@ class VideoEncoder(nn.Module):
     def forward_patches(
         self, patches_bnp: Tensor, grid: Grid, indices_bk: Tensor | None = None
     ) -> Tensor:
-        """Encodes tubelets, all or only those kept; see `forward_sets`.
+        """Encodes tubelets, all or only those kept.
 
         Args:
             patches_bnp: [B, N, P], as `patchify` gives them.
@@ -116,7 +123,8 @@ class VideoEncoder(nn.Module):
         if indices_bk is None:
             B, N, _ = patches_bnp.shape
             indices_bk = torch.arange(N, device=patches_bnp.device).expand(B, N)
-        return self.forward_sets(patches_bnp, grid, [indices_bk])[0]
+        kept = gather_tokens(patches_bnp, indices_bk)
+        return self._encode([kept], grid, [indices_bk])[0]
 
     def forward(self, clip_bcthw: Tensor, indices_bk: Tensor | None = None) -> Tensor:
         """Encodes clips [B, C, T, H, W] into tokens [B, K, D]; see `forward_patches`.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from salt_plugin.batch import MaskSet
 from salt_plugin.models.attention import pack, rope_tables_of, segments_of, unpack
 from salt_plugin.models.block import (
     INIT_STD,
@@ -55,35 +56,27 @@ class Predictor(nn.Module):
     def forward_sets(
         self,
         contexts: Sequence[Tensor],
-        context_indices: Sequence[Tensor],
-        target_indices: Sequence[Tensor],
+        masks: Sequence[MaskSet],
         grid: Grid,
-        first_mask: int = 0,
     ) -> list[Tensor]:
         """Predicts the targets of several mask sets in one pass.
 
         Args:
             contexts: For each set [B, K, context_dim], the encoder's tokens.
-            context_indices: For each int64 [B, K], where they are.
-            target_indices: For each int64 [B, M], where to predict.
+            masks: Where they are, and where to predict; each number has its own mask token.
             grid: The grid that the indices count in.
-            first_mask: Number of the first set; each has its own mask token.
 
         Returns:
             For each set [B, M, out_dim].
         """
-        context_segments = segments_of(context_indices)
+        context_segments = segments_of([mask.context for mask in masks])
         embedded = unpack(self.predictor_embed(pack(contexts)), context_segments)
         sequences = [
-            torch.cat((context, self._queries(number, context, target)), dim=1)
-            for number, (context, target) in enumerate(
-                zip(embedded, target_indices, strict=True), start=first_mask
-            )
+            torch.cat((context, self._queries(mask, context)), dim=1)
+            for context, mask in zip(embedded, masks, strict=True)
         ]
         segments, x_td = segments_of(sequences), pack(sequences)
-        places = [
-            torch.cat(pair, dim=1) for pair in zip(context_indices, target_indices, strict=True)
-        ]
+        places = [torch.cat((mask.context, mask.target), dim=1) for mask in masks]
         rope = rope_tables_of(places, grid, self.shape.head_dim, x_td.dtype)
         x_td = self.predictor_blocks(x_td, rope, segments)
         filled = [
@@ -91,11 +84,11 @@ class Predictor(nn.Module):
             for tokens, (_, K) in zip(unpack(x_td, segments), context_segments, strict=True)
         ]
         predicted = self.predictor_proj(self.predictor_norm(pack(filled)))
-        return unpack(predicted, segments_of(target_indices))
+        return unpack(predicted, segments_of([mask.target for mask in masks]))
 
-    def _queries(self, number: int, context_bkd: Tensor, target_bm: Tensor) -> Tensor:
-        token = self.mask_tokens[number % len(self.mask_tokens)].to(context_bkd.dtype)
-        return token.expand(*target_bm.shape, -1)
+    def _queries(self, mask: MaskSet, context_bkd: Tensor) -> Tensor:
+        token = self.mask_tokens[mask.number % len(self.mask_tokens)].to(context_bkd.dtype)
+        return token.expand(*mask.target.shape, -1)
 
     def forward(
         self,
@@ -117,6 +110,5 @@ class Predictor(nn.Module):
         Returns:
             [B, M, out_dim].
         """
-        return self.forward_sets(
-            [context_bkd], [context_indices_bk], [target_indices_bm], grid, mask_index
-        )[0]
+        mask = MaskSet(context_indices_bk, target_indices_bm, mask_index)
+        return self.forward_sets([context_bkd], [mask], grid)[0]

@@ -13,6 +13,20 @@ from salt_plugin.report.units import duration, flops
 ZETTA = 1e21
 
 
+def plan_line(stages: Sequence[tuple[str, int, Mapping[str, int]]]) -> str:
+    """Returns in a line what a run will train and cost.
+
+    Args:
+        stages: Of each its name, its steps, and its expected FLOPs by part.
+    """
+    costs = [sum(parts.values()) for _, _, parts in stages]
+    told = [
+        f"{name} {steps:,} steps, {cost:.4g} FLOPs"
+        for (name, steps, _), cost in zip(stages, costs, strict=True)
+    ]
+    return "; ".join(told) + (f"; {sum(costs):.4g} in all" if len(stages) > 1 else "")
+
+
 def bill_table(bill: Mapping[str, Any]) -> Table:
     """Returns a bill as a table.
 

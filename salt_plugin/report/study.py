@@ -24,13 +24,13 @@ def jobs_table(jobs: Sequence[Any], profiles: Mapping[str, Any], costs: Mapping[
     Args:
         jobs: With `stage`, `elements` and `waits`.
         profiles: Resources of each stage.
-        costs: Planned `flops` and `hours` of elements by id.
+        costs: Planned `steps`, `flops` and `hours` of elements by id.
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("job")
     table.add_column("elements", justify="right")
-    for name in ("waits for", "resources", "FLOPs", "hours", "first"):
-        right = name in ("FLOPs", "hours")
+    for name in ("waits for", "resources", "steps", "FLOPs", "hours", "first"):
+        right = name in ("steps", "FLOPs", "hours")
         table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for number, job in enumerate(jobs):
         of = [costs[one.id] for one in job.elements if one.id in costs]
@@ -42,6 +42,7 @@ def jobs_table(jobs: Sequence[Any], profiles: Mapping[str, Any], costs: Mapping[
             str(len(job.elements)),
             ", ".join(_wait(wait) for wait in job.waits) or "-",
             _resources(profiles[job.stage]),
+            _steps(of[0].steps) if of else "-",
             flops(sum(spent)) if known else ("unknown" if of else "-"),
             f"{sum(hours):.3g}" if hours else "-",
             job.elements[0].name,
@@ -81,6 +82,11 @@ def _cells(row: Mapping[str, Any], study: Path) -> list[str]:
         row["reason"],
         os.path.relpath(row["log"], study) if row["log"] else "-",
     ]
+
+
+def _steps(of_stages: Sequence[int] | None) -> str:
+    """Returns the steps of the first element of a job, by stage."""
+    return "unknown" if of_stages is None else " + ".join(f"{steps:,}" for steps in of_stages)
 
 
 def _wait(wait: Any) -> str:

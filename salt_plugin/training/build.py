@@ -5,25 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pkgutil import resolve_name
 
-import numpy as np
 import torch
 
 from salt_plugin.checkpoints import STUDENT_FIRST, load_encoder
-from salt_plugin.compute.step_costs import Shapes
 from salt_plugin.config import RunConfig
-from salt_plugin.config.registry import MethodSpec
 from salt_plugin.errors import CheckpointError
 from salt_plugin.methods import Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, VideoEncoder
 from salt_plugin.run_directory import StageDirectory
 from salt_plugin.shapes import EncoderShape
-from salt_plugin.training.accounts import StepCost
 from salt_plugin.training.execution import autocast_dtype
-from salt_plugin.training.length import Length, planned_steps
 from salt_plugin.training.parts import Parts
+from salt_plugin.training.plan import StagePlan
 
 
 @dataclass(frozen=True)
@@ -33,42 +28,26 @@ class Stage:
     Attributes:
         method: What is trained.
         files: Where it is left.
-        step_cost: FLOPs by part of a step on one device.
-        seed: Of models, data and masks.
-        budget: FLOPs that the stage may spend; None where its steps are counted.
+        plan: How long it is, and what it costs.
         inherited: What was spent before the stage, as `compute.stage_bill` takes it.
     """
 
     method: VideoMethod
     files: StageDirectory
-    step_cost: StepCost
-    seed: int
-    budget: int | None
+    plan: StagePlan
     inherited: Mapping[str, int | None]
 
     @property
     def name(self) -> str:
         """`teacher` or `student`."""
-        return self.files.root.name
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps; under a budget, those that it is expected to pay for."""
-        return self.method.recipe.total_steps
-
-
-def stage_seed(config: RunConfig, stage: str) -> int:
-    """Returns the seed of a stage: the student meets other batches than its teacher did."""
-    number = ("teacher", "student").index(stage)
-    return int(np.random.SeedSequence((config.seed, number)).generate_state(1)[0])
+        return self.plan.name
 
 
 def new_stage(
     config: RunConfig,
     parts: Parts,
     files: StageDirectory,
-    spec: MethodSpec,
-    length: Length,
+    plan: StagePlan,
     teacher: VideoEncoder | None = None,
     checkpoint: str = "",
     inherited: Mapping[str, int | None] | None = None,
@@ -79,36 +58,20 @@ def new_stage(
         config: Of the run.
         parts: Of the run.
         files: Where the stage is left.
-        spec: The method of the stage, which for a teacher trained first is not that of the run.
-        length: Of the stage.
+        plan: Of the stage.
         teacher: Is frozen here; None for a method that has none.
         checkpoint: The encoder file that it starts from, where one is named.
         inherited: What was spent before the stage, as `compute.stage_bill` takes it.
 
     Raises:
         CheckpointError: The file holds an encoder of another shape.
-        ConfigError: The budget does not cover a single step.
     """
-    seed = stage_seed(config, spec.result)
-    encoder = new_encoder(config, parts.trained(spec.result), seed, checkpoint)
-    cost = step_cost(spec, parts, None if teacher is None else teacher.shape)
-    recipe = _recipe(config, planned_steps(length, config, parts, cost, spec.result))
+    encoder = new_encoder(config, parts.trained(plan.name), plan.seed, checkpoint)
+    recipe = _recipe(config, plan.steps)
     frozen = None if teacher is None else FrozenTeacher(teacher, autocast_dtype(config))
-    method = resolve_name(spec.build)(config.method, parts, encoder, recipe, frozen)
-    return Stage(method, files, cost, seed, length.budget, inherited or {})
-
-
-def step_cost(spec: MethodSpec, parts: Parts, teacher: EncoderShape | None = None) -> StepCost:
-    """Returns what a step of a method costs on one device.
-
-    Args:
-        spec: The method.
-        parts: Of the run.
-        teacher: Shape of the frozen teacher; None where there is none.
-    """
-    encoder = parts.trained(spec.result)
-    tokens = math.prod(parts.grid)
-    return partial(spec.step.exact, Shapes(encoder, teacher or encoder, parts.predictor, tokens))
+    kind: type[VideoMethod] = resolve_name(plan.spec.method)
+    method = kind.configured(config.method, parts, encoder, recipe, frozen)
+    return Stage(method, files, plan, inherited or {})
 
 
 def new_encoder(

@@ -7,7 +7,8 @@ import shutil
 
 import torch
 
-from salt_plugin.config import RunConfig, clips_of_rank
+from salt_plugin.config import RunConfig
+from salt_plugin.data.sampler import micro_batches
 from salt_plugin.data.shared_memory import AHEAD, clip_bytes, require_shared_memory
 from salt_plugin.data.workers import loader_workers
 from salt_plugin.errors import ConfigError
@@ -82,9 +83,10 @@ def check_execution(config: RunConfig) -> None:
             f"{', '.join(_compilers())} is on the PATH; install one, set CXX, or leave it at auto"
         )
 
-    clip = config.method.clip
+    clip, clips = config.method.clip, config.method.global_batch_size
+    at_once = micro_batches(clips, config.loader.batch_size, world_size=devices(config))[0]
     require_shared_memory(
-        clips_of_rank(config, devices(config)) * clip_bytes(clip.frames, clip.size, clip.size),
+        len(at_once) * clip_bytes(clip.frames, clip.size, clip.size),
         loader_workers(config.loader.num_workers, sharing(config)),
         "loader.num_workers=0",
         processes=on_node,

@@ -9,21 +9,13 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 
 from salt_plugin.config import RunConfig
 from salt_plugin.training import world
 from salt_plugin.training.execution import autocast_dtype, devices, uses_gpu
+from salt_plugin.training.loop import Autocast
 from salt_plugin.training.world import publish, started_tasks
-
-
-class Autocast(MixedPrecision):
-    """Autocast that leaves inputs alone: pixels to predict stay in float32."""
-
-    def convert_input(self, data: Any) -> Any:
-        """Returns what it is given."""
-        return data
 
 
 def new_fabric(config: RunConfig) -> Fabric:

@@ -10,42 +10,50 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salt_plugin.batch import Batch, MaskCollator
 from salt_plugin.checkpoints import load_encoder, read_card, read_torch_file
-from salt_plugin.config import RunConfig, registry
+from salt_plugin.config import RunConfig
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
 from salt_plugin.files import write_json
-from salt_plugin.masks import Batch, MaskCollator
 from salt_plugin.models import VideoEncoder
 from salt_plugin.report.figures import dim_outside, draw_losses, draw_strips
 from salt_plugin.run_directory import RunDirectory, StageDirectory, read_metrics
-from salt_plugin.training.build import new_encoder, new_stage, stage_seed
-from salt_plugin.training.length import Length
+from salt_plugin.training.build import new_encoder, new_stage
 from salt_plugin.training.parts import Parts
+from salt_plugin.training.plan import RunPlan, stage_seed
 from salt_plugin.training.probe import probe_run
+from salt_plugin.training.resume import resume_point
 from salt_plugin.training.skipped import read_skipped
 
 LOSS_WINDOW = 10
 
 
-def leave_figures(config: RunConfig, parts: Parts, videos: VideoList, run: RunDirectory) -> None:
+def leave_figures(
+    config: RunConfig, parts: Parts, plan: RunPlan, videos: VideoList, run: RunDirectory
+) -> None:
     """Draws a clip under its masks, the reconstruction of its pixels, and the losses."""
     batch = _first_batch(config, parts, videos)
     clip = _frames(parts, batch.clips[0])
+    # The first clip belongs to the first group, whose mask sets come first.
+    masks = batch.masks[: parts.masks.num_sets]
     seen = {
         f"mask set {i + 1}: what the encoder sees": dim_outside(clip, _kept(parts, mask.context[0]))
-        for i, mask in enumerate(batch.masks)
+        for i, mask in enumerate(masks)
     }
     draw_strips(run.figures / "masks.png", {"clip": clip, **seen})
-    for spec in registry.get(config.method.name).stages:
-        files = run.stage(spec.result)
-        if not spec.reconstructs or not files.last_checkpoint.is_file():
+    for stage in plan.stages:
+        if not stage.spec.reconstructs:
             continue
-        method: Any = new_stage(config, parts, files, spec, Length(steps=1)).method
-        method.load_state_dict(read_torch_file(files.last_checkpoint)["state_dict"])
+        files = run.stage(stage.name)
+        checkpoint = resume_point(files.last_checkpoint).path
+        if checkpoint is None:
+            continue
+        method: Any = new_stage(config, parts, files, stage).method
+        method.load_state_dict(read_torch_file(checkpoint)["state_dict"])
         method.eval()
         rows = {"clip": clip}
-        for i, mask in enumerate(batch.masks):
+        for i, mask in enumerate(masks):
             visible, filled = method.reconstruct(batch, mask_index=i)
             seen_pixels = _kept(parts, mask.context[0])
             known_pixels = seen_pixels | _kept(parts, mask.target[0])
@@ -116,21 +124,14 @@ def _encoders(config: RunConfig, run: RunDirectory) -> dict[str, VideoEncoder]:
 
 
 def _first_batch(config: RunConfig, parts: Parts, videos: VideoList) -> Batch:
-    collate = MaskCollator(parts.masks, parts.grid, config.seed)
+    clips, group = config.method.global_batch_size, config.method.mask_group
     loader = training_loader(
-        replace(
-            config,
-            loader=replace(config.loader, num_workers=0),
-            method=replace(config.method, global_batch_size=None),
-        ),
+        replace(config, loader=replace(config.loader, num_workers=0)),
         videos,
         parts.transform,
-        collate,
+        MaskCollator(parts.masks, parts.grid, config.seed, group, clips),
         seed=config.seed,
         total_steps=1,
-        start_step=0,
-        rank=0,
-        world_size=1,
     )
     return next(iter(loader))
 

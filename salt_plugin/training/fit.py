@@ -8,14 +8,15 @@ from lightning_fabric import Fabric
 from pytorch_lightning.utilities.model_summary import summarize
 from torch.optim import Optimizer
 
+from salt_plugin.batch import MaskCollator
 from salt_plugin.checkpoints import save_encoder, save_predictor
 from salt_plugin.config import RunConfig
 from salt_plugin.data.quarantine import MOST_AHEAD, Quarantine
+from salt_plugin.data.sampler import micro_batches
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
 from salt_plugin.data.workers import loader_workers
 from salt_plugin.errors import ConfigError, Interrupted, LoaderError, LostOthersError, SaltError
-from salt_plugin.masks import MaskCollator
 from salt_plugin.report.console import console
 from salt_plugin.run_directory import RunDirectory, comparable
 from salt_plugin.stop_signals import StopSignals
@@ -24,7 +25,6 @@ from salt_plugin.training.accounts import Accounts
 from salt_plugin.training.build import Stage
 from salt_plugin.training.execution import set_up, sharing
 from salt_plugin.training.fabric import new_fabric
-from salt_plugin.training.length import most_steps
 from salt_plugin.training.loop import train
 from salt_plugin.training.nonfinite import NonFinite
 from salt_plugin.training.parts import Parts
@@ -90,19 +90,20 @@ def _fit(
         console().print(f"{stage.name} goes on from step {resumed.step}")
     if config.trainer.enable_model_summary and ranks.is_first:
         console().print(str(summarize(stage.method)))
-    set_up(stage.method, config, stage.total_steps)
+    set_up(stage.method, config, stage.plan.steps)
     model = fabric.setup_module(stage.method)
     optimizer: Any = fabric.setup_optimizers(stage.method.optimizer())
-    accounts = stage_accounts(stage, config, parts, ranks)
+    accounts = stage_accounts(stage, ranks)
     state = _new_state(stage, config, videos, resumed, ranks, fabric, optimizer, accounts)
     state.restore(resumed)
+    seed, clips, group = stage.plan.seed, config.method.global_batch_size, config.method.mask_group
     batches = training_loader(
         config,
         videos,
         parts.transform,
-        MaskCollator(parts.masks, parts.grid, stage.seed, ranks.rank),
-        seed=stage.seed,
-        total_steps=_loaded_steps(stage, config, parts),
+        MaskCollator(parts.masks, parts.grid, seed, group, clips),
+        seed=seed,
+        total_steps=stage.plan.steps if stage.plan.budget is None else None,
         start_step=resumed.step,
         rank=ranks.rank,
         world_size=ranks.size,
@@ -115,7 +116,8 @@ def _fit(
     )
     signals.listen()
     try:
-        step = train(fabric, model, optimizer, batches, records, stage.seed, resumed.step)
+        count = len(micro_batches(clips, config.loader.batch_size, ranks.rank, ranks.size))
+        step = train(fabric, model, optimizer, batches, count, records, resumed.step)
     finally:
         records.close()
     _leave(stage, config, parts, accounts, ranks, step)
@@ -139,7 +141,7 @@ def _new_state(
         ranks,
         stage.files.nonfinite,
         config.method.max_nonfinite_steps,
-        stage.seed,
+        stage.plan.seed,
         resumed.step,
         getattr(precision, "scaler", None),
     )
@@ -147,12 +149,6 @@ def _new_state(
     ahead = max(MOST_AHEAD, workers * (config.loader.prefetch_factor or 0))
     quarantine = Quarantine(videos.paths, clips, ahead)
     return TrainingState(stage.method, optimizer, precision, accounts.ledger, nonfinite, quarantine)
-
-
-def _loaded_steps(stage: Stage, config: RunConfig, parts: Parts) -> int:
-    if stage.budget is None:
-        return stage.total_steps
-    return most_steps(stage.budget, config, parts, stage.step_cost)
 
 
 def _stall(config: RunConfig, world_size: int) -> float | None:

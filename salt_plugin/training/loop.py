@@ -5,20 +5,31 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
+from salt_plugin.batch import Batch
+from salt_plugin.compute.pricing import Price
 from salt_plugin.errors import Interrupted
-from salt_plugin.masks import Batch
 from salt_plugin.methods import VideoMethod
 from salt_plugin.training.collapse import measure_targets
 from salt_plugin.training.records import Records
+
+
+class Autocast(MixedPrecision):
+    """Autocast that leaves inputs alone: pixels to predict stay in float32."""
+
+    def convert_input(self, data: Any) -> Any:
+        """Returns what it is given."""
+        return data
 
 
 def train(
@@ -26,19 +37,19 @@ def train(
     model: Any,
     optimizer: Any,
     batches: Iterable[Batch],
+    micro_batches: int,
     records: Records,
-    seed: int,
     step: int,
 ) -> int:
-    """Trains until there are no more batches, or the budget does not cover another step.
+    """Trains until all steps are done, or the budget does not cover another.
 
     Args:
         fabric: Precision and devices.
         model: A `VideoMethod` that `fabric` has set up.
         optimizer: Its optimizer, which `fabric` has set up.
-        batches: Those of the steps that are left, on the CPU.
+        batches: This device's micro-batches of the steps that are left, on the CPU.
+        micro_batches: Of a step on this device.
         records: Of the stage.
-        seed: Of the stage.
         step: Steps that were done before.
 
     Returns:
@@ -51,19 +62,26 @@ def train(
     """
     r = records
     method: VideoMethod = model.module
+    waiting = _Waiting(batches)
     r.accounts.start()
-    for waited, batch in _timed(batches):
-        price = r.accounts.price(batch)
-        if not r.accounts.affords(price):
-            break
+    while price := r.accounts.next_price(step):
         position = r.accounts.position()
         method.recipe.apply(optimizer, position)
-        _seed_step(seed, fabric.global_rank, step)
+        _seed_step(r.accounts.plan.seed, fabric.global_rank, step)
 
-        batch = batch.to(fabric.device, non_blocking=fabric.device.type == "cuda")
-        loss = model(batch)
-        fabric.backward(loss)
-        loss = loss.detach()
+        loss = torch.zeros((), device=fabric.device)
+        paths: list[str] = []
+        skipped: list[tuple[str, str]] = []
+        for left in reversed(range(micro_batches)):
+            batch = next(waiting).to(fabric.device, non_blocking=fabric.device.type == "cuda")
+            # Gradients are averaged over devices, which may hold unequal shares of the step.
+            share = len(batch.clips) / price.clips * fabric.world_size
+            with fabric.no_backward_sync(model) if left else nullcontext():
+                part = model(batch) * share
+                fabric.backward(part)
+            loss += part.detach()
+            paths += batch.paths
+            skipped += batch.skipped
         fabric.strategy.precision.unscale_gradients(optimizer.optimizer)
         method.clip(optimizer.optimizer)
         optimizer.step()
@@ -72,10 +90,10 @@ def train(
         step += 1
 
         r.accounts.book(price)
-        _add_row(r, step, batch, waited, optimizer, loss, fabric.device, method)
-        r.skipped.take(step, batch.skipped)
+        _add_row(r, step, price, waiting.seconds(), optimizer, loss, fabric.device, method)
+        r.skipped.take(step, skipped)
         r.progress.show(r.accounts.position(), loss)
-        r.nonfinite.take(step, loss, method.grad_norm, batch.paths)
+        r.nonfinite.take(step, loss, method.grad_norm, paths)
         r.kept.keep_if_due(step, method)
         late, stop = r.ranks.largest([int(r.saving.is_late()), r.signals.received])
         r.saving.save_if_due(step, now=bool(late), last_chance=bool(stop))
@@ -96,12 +114,23 @@ def _seed_step(seed: int, rank: int, step: int) -> None:
     torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def _timed(batches: Iterable[Batch]) -> Iterator[tuple[float, Batch]]:
-    """Yields batches with the seconds that each was waited for."""
-    began = time.perf_counter()
-    for batch in batches:
-        yield time.perf_counter() - began, batch
+class _Waiting:
+    """Batches, and the time that was waited for them."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._batches = iter(batches)
+        self._seconds = 0.0
+
+    def __next__(self) -> Batch:
         began = time.perf_counter()
+        batch = next(self._batches)
+        self._seconds += time.perf_counter() - began
+        return batch
+
+    def seconds(self) -> float:
+        """Returns the seconds waited since the last call."""
+        waited, self._seconds = self._seconds, 0.0
+        return waited
 
 
 def _peak_memory(device: torch.device) -> int:
@@ -115,7 +144,7 @@ def _peak_memory(device: torch.device) -> int:
 def _add_row(
     r: Records,
     step: int,
-    batch: Batch,
+    price: Price,
     waited: float,
     optimizer: Optimizer,
     loss: Tensor,
@@ -129,8 +158,8 @@ def _add_row(
         lr=group["lr"],
         weight_decay=group["weight_decay"],
         grad_norm=method.grad_norm,
-        context_tokens=sum(mask.context.shape[1] for mask in batch.masks),
-        target_tokens=sum(mask.target.shape[1] for mask in batch.masks),
+        context_tokens=round(price.context_tokens / price.clips, 2),
+        target_tokens=round(price.target_tokens / price.clips, 2),
         clips=ledger.clips,
         flops=ledger.total_flops,
         seconds=round(ledger.seconds, 3),

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
-
 from salt_plugin.config import MethodConfig, RunConfig, build
 from salt_plugin.losses import LatentLoss, PixelLoss
-from salt_plugin.masks import MaskGenerator
-from salt_plugin.shapes import EncoderShape, Grid, PredictorShape
+from salt_plugin.masks import StepMasks
+from salt_plugin.models import Predictor, VideoEncoder
+from salt_plugin.training.plan import RunShapes, run_shapes
 from salt_plugin.transforms import SALTTransform
 
 # Whether masks leave any context depends on the sizes drawn: enough draws find those that do not.
@@ -20,32 +19,25 @@ Loss = TypeVar("Loss", PixelLoss, LatentLoss)
 
 
 @dataclass(frozen=True)
-class Parts:
+class Parts(RunShapes):
     """The pieces that the configuration describes.
 
     Attributes:
-        encoder: Shape of `method.encoder`.
-        teacher: Shape of the encoder that stage 1 trains.
-        predictor: Shape of predictor and pixel decoder.
-        grid: Token grid of a clip.
-        masks: Draws the mask sets.
         transform: Augments a clip.
         pixel_loss: None where no pixels are predicted.
         latent_loss: None where no latents are predicted.
+        predictor_std: Standard deviation of a predictor's initial weights.
     """
 
-    encoder: EncoderShape
-    teacher: EncoderShape
-    predictor: PredictorShape
-    grid: Grid
-    masks: MaskGenerator
     transform: SALTTransform
     pixel_loss: PixelLoss | None
     latent_loss: LatentLoss | None
+    predictor_std: float
 
-    def trained(self, stage: str) -> EncoderShape:
-        """Returns the shape of the encoder that a stage trains."""
-        return {"teacher": self.teacher, "student": self.encoder}[stage]
+    def new_predictor(self, encoder: VideoEncoder, out_dim: int) -> Predictor:
+        """Returns the predictor of an encoder, or its decoder, at its start."""
+        shape = self.predictor_of(encoder.shape)
+        return Predictor(encoder.embed_dim, out_dim, shape, self.predictor_std)
 
 
 def build_parts(config: RunConfig) -> Parts:
@@ -54,32 +46,16 @@ def build_parts(config: RunConfig) -> Parts:
     Raises:
         ConfigError: The first value that cannot work.
     """
-    method, model = config.method, config.method.model
-    tubelet = {"patch_size": model.patch_size, "tubelet_size": model.tubelet_size}
-    encoder = EncoderShape.named(method.encoder, "method.encoder", **tubelet)
-    teacher = encoder
-    if hasattr(method, "teacher"):
-        teacher = EncoderShape.named(method.teacher.encoder, "method.teacher.encoder", **tubelet)
-    grid = encoder.grid(method.clip.frames, method.clip.size, method.clip.size)
-    masks: MaskGenerator = build(method.masks, "method.masks", MaskGenerator)
-    generator = torch.Generator().manual_seed(config.seed)
-    for _ in range(TRIAL_DRAWS):
-        drawn = masks(1, grid, generator)
-    predictor = PredictorShape(
-        model.predictor.dim,
-        model.predictor.depth,
-        model.predictor.num_heads,
-        num_mask_tokens=len(drawn),
-    )
+    method, shapes = config.method, run_shapes(config)
+    trial = StepMasks(shapes.masks, shapes.grid, config.seed, clips=1, group=1)
+    for step in range(TRIAL_DRAWS):
+        trial.lengths(step)
     return Parts(
-        encoder=encoder,
-        teacher=teacher,
-        predictor=predictor,
-        grid=grid,
-        masks=masks,
+        **vars(shapes),
         transform=build(method.transform, "method.transform", SALTTransform, size=method.clip.size),
         pixel_loss=_loss(method, "pixel_loss", PixelLoss),
         latent_loss=_loss(method, "loss", LatentLoss),
+        predictor_std=method.model.predictor.init_std,
     )
 
 

@@ -62,10 +62,6 @@ class Ranks:
         dist.all_gather_object(found, own, group=self._group)
         return found
 
-    def gather_counts(self, own: Sequence[int]) -> list[list[int]]:
-        """Returns as many counts of each process, faster than `gather`."""
-        return [row.tolist() for row in self._gather(torch.tensor(own))]
-
     def largest(self, own: Sequence[int]) -> list[int]:
         """Returns each number's largest value in any process."""
         if self._group is None:

@@ -11,7 +11,6 @@ import pytorch_lightning
 import torch
 
 from salt_plugin import __version__
-from salt_plugin.compute import recomputed
 from salt_plugin.config import RunConfig, registry
 from salt_plugin.data.sources import VideoList
 from salt_plugin.run_directory import RunDirectory
@@ -66,20 +65,9 @@ class Records:
         self.saving.close()
 
 
-def stage_accounts(stage: Stage, config: RunConfig, parts: Parts, ranks: Ranks) -> Accounts:
+def stage_accounts(stage: Stage, ranks: Ranks) -> Accounts:
     """Returns the accounts of a stage."""
-    recomputes = config.method.model.activation_checkpointing
-    shape = stage.method.result.shape
-    return Accounts(
-        ranks,
-        stage.files.compute,
-        stage.name,
-        stage.step_cost,
-        partial(recomputed, shape, parts.predictor) if recomputes else None,
-        stage.inherited,
-        stage.total_steps,
-        stage.budget,
-    )
+    return Accounts(ranks, stage.files.compute, stage.plan, stage.inherited)
 
 
 def open_records(
@@ -118,7 +106,7 @@ def open_records(
         metrics=metrics,
         skipped=skipped,
         progress=Progress(
-            stage.name, stage.total_steps, accounts.ledger, accounts.position(), ranks.is_first
+            stage.name, stage.plan.steps, accounts.ledger, accounts.position(), ranks.is_first
         ),
         nonfinite=state.nonfinite,
         kept=KeptEncoders(

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from salt_plugin.errors import ConfigError
-from salt_plugin.transforms.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalization
 
 
 class SALTTransform:

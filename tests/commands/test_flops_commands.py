@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from salt_plugin.commands import flops, plan
-from salt_plugin.commands.workloads import teacher_share
+from salt_plugin.commands.plan_options import teacher_share
 from salt_plugin.config import compose
 from salt_plugin.errors import ConfigError
 
@@ -44,10 +44,10 @@ def test_flops_prints_total_parts_and_convention(capsys: pytest.CaptureFixture[s
     assert exact["total"] > 1.2 * paper["total"]
 
 
-def test_a_larger_batch_of_a_device_leaves_fewer_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_larger_group_leaves_fewer_tokens(capsys: pytest.CaptureFixture[str]) -> None:
     totals = []
     for size in ("1", "24", "96"):
-        flops.main([*SALT_GIANT, "--device-batch-size", size, "--json"])
+        flops.main([*SALT_GIANT, "--mask-group", size, "--json"])
         totals.append(_json(capsys)["total"])
     assert totals == sorted(totals, reverse=True)
 
@@ -110,8 +110,8 @@ def test_wrong_use_of_flops(
     [
         (["--resolution", "225"], r"--resolution=225: expected a multiple of 16"),
         (["--frames", "15"], r"--frames=15: expected a multiple of 2"),
-        (["--device-batch-size", "0"], r"--device-batch-size=0: expected at least 1"),
-        (["--batch-size", "100"], r"--batch-size=100: expected a multiple of 24"),
+        (["--mask-group", "0"], r"--mask-group=0: expected at least 1"),
+        (["--batch-size", "0"], r"--batch-size=0: expected at least 1"),
         (["--teacher-encoder", "vit_larg"], r"--teacher-encoder=vit_larg: no such size"),
     ],
 )
@@ -143,7 +143,7 @@ def test_plan_without_an_encoder_is_a_table_of_all(capsys: pytest.CaptureFixture
     plan.main(["--budget", "1e16", "--teacher-encoder", "vit_base", "--json"])
     found = _json(capsys)
     small = " ".join(found["too_small"])
-    assert "too small for salt with vit_gigantic" in small
+    assert "salt with vit_gigantic: compute.budget=1e+16 leaves" in small
     assert {one["encoder"] for one in found["plans"]} >= {"vit_nano", "vit_large"}
     assert len(found["plans"]) + len(found["too_small"]) == 8 * 4
     for arguments in (["--budget", "1e3"], ["--budget", "1e16", "--encoder", "vit_giant"]):
@@ -164,7 +164,7 @@ def test_what_is_not_given_is_as_the_configuration_has_it() -> None:
     cfg = compose(["method=salt", "input_dir=VIDEOS"])
     parser = plan._parser()
     expected = {
-        "device_batch_size": cfg.loader.batch_size,
+        "mask_group": cfg.method.mask_group,
         "resolution": cfg.method.clip.size,
         "frames": cfg.method.clip.frames,
     }

@@ -102,8 +102,8 @@ def test_runs_of_different_resolution_are_refused_before_anything_is_written(
     out = tmp_path / "out"
     larger = {"pixel_teacher": ["method.clip.size=64", "loader.batch_size=4"]}
     expected = (
-        rf"runs of different resolution .*loader\.batch_size: 2 in {SALT}, 4 in {PIXELS}; "
-        rf"method\.clip\.size: 32 in {SALT}, 64 in {PIXELS}"
+        rf"runs of different resolution .*method\.clip\.size: 32 in {SALT}, 64 in {PIXELS}; "
+        rf"method\.global_batch_size: 2 in {SALT}, 4 in {PIXELS}"
     )
     with pytest.raises(ConfigError, match=expected):
         main([str(tiny(method_overrides=larger)), "--out", str(out)])

@@ -5,8 +5,8 @@ import torch
 from counting import indices, torch_flops
 from torch import nn
 
+from salt_plugin.batch import Batch, MaskSet, mask_sets
 from salt_plugin.compute.cost import (
-    Tokens,
     encoder_forward,
     encoder_parameters,
     pixel_teacher_step,
@@ -18,7 +18,7 @@ from salt_plugin.compute.cost import (
 )
 from salt_plugin.compute.counter import count_flops
 from salt_plugin.losses import LatentLoss, PixelLoss
-from salt_plugin.masks import Batch, MaskSet, MultiBlockMasks
+from salt_plugin.masks import MultiBlockMasks, StepMasks
 from salt_plugin.methods import SALT, PixelTeacher, Recipe
 from salt_plugin.models import (
     ENCODER_SIZES,
@@ -28,6 +28,7 @@ from salt_plugin.models import (
     PredictorShape,
     VideoEncoder,
 )
+from salt_plugin.shapes import GroupTokens, Tokens
 
 TINY = EncoderShape.named("vit_tiny")
 # A MLP ratio that is no whole number, heads that leave channels unrotated, odd tubelets.
@@ -58,10 +59,11 @@ def test_predictor_costs_what_both_counters_say() -> None:
     assert torch_flops(lambda: predictor(*inputs)) == pytest.approx(closed, rel=1e-3)
 
 
-def _batch(clips: int = 2) -> tuple[Batch, list[Tokens]]:
-    masks = MultiBlockMasks()(clips, GRID, torch.Generator().manual_seed(0))
-    batch = Batch(torch.randn(clips, 3, 8, 48, 48), torch.zeros(clips), masks, 0, [])
-    return batch, [Tokens(m.context.shape[1], m.target.shape[1]) for m in masks]
+def _batch() -> tuple[Batch, list[GroupTokens]]:
+    """Five clips in groups of three and two."""
+    masks = StepMasks(MultiBlockMasks(), GRID, seed=0, clips=5, group=3)
+    batch = Batch(torch.randn(5, 3, 8, 48, 48), torch.zeros(5), mask_sets(masks, 0, range(5)))
+    return batch, masks.lengths(0)
 
 
 def _small(dim: int, depth: int) -> EncoderShape:
@@ -83,8 +85,8 @@ def test_a_step_of_salt_costs_what_torch_counts_forward_and_backward() -> None:
         LatentLoss(),
         Recipe(10),
     )
-    batch, tokens = _batch()
-    parts = salt_step(student, PREDICTOR, teacher, 2, 144, tokens)
+    batch, groups = _batch()
+    parts = salt_step(student, PREDICTOR, teacher, 144, groups)
     assert set(parts) == {"teacher_forward", "encoder", "predictor"}
     measured = torch_flops(lambda: method(batch).backward())
     closed = sum(parts.values()) - _embedding_backward(student, batch.masks)
@@ -96,8 +98,8 @@ def test_a_step_of_the_pixel_teacher_costs_what_torch_counts() -> None:
     method = PixelTeacher(
         VideoEncoder(shape), Predictor(48, shape.patch_dim, PREDICTOR), PixelLoss(), Recipe(10)
     )
-    batch, tokens = _batch()
-    parts = pixel_teacher_step(shape, PREDICTOR, 2, tokens)
+    batch, groups = _batch()
+    parts = pixel_teacher_step(shape, PREDICTOR, groups)
     assert set(parts) == {"encoder", "decoder"}
     measured = torch_flops(lambda: method(batch).backward())
     closed = sum(parts.values()) - _embedding_backward(shape, batch.masks)
@@ -125,11 +127,11 @@ def _parameters(module: nn.Module) -> int:
 
 
 def test_a_step_of_vjepa_is_that_of_salt_with_a_teacher_of_its_size_and_its_update() -> None:
-    student, masks = _small(48, 2), [Tokens(40, 100), Tokens(12, 130)]
-    parts = vjepa_step(student, PREDICTOR, 24, 144, masks)
+    student, groups = _small(48, 2), [GroupTokens(24, [Tokens(40, 100), Tokens(12, 130)])]
+    parts = vjepa_step(student, PREDICTOR, 144, groups)
     assert list(parts) == ["teacher_forward", "encoder", "predictor", "ema"]
     assert parts.pop("ema") == 3 * encoder_parameters(student)
-    assert parts == salt_step(student, PREDICTOR, student, 24, 144, masks)
+    assert parts == salt_step(student, PREDICTOR, student, 144, groups)
 
 
 def test_recomputation_costs_what_torch_counts_more() -> None:
@@ -141,12 +143,12 @@ def test_recomputation_costs_what_torch_counts_more() -> None:
         LatentLoss(),
         Recipe(10),
     )
-    batch, tokens = _batch()
+    batch, groups = _batch()
     plain = torch_flops(lambda: method(batch).backward())
     method.student.blocks.activation_checkpointing = True
     method.predictor.predictor_blocks.activation_checkpointing = True
     again = torch_flops(lambda: method(batch).backward())
-    assert again - plain == pytest.approx(recomputed(student, PREDICTOR, 2, tokens), rel=1e-3)
+    assert again - plain == pytest.approx(recomputed(student, PREDICTOR, groups), rel=1e-3)
 
 
 def test_close_to_the_papers_formula_where_that_holds() -> None:
@@ -157,10 +159,17 @@ def test_close_to_the_papers_formula_where_that_holds() -> None:
     assert encoder_forward(large, tokens) - quadratic == pytest.approx(formula, rel=2e-3)
 
 
-def test_parts_scale_with_clips_and_add_up_over_masks() -> None:
+def test_parts_scale_with_clips_and_add_up_over_masks_and_groups() -> None:
     large, masks = EncoderShape.named("vit_large"), [Tokens(360, 1200), Tokens(110, 1400)]
-    one = salt_step(large, PredictorShape(), large, 1, 1568, masks)
-    many = salt_step(large, PredictorShape(), large, 24, 1568, masks)
-    assert many == {part: 24 * count for part, count in one.items()}
+    other = [Tokens(300, 1250), Tokens(90, 1450)]
+    one, two, many = (
+        salt_step(large, PredictorShape(), large, 1568, groups)
+        for groups in (
+            [GroupTokens(1, masks)],
+            [GroupTokens(1, other)],
+            [GroupTokens(24, masks), GroupTokens(3, other)],
+        )
+    )
+    assert many == {part: 24 * count + 3 * two[part] for part, count in one.items()}
     assert one["encoder"] == 3 * (encoder_forward(large, 360) + encoder_forward(large, 110))
     assert one["teacher_forward"] == encoder_forward(large, 1568)

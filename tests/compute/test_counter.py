@@ -8,11 +8,8 @@ import torch
 from counting import indices, torch_flops
 from torch import Tensor, nn
 
-from salt_plugin.compute.cost import (
-    Tokens,
-    encoder_forward,
-    predictor_forward,
-)
+from salt_plugin.batch import MaskSet
+from salt_plugin.compute.cost import encoder_forward, predictor_forward
 from salt_plugin.compute.counter import count_flops
 from salt_plugin.models import (
     ENCODER_SIZES,
@@ -21,6 +18,7 @@ from salt_plugin.models import (
     PredictorShape,
     VideoEncoder,
 )
+from salt_plugin.shapes import Tokens
 
 # What multi-block masks leave of 16 frames at 224 pixels on a device with 24 clips.
 CLIP = (2, 3, 16, 224, 224)
@@ -40,8 +38,9 @@ class _Trained(nn.Module):
 
     def forward(self, clip_bcthw: Tensor, context: list[Tensor], target: list[Tensor]) -> Tensor:
         patches_bnp = self.encoder.patchify(clip_bcthw)
-        encoded = self.encoder.forward_sets(patches_bnp, GRID, context)
-        predicted = self.predictor.forward_sets(encoded, context, target, GRID)
+        masks = [MaskSet(*pair, i) for i, pair in enumerate(zip(context, target, strict=True))]
+        encoded = self.encoder.forward_sets(patches_bnp, GRID, masks)
+        predicted = self.predictor.forward_sets(encoded, masks, GRID)
         return torch.cat([one.flatten() for one in predicted])
 
 

@@ -1,81 +1,57 @@
 from __future__ import annotations
 
-import pytest
-import torch
-from lengths import MASKS
-
-from salt_plugin.compute.cost import Tokens, pixel_teacher_step, salt_step, vjepa_step
-from salt_plugin.compute.mask_lengths import draw_lengths
-from salt_plugin.compute.step_costs import StepCosts
-from salt_plugin.compute.workload import Workload
-from salt_plugin.config.registry import METHODS, get
-from salt_plugin.masks import MultiBlockMasks
+from salt_plugin.compute.bill import own_parts
+from salt_plugin.compute.cost import pixel_teacher_step, recomputed, salt_step, vjepa_step
+from salt_plugin.compute.pricing import Pricing
+from salt_plugin.compute.step_costs import Shapes
+from salt_plugin.config.registry import get
+from salt_plugin.masks import MultiBlockMasks, StepMasks
 from salt_plugin.models import EncoderShape, PredictorShape
+from salt_plugin.shapes import GroupTokens, Tokens
 
 LARGE, SMALL = EncoderShape.named("vit_large"), EncoderShape.named("vit_small")
 PREDICTOR = PredictorShape()
-ONE = [[Tokens(360, 1064), Tokens(112, 1360)]]
+SHAPES = Shapes(LARGE, SMALL, PREDICTOR, 1568)
+GROUPS = [
+    GroupTokens(24, [Tokens(360, 1064), Tokens(112, 1360)]),
+    GroupTokens(23, [Tokens(300, 1100), Tokens(90, 1400)]),
+]
 
 
-def _costs(method: str, lengths: list[list[Tokens]], clips: int = 24) -> StepCosts:
-    workload = Workload(get(method), LARGE, SMALL, PREDICTOR, (8, 14, 14), clips, lengths)
-    return workload.step_costs("exact")
+def _bill(method: str, groups: list[GroupTokens]) -> dict[str, int]:
+    spec = get(method)
+    return own_parts(spec.result, spec.step.exact(SHAPES, groups))
 
 
 def test_parts_are_those_of_a_step_under_the_names_of_a_bill() -> None:
-    masks = ONE[0]
-    step = salt_step(LARGE, PREDICTOR, SMALL, 24, 1568, masks)
-    salt = _costs("salt", ONE)
-    assert salt.main == {
+    step = salt_step(LARGE, PREDICTOR, SMALL, 1568, GROUPS)
+    assert _bill("salt", GROUPS) == {
         "teacher_forward": step["teacher_forward"],
         "student": step["encoder"],
         "predictor": step["predictor"],
     }
-    pixels = pixel_teacher_step(SMALL, PREDICTOR, 24, masks)
-    assert salt.teacher == {"teacher_training": sum(pixels.values())}
+    assert get("salt").teacher is get("pixel_teacher")
 
-    step = vjepa_step(LARGE, PREDICTOR, 24, 1568, masks)
+    step = vjepa_step(LARGE, PREDICTOR, 1568, GROUPS)
     for method in ("vjepa", "vjepa2"):
-        costs = _costs(method, ONE)
-        assert list(costs.main) == ["teacher_forward", "student", "predictor", "ema"]
-        assert [*costs.main.values()] == [*step.values()]
+        parts = _bill(method, GROUPS)
+        assert list(parts) == ["teacher_forward", "student", "predictor", "ema"]
+        assert [*parts.values()] == [*step.values()]
 
-    pixels = pixel_teacher_step(LARGE, PREDICTOR, 24, masks)
-    assert _costs("videomae", ONE).main == {
-        "student": pixels["encoder"],
-        "decoder": pixels["decoder"],
-    }
-    assert _costs("pixel_teacher", ONE).main == {"teacher_training": sum(pixels.values())}
+    pixels = pixel_teacher_step(LARGE, PREDICTOR, GROUPS)
+    assert _bill("videomae", GROUPS) == {"student": pixels["encoder"], "decoder": pixels["decoder"]}
+    assert _bill("pixel_teacher", GROUPS) == {"teacher_training": sum(pixels.values())}
 
 
-def test_the_expected_cost_is_the_mean_of_costs() -> None:
-    """Not the cost of mean lengths: attention is quadratic."""
-    two = [ONE[0], [Tokens(10, 1558), Tokens(1000, 500)]]
-    for method in METHODS:
-        both, first, second = (_costs(method, lengths) for lengths in (two, two[:1], two[1:]))
-        for stage in (0, 1):
-            for part, count in both[stage].items():
-                assert count == pytest.approx((first[stage][part] + second[stage][part]) / 2)
-
-
-@pytest.mark.parametrize("batch_size", [4, 24])
-def test_what_is_expected_is_what_masks_of_training_come_to(batch_size: int) -> None:
-    draws, generator = 500, torch.Generator().manual_seed(0)
-    spent = 0
-    for _ in range(draws):
-        masks = MultiBlockMasks()(batch_size, (8, 14, 14), generator)
-        lengths = [Tokens(mask.context.shape[1], mask.target.shape[1]) for mask in masks]
-        spent += sum(salt_step(LARGE, PREDICTOR, SMALL, batch_size, 1568, lengths).values())
-    lengths = draw_lengths(MASKS, (8, 14, 14), batch_size, 1000, seed=0)
-    expected = sum(_costs("salt", lengths, clips=batch_size).main.values())
-    assert expected == pytest.approx(spent / draws, rel=0.015)
-
-
-def test_stages_add_up() -> None:
-    costs = _costs("salt", ONE)
-    parts = costs.spent(steps=7, teacher_steps=3)
-    assert parts == {
-        "teacher_training": 3 * costs.teacher["teacher_training"],
-        **{part: 7 * count for part, count in costs.main.items()},
-    }
-    assert _costs("vjepa", ONE).spent(2)["ema"] == 2 * _costs("vjepa", ONE).main["ema"]
+def test_a_step_is_priced_by_the_lists_that_it_trains_on() -> None:
+    masks = StepMasks(MultiBlockMasks(), (8, 14, 14), 0, clips=13, group=4)
+    pricing = Pricing(get("salt"), SHAPES, masks, recomputes=True)
+    for step in range(5):
+        price, lists = pricing.price(step), masks.index_lists(step, range(13))
+        assert price.clips == 13
+        assert price.context_tokens == sum(one.context.size for one in lists)
+        assert price.target_tokens == sum(one.target.size for one in lists)
+        groups = masks.lengths(step)
+        assert price.flops == salt_step(LARGE, PREDICTOR, SMALL, 1568, groups)
+        assert price.recomputed == recomputed(LARGE, PREDICTOR, groups)
+    assert Pricing(get("salt"), SHAPES, masks).price(0).recomputed == 0

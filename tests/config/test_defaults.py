@@ -14,6 +14,7 @@ from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import BlockSpec, MaskGenerator, MultiBlockMasks, TubeMasks
 from salt_plugin.methods import Recipe
 from salt_plugin.models import EncoderShape, Predictor, PredictorShape, VideoEncoder
+from salt_plugin.training.plan import run_shapes
 from salt_plugin.transforms import SALTTransform
 
 
@@ -34,7 +35,8 @@ def test_paper(method: str) -> None:
     clip, model, optim = config.method.clip, config.method.model, config.method.optim
     assert (clip.frames, clip.size, clip.step, clip.fps) == (16, 224, 4, None)
     assert (model.patch_size, model.tubelet_size) == (16, 2)
-    assert (model.predictor.dim, model.predictor.depth) == (384, 12)
+    shapes = run_shapes(config)
+    assert shapes.predictor_of(shapes.encoder) == PredictorShape(384, 12, 12)
     assert config.optimizer.lr == 6.25e-4
     assert config.optimizer.lr * optim.warmup_start == pytest.approx(2e-4)
     assert config.optimizer.lr * optim.final_lr == pytest.approx(1e-6)
@@ -122,10 +124,8 @@ def test_transform(salt: RunConfig) -> None:
 
 
 def test_models(salt: RunConfig) -> None:
-    predictor, default = salt.method.model.predictor, PredictorShape()
-    assert predictor.dim == default.dim
-    assert predictor.depth == default.depth
-    assert predictor.num_heads == default.num_heads
+    shapes, predictor = run_shapes(salt), salt.method.model.predictor
+    assert shapes.predictor_of(shapes.encoder) == PredictorShape()
     assert salt.method.model.init_std == _default(VideoEncoder, "init_std")
     assert predictor.init_std == _default(Predictor, "init_std")
     assert salt.method.model.drop_path == _default(VideoEncoder, "drop_path") == 0.0

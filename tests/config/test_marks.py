@@ -32,7 +32,6 @@ OPERATIONAL = {
 }
 COMPARED = {
     "input_dir": "others",
-    "loader.batch_size": 4,
     "method.clip.fps": 4.0,
     "method.clip.frames": 8,
     "method.clip.size": 112,
@@ -40,9 +39,9 @@ COMPARED = {
     "method.data.demo.train": 8,
     "method.data.weights": "[1.0]",
     "method.global_batch_size": 48,
+    "method.mask_group": 8,
     "method.model.patch_size": 8,
     "method.model.tubelet_size": 4,
-    "trainer.gpus": 0,
 }
 OTHERS = {"method.data.reader": "auto", "optimizer.lr": 1e-3, "trainer.precision": "32"}
 
@@ -66,7 +65,11 @@ def test_runs_of_a_comparison_are_alike_in_what_is_compared_alone() -> None:
         cells = (Cell("salt", "vit_nano", None, seed, None) for seed in (1, 2))
         common_settings(dict(zip(cells, (_config(), _config(**changes)), strict=True)))
 
-    check(**{key: value for key, value in (OPERATIONAL | OTHERS).items() if key not in COMPARED})
+    free = OPERATIONAL | OTHERS | {"loader.batch_size": 24}
+    check(**{key: value for key, value in free.items() if key not in COMPARED})
     for key, value in COMPARED.items():
         with pytest.raises(ConfigError, match=rf"do not compare: {key}: "):
             check(**{key: value})
+    check(**{"method.global_batch_size": 24, "loader.batch_size": 4})  # in six micro-batches
+    with pytest.raises(ConfigError, match=r"do not compare: method\.global_batch_size: 24 in .* 4"):
+        check(**{"loader.batch_size": 4})

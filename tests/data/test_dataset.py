@@ -35,7 +35,7 @@ def _dataset(videos: VideoList, seed: int = 0, **extra: Any) -> VideoDataset:
 def _stream(
     videos: VideoList, workers: int, seed: int = 0, start: int = 0, **extra: Any
 ) -> list[ClipItem]:
-    sampler = StepBatchSampler(len(videos.paths), 4, 6, seed, start_step=start)
+    sampler = StepBatchSampler(len(videos.paths), 4, 4, 6, seed, start_step=start)
     loader = DataLoader(
         _dataset(videos, seed, **extra),
         batch_sampler=sampler,

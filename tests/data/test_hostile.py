@@ -11,12 +11,14 @@ from typing import TypeVar
 import numpy as np
 import pytest
 import torch
+from drawn import draw
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from salt_plugin.batch import MaskSet
 from salt_plugin.data import ClipSampler, open_video, read_inputs
 from salt_plugin.errors import SaltError
-from salt_plugin.masks import MaskSet, MultiBlockMasks, TubeMasks
+from salt_plugin.masks import MultiBlockMasks, TubeMasks
 
 T = TypeVar("T")
 
@@ -111,11 +113,11 @@ def test_any_numbers_for_a_clip(
 def test_any_grid_for_masks(grid: tuple[int, int, int], kind: str, share: float, step: int) -> None:
     total = grid[0] * grid[1] * grid[2]
 
-    def draw() -> list[MaskSet]:
+    def drawn_masks() -> list[MaskSet]:
         masks = MultiBlockMasks() if kind == "multiblock" else TubeMasks(ratio=share)
-        return masks(2, grid, torch.Generator().manual_seed(step))
+        return draw(masks, 2, grid, step=step)
 
-    drawn, error = _tried(draw)
+    drawn, error = _tried(drawn_masks)
     assert len(error) < 500
     for mask in drawn or []:
         for row_c, row_t in zip(mask.context.tolist(), mask.target.tolist(), strict=True):

@@ -43,7 +43,7 @@ def videos(tiny_videos: Path, tmp_path: Path) -> VideoList:
     """Of which the one that the sampler draws first has a name of its own."""
     good = sorted(str(path) for path in tiny_videos.rglob("*.mp4"))
     paths = good * (VIDEOS // len(good))
-    first = next(iter(StepBatchSampler(VIDEOS, CLIPS, STEPS, seed=0)))[0].index
+    first = next(iter(StepBatchSampler(VIDEOS, CLIPS, CLIPS, STEPS, seed=0)))[0].index
     (tmp_path / "hangs.mp4").write_bytes(Path(paths[first]).read_bytes())
     paths[first] = str(tmp_path / "hangs.mp4")
     return VideoList(paths, [-1] * VIDEOS, None, [0] * VIDEOS)
@@ -69,7 +69,7 @@ def _train(
         VideoDataset(
             videos, ClipSampler(4, step=2), SALTTransform(32), seed=0, quarantine=quarantine
         ),
-        batch_sampler=StepBatchSampler(VIDEOS, CLIPS, STEPS, seed=0, start_step=start),
+        batch_sampler=StepBatchSampler(VIDEOS, CLIPS, CLIPS, STEPS, seed=0, start_step=start),
         num_workers=workers,
         collate_fn=list,
     )

@@ -10,10 +10,11 @@ from small_run import TINY
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from salt_plugin.batch import Batch, MaskCollator
 from salt_plugin.config import compose
 from salt_plugin.data import ClipSampler, StepBatchSampler, VideoDataset, read_inputs
 from salt_plugin.errors import ConfigError
-from salt_plugin.masks import Batch, MaskCollator, TubeMasks
+from salt_plugin.masks import TubeMasks
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
 from salt_plugin.transforms import SALTTransform
@@ -30,8 +31,8 @@ def _batch(videos: Path, transform: SALTTransform, reader: str = "pyav", workers
     listed = read_inputs(str(videos))
     loader = DataLoader(
         VideoDataset(listed, ClipSampler(4, step=1), transform, seed=0, reader=reader),
-        batch_sampler=StepBatchSampler(len(listed.paths), 3, 1, seed=0),
-        collate_fn=MaskCollator(TubeMasks(), (2, 4, 4), seed=0),
+        batch_sampler=StepBatchSampler(len(listed.paths), 3, 3, 1, seed=0),
+        collate_fn=MaskCollator(TubeMasks(), (2, 4, 4), seed=0, group=24),
         num_workers=workers,
     )
     return next(iter(loader))

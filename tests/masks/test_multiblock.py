@@ -5,19 +5,17 @@ import random
 
 import pytest
 import torch
+from drawn import draw
 from torch import Tensor
 
+from salt_plugin.batch import MaskSet
 from salt_plugin.errors import ConfigError
-from salt_plugin.masks import BlockSpec, MaskSet, MultiBlockMasks
+from salt_plugin.masks import BlockSpec, MultiBlockMasks, StepMasks
 
 # Sixteen frames of 224x224 in tubelets of 2x16x16.
 GRID = (8, 14, 14)
 ODD_GRID = (3, 5, 9)
 SPECS = ((8, 0.15), (2, 0.7))
-
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def _plain_vjepa(
@@ -61,7 +59,7 @@ def test_lists_are_the_complement_and_the_union_cut_from_the_end(
     places, tokens = grid[1] * grid[2], grid[0] * grid[1] * grid[2]
     checked = 0
     for seed in range(20):
-        masks = MultiBlockMasks()(batch_size, grid, _generator(seed))
+        masks = draw(MultiBlockMasks(), batch_size, grid, seed)
         assert len(masks) == 2
         for mask in masks:
             contexts, targets = [], []
@@ -86,8 +84,8 @@ def test_lists_are_the_complement_and_the_union_cut_from_the_end(
 @pytest.mark.parametrize("batch_size", [1, 24])
 def test_lists_are_never_empty_and_ascend(batch_size: int) -> None:
     for seed in range(20):
-        for mask in MultiBlockMasks()(batch_size, GRID, _generator(seed)):
-            for indices in mask:
+        for mask in draw(MultiBlockMasks(), batch_size, GRID, seed):
+            for indices in mask[:2]:
                 assert indices.dtype == torch.int64
                 assert indices.shape[0] == batch_size
                 assert indices.shape[1] > 0
@@ -101,7 +99,7 @@ def _single_blocks(scale: float, count: int) -> list[tuple[int, int, int, int]]:
     masks = MultiBlockMasks(BlockSpec(1, scale), BlockSpec(1, scale))
     found = []
     for seed in range(count):
-        mask = masks(1, GRID, _generator(seed))[0]
+        mask = draw(masks, 1, GRID, seed)[0]
         hidden = _hidden_places(mask, 0, 196)
         ys, xs = {n // 14 for n in hidden}, {n % 14 for n in hidden}
         rows, cols = max(ys) - min(ys) + 1, max(xs) - min(xs) + 1
@@ -141,10 +139,10 @@ def test_blocks_lie_anywhere_inside_with_equal_chance() -> None:
         assert chi_squared < last + 5 * math.sqrt(2 * last)
 
 
-def test_one_block_size_a_batch_but_places_of_their_own_for_each_clip() -> None:
+def test_one_block_size_a_group_but_places_of_their_own_for_each_clip() -> None:
     masks = MultiBlockMasks(BlockSpec(1, 0.15), BlockSpec(1, 0.7))
     for seed in range(10):
-        for mask in masks(6, GRID, _generator(seed)):
+        for mask in draw(masks, 6, GRID, seed):
             hidden = [_hidden_places(mask, b, 196) for b in range(6)]
             assert len({len(places) for places in hidden}) == 1
             assert len({frozenset(places) for places in hidden}) > 1
@@ -158,11 +156,10 @@ def _mean_lengths(draws: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize(("batch_size", "draws"), [(1, 1500), (4, 400), (24, 100)])
 def test_lengths_agree_with_the_plain_loop(which: int, batch_size: int, draws: int) -> None:
-    generator, rng = _generator(), random.Random(0)
-    masks = MultiBlockMasks()
+    masks, rng = MultiBlockMasks(), random.Random(0)
     ours, plain = [], []
-    for _ in range(draws):
-        mask = masks(batch_size, GRID, generator)[which]
+    for step in range(draws):
+        mask = draw(masks, batch_size, GRID, step=step)[which]
         ours.append((mask.context.shape[1], mask.target.shape[1]))
         contexts, targets = _plain_vjepa(rng, batch_size, GRID, *SPECS[which])
         plain.append((len(contexts[0]), len(targets[0])))
@@ -172,11 +169,10 @@ def test_lengths_agree_with_the_plain_loop(which: int, batch_size: int, draws: i
 
 
 def test_every_place_is_hidden_as_often_as_by_the_plain_loop() -> None:
-    generator, rng = _generator(), random.Random(1)
-    masks = MultiBlockMasks()
+    masks, rng = MultiBlockMasks(), random.Random(1)
     draws, ours, plain = 2000, torch.zeros(196), torch.zeros(196)
-    for _ in range(draws):
-        ours[list(_hidden_places(masks(1, (1, 14, 14), generator)[0], 0, 196))] += 1
+    for step in range(draws):
+        ours[list(_hidden_places(draw(masks, 1, (1, 14, 14), step=step)[0], 0, 196))] += 1
         plain[_plain_vjepa(rng, 1, (1, 14, 14), *SPECS[0])[1][0]] += 1
     # Five standard deviations of the difference of two shares.
     assert ((ours - plain).abs() / draws).max() < 5 * math.sqrt(2 * 0.25 / draws)
@@ -189,36 +185,18 @@ def test_every_place_is_hidden_as_often_as_by_the_plain_loop() -> None:
 def test_share_that_the_encoder_keeps_is_that_of_vjepas_collator(
     batch_size: int, draws: int, short_range: float, long_range: float
 ) -> None:
-    generator, masks = _generator(), MultiBlockMasks()
+    masks = StepMasks(MultiBlockMasks(), GRID, seed=0, clips=batch_size, group=batch_size)
     kept = [
-        [mask.context.shape[1] / 1568 for mask in masks(batch_size, GRID, generator)]
-        for _ in range(draws)
+        [tokens.context / 1568 for tokens in masks.lengths(step)[0].masks] for step in range(draws)
     ]
     means = torch.tensor(kept).mean(0).tolist()
     assert means == pytest.approx([short_range, long_range], abs=0.01)
 
 
-def test_all_randomness_comes_from_the_generator() -> None:
-    masks = MultiBlockMasks()
-    torch.manual_seed(1)
-    first = masks(3, GRID, _generator(7))
-    torch.manual_seed(2)
-    again = masks(3, GRID, _generator(7))
-    other = masks(3, GRID, _generator(8))
-    for one, two in zip(first, again, strict=True):
-        assert torch.equal(one.context, two.context)
-        assert torch.equal(one.target, two.target)
-    assert any(
-        not torch.equal(one.target, two.target) for one, two in zip(first, other, strict=True)
-    )
-
-
 def test_nodes_of_a_config_do_as_well_as_specs() -> None:
     from_dict = MultiBlockMasks({"num_blocks": 3, "scale": 0.2}, {"num_blocks": 1, "scale": 0.5})
     from_spec = MultiBlockMasks(BlockSpec(3, 0.2), BlockSpec(1, 0.5))
-    for one, two in zip(
-        from_dict(2, GRID, _generator()), from_spec(2, GRID, _generator()), strict=True
-    ):
+    for one, two in zip(draw(from_dict, 2, GRID), draw(from_spec, 2, GRID), strict=True):
         assert torch.equal(one.target, two.target)
 
 
@@ -239,4 +217,4 @@ def test_bad_aspect_ratio(aspect_ratio: tuple[float, float]) -> None:
 def test_blocks_that_leave_nothing_to_see() -> None:
     masks = MultiBlockMasks(long_range=BlockSpec(2, 0.99))
     with pytest.raises(ConfigError, match=r"2 blocks of 2x2 tokens leave no context on a grid"):
-        masks(2, (4, 2, 2), _generator())
+        draw(masks, 2, (4, 2, 2))

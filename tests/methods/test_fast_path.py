@@ -8,10 +8,12 @@ import plain_step
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn import draw
 from torch import Tensor
 
+from salt_plugin.batch import Batch
 from salt_plugin.losses import LatentLoss, PixelLoss
-from salt_plugin.masks import Batch, MultiBlockMasks
+from salt_plugin.masks import MultiBlockMasks
 from salt_plugin.methods import SALT, VJEPA, PixelTeacher, Recipe, VideoMethod
 from salt_plugin.models import EncoderShape, FrozenTeacher, Predictor, PredictorShape, VideoEncoder
 
@@ -32,7 +34,7 @@ Case = tuple[VideoMethod, PlainLoss, plain_step.State]
 def _batch(step: int) -> Batch:
     generator = torch.Generator().manual_seed(step)
     clips = torch.randn(3, 3, 4, 16, 24, generator=generator)
-    return Batch(clips, torch.full((3,), -1), MultiBlockMasks()(3, GRID, generator), step)
+    return Batch(clips, torch.full((3,), -1), draw(MultiBlockMasks(), 3, GRID, step=step), step)
 
 
 def _latent_loss(
@@ -48,7 +50,7 @@ def _latent_loss(
     losses = []
     for number, mask in enumerate(batch.masks):
         seen = plain_step.encode(batch.clips, mask.context, GRID, encoder, 2)
-        predicted = plain_step.predict(seen, *mask, GRID, head, 2, number)
+        predicted = plain_step.predict(seen, *mask[:2], GRID, head, 2, number)
         wanted = torch.stack([latents[b, mask.target[b]] for b in range(3)])
         losses.append((predicted - wanted).abs().mean())
     return sum(losses) / len(losses)
@@ -99,7 +101,7 @@ def _pixel_teacher() -> Case:
         losses = []
         for number, mask in enumerate(batch.masks):
             seen = plain_step.encode(batch.clips, mask.context, GRID, encoder, 2)
-            predicted = plain_step.predict(seen, *mask, GRID, head, 2, number)
+            predicted = plain_step.predict(seen, *mask[:2], GRID, head, 2, number)
             wanted = torch.stack([pixels[b, mask.target[b]] for b in range(3)])
             losses.append((predicted - wanted).square().mean())
         return sum(losses) / len(losses)

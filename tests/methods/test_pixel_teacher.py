@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from drawn import draw
 
+from salt_plugin.batch import Batch
 from salt_plugin.losses import PixelLoss
-from salt_plugin.masks import Batch, MultiBlockMasks
+from salt_plugin.masks import MultiBlockMasks
 from salt_plugin.methods import PixelTeacher, Recipe
 from salt_plugin.models import EncoderShape, Predictor, PredictorShape, VideoEncoder
 
@@ -15,7 +17,7 @@ SHAPE = EncoderShape("small", 24, 1, 2, patch_size=4)
 def _batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
     clips = torch.randn(3, 3, 4, 24, 24, generator=generator) * 0.5 + 0.2
-    return Batch(clips, torch.full((3,), -1), MultiBlockMasks()(3, GRID, generator), 0, [])
+    return Batch(clips, torch.full((3,), -1), draw(MultiBlockMasks(), 3, GRID))
 
 
 def _method(normalize: bool = True) -> PixelTeacher:

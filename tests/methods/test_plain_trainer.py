@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable
 
 import pytest
 import torch
+from drawn import draw
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
+from salt_plugin.batch import Batch
 from salt_plugin.losses import LatentLoss, PixelLoss
-from salt_plugin.masks import Batch, TubeMasks
+from salt_plugin.masks import TubeMasks
 from salt_plugin.methods import SALT, VJEPA, PixelTeacher, Recipe, VideoMethod
 from salt_plugin.models import EncoderShape, FrozenTeacher, Predictor, PredictorShape, VideoEncoder
 
@@ -40,11 +42,11 @@ def _batches(spoilt: bool = False) -> list[Batch]:
     batches = []
     for step in range(STEPS):
         generator = torch.Generator().manual_seed(step)
-        masks = TubeMasks(0.5)(2, (2, 4, 4), generator)
+        masks = draw(TubeMasks(0.5), 2, (2, 4, 4), step=step)
         clips = torch.randn(2, 3, 4, 16, 16, generator=generator)
         if spoilt and step == SPOILT:
             clips[0, 0, 0, 0, 0] = torch.inf
-        batches.append(Batch(clips, torch.zeros(2), masks, step, []))
+        batches.append(Batch(clips, torch.zeros(2), masks, step))
     return batches
 
 

@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import draw
 from pytorch_lightning import Callback, Trainer
 from torch import nn
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
+from salt_plugin.batch import Batch
 from salt_plugin.losses import PixelLoss
-from salt_plugin.masks import Batch, TubeMasks
+from salt_plugin.masks import TubeMasks
 from salt_plugin.methods import PixelTeacher, Recipe
 from salt_plugin.models import EncoderShape, Predictor, PredictorShape, VideoEncoder
 
@@ -116,9 +118,9 @@ def _train(recipe: Recipe, steps: int) -> _Watch:
     batches = []
     for step in range(steps):
         generator = torch.Generator().manual_seed(step)
-        masks = TubeMasks(0.5)(2, (2, 4, 4), generator)
+        masks = draw(TubeMasks(0.5), 2, (2, 4, 4), step=step)
         clips = torch.randn(2, 3, 4, 16, 16, generator=generator)
-        batches.append(Batch(clips, torch.zeros(2), masks, step, []))
+        batches.append(Batch(clips, torch.zeros(2), masks, step))
     watch = _Watch()
     trainer = Trainer(
         max_steps=steps,

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 import salt_plugin
 from salt_plugin import load_encoder
+from salt_plugin.batch import Batch
 from salt_plugin.compute.step_costs import PIXELS
 from salt_plugin.config import PixelTeacherConfig, compose, registry
 from salt_plugin.config.registry import MethodSpec
 from salt_plugin.errors import ConfigError
-from salt_plugin.masks import Batch
 from salt_plugin.methods import Recipe, VideoMethod
 from salt_plugin.models import VideoEncoder
 from salt_plugin.run_directory import RunDirectory, read_metrics
@@ -33,6 +33,12 @@ class Toy(VideoMethod):
         self.encoder = encoder
         self.head = nn.Linear(encoder.embed_dim, 1)
 
+    @classmethod
+    def configured(
+        cls, node: Any, pieces: Any, encoder: VideoEncoder, recipe: Recipe, teacher: Any
+    ) -> Toy:
+        return cls(encoder, recipe)
+
     @property
     def result(self) -> VideoEncoder:
         return self.encoder
@@ -46,14 +52,10 @@ class Toy(VideoMethod):
         return (guess_b - clips.flatten(1).mean(1)).square().mean()
 
 
-def build(method: Any, parts: Any, encoder: VideoEncoder, recipe: Recipe, teacher: None) -> Toy:
-    return Toy(encoder, recipe)
-
-
 def test_a_spec_is_all_that_a_method_needs(
     tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = MethodSpec(name="toy", config=PixelTeacherConfig, build=f"{__name__}:build", step=PIXELS)
+    spec = MethodSpec(name="toy", config=PixelTeacherConfig, method=f"{__name__}:Toy", step=PIXELS)
     monkeypatch.setitem(registry.METHODS, "toy", spec)
     cfg = compose(["method=pixel_teacher", f"input_dir={tiny_videos}", *TINY])
     cfg.method.name, cfg.trainer.max_steps = "toy", 3

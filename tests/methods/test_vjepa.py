@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
+from drawn import draw
 
+from salt_plugin.batch import Batch
 from salt_plugin.losses import LatentLoss
-from salt_plugin.masks import Batch, MultiBlockMasks
+from salt_plugin.masks import MultiBlockMasks
 from salt_plugin.methods import VJEPA, Recipe
 from salt_plugin.models import EncoderShape, Predictor, PredictorShape, VideoEncoder
 
@@ -16,9 +18,9 @@ SHAPE = EncoderShape("encoder", 24, 1, 2, patch_size=4)
 
 def _batch(clips: int = 3, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    masks = MultiBlockMasks()(clips, GRID, generator)
+    masks = draw(MultiBlockMasks(), clips, GRID, seed)
     pixels = torch.randn(clips, 3, 4, 24, 24, generator=generator)
-    return Batch(pixels, torch.full((clips,), -1), masks, seed, [])
+    return Batch(pixels, torch.full((clips,), -1), masks, seed)
 
 
 def _method(

@@ -9,11 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from salt_plugin.batch import MaskSet
 from salt_plugin.models import EncoderShape, Predictor, PredictorShape, VideoEncoder
 
 SHAPE = EncoderShape("small", embed_dim=32, depth=3, num_heads=2, patch_size=4)
 GRID = (2, 4, 6)
-SETS = [(5, 9), (11, 20)]  # context and target lengths of two mask sets
+# Mask sets of clips: which, from the first clip to before the last, context and target lengths.
+SETS = [(0, 0, 3, 5, 9), (1, 0, 3, 11, 20)]
+GROUPS = [(0, 0, 2, 5, 9), (1, 0, 2, 11, 20), (0, 2, 3, 7, 30), (1, 2, 3, 6, 4)]
+
+
+Sets = list[tuple[int, int, int, int, int]]
 
 
 def _models(drop_path: float = 0.0) -> tuple[VideoEncoder, Predictor]:
@@ -23,28 +29,34 @@ def _models(drop_path: float = 0.0) -> tuple[VideoEncoder, Predictor]:
     )
 
 
-def _indices(lengths: list[tuple[int, int]]) -> tuple[list[Tensor], list[Tensor]]:
+def _masks(sets: Sets) -> list[MaskSet]:
     generator = torch.Generator().manual_seed(2)
-    orders = [torch.rand(3, 48, generator=generator).argsort(1) for _ in lengths]
-    return (
-        [order[:, :K] for order, (K, _) in zip(orders, lengths, strict=True)],
-        [order[:, K : K + M] for order, (K, M) in zip(orders, lengths, strict=True)],
-    )
+    masks = []
+    for number, first, last, K, M in sets:
+        order = torch.rand(last - first, 48, generator=generator).argsort(1)
+        masks.append(MaskSet(order[:, :K], order[:, K : K + M], number, first))
+    return masks
 
 
 def _losses_and_gradients(
-    encoder: VideoEncoder, head: Predictor, lengths: list[tuple[int, int]], *, packed: bool = True
+    encoder: VideoEncoder, head: Predictor, sets: Sets, *, packed: bool = True
 ) -> list[Tensor]:
     clips = torch.randn(3, 3, 4, 16, 24, generator=torch.Generator().manual_seed(1))
     patches = encoder.patchify(clips)
-    context, target = _indices(lengths)
+    masks = _masks(sets)
     if packed:
-        encoded = encoder.forward_sets(patches, GRID, context)
-        predicted = head.forward_sets(encoded, context, target, GRID)
+        encoded = encoder.forward_sets(patches, GRID, masks)
+        predicted = head.forward_sets(encoded, masks, GRID)
     else:
         predicted = [
-            head(encoder.forward_patches(patches, GRID, c), c, t, GRID, number)
-            for number, (c, t) in enumerate(zip(context, target, strict=True))
+            head(
+                encoder.forward_patches(patches[mask.clips], GRID, mask.context),
+                mask.context,
+                mask.target,
+                GRID,
+                mask.number,
+            )
+            for mask in masks
         ]
     losses = [one.square().mean() for one in predicted]
     parameters = [*encoder.parameters(), *head.parameters()]
@@ -60,21 +72,22 @@ def _close(found: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_one_pass_over_all_mask_sets_is_a_pass_for_each() -> None:
+@pytest.mark.parametrize("sets", [SETS, SETS[::-1], GROUPS, SETS[1:]])
+def test_one_pass_over_all_mask_sets_is_a_pass_for_each(sets: Sets) -> None:
     models = _models()
     _close(
-        _losses_and_gradients(*models, SETS),
-        _losses_and_gradients(*models, SETS, packed=False),
+        _losses_and_gradients(*models, sets),
+        _losses_and_gradients(*models, sets, packed=False),
     )
 
 
 def test_clips_of_one_set_do_not_see_those_of_another() -> None:
     encoder, _ = _models()
     patches = torch.randn(3, 48, SHAPE.patch_dim)
-    context, _ = _indices(SETS)
-    before = encoder.forward_sets(patches, GRID, context)
+    masks = _masks(SETS)
+    before = encoder.forward_sets(patches, GRID, masks)
     patches[0] += 1
-    after = encoder.forward_sets(patches, GRID, context)
+    after = encoder.forward_sets(patches, GRID, masks)
     for one, two in zip(before, after, strict=True):
         assert torch.equal(one[1:], two[1:])
         assert not torch.equal(one[0], two[0])
@@ -97,13 +110,14 @@ def test_stochastic_depth_drops_whole_clips_and_keeps_the_mean() -> None:
     encoder = VideoEncoder(EncoderShape("one", 24, 1, 2, patch_size=4))
     block = encoder.blocks[0]
     patches = torch.randn(200, 48, encoder.shape.patch_dim)
-    context = [torch.arange(K).expand(200, -1) for K in (3, 7)]
+    places = [torch.arange(K).expand(200, -1) for K in (3, 7)]
+    masks = [MaskSet(context, context) for context in places]
     with torch.no_grad():
-        full = encoder.eval().forward_sets(patches, GRID, context)
+        full = encoder.eval().forward_sets(patches, GRID, masks)
         block.drop_path = 0.25
         encoder.train()
         torch.manual_seed(1)
-        dropped = encoder.forward_sets(patches, GRID, context)
+        dropped = encoder.forward_sets(patches, GRID, masks)
     for one, two in zip(full, dropped, strict=True):
         changed = (one - two).abs().amax(-1) > 1e-6
         assert torch.equal(changed.all(1), changed.any(1))  # a clip is dropped whole or not at all
@@ -121,11 +135,8 @@ def test_compiled_blocks_compute_the_same_at_every_length() -> None:
     plain, compiled = _models(), copy.deepcopy(_models())
     compiled[0].blocks.compile_blocks()
     compiled[1].predictor_blocks.compile_blocks()
-    for lengths in (SETS, [(8, 3), (2, 30)], [(7, 19)]):
-        _close(
-            _losses_and_gradients(*compiled, lengths),
-            _losses_and_gradients(*plain, lengths),
-        )
+    for sets in (SETS, [(0, 0, 3, 8, 3), (1, 0, 3, 2, 30)], [(0, 0, 3, 7, 19)], GROUPS):
+        _close(_losses_and_gradients(*compiled, sets), _losses_and_gradients(*plain, sets))
 
 
 def _bfloat16() -> tuple[VideoEncoder, Tensor, Tensor]:

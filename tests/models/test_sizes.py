@@ -65,6 +65,16 @@ def test_predictor_has_the_printed_22_million() -> None:
     assert _count(predictor) / 1e6 == pytest.approx(22.0, abs=0.1)
 
 
+@pytest.mark.parametrize("size", PRINTED)
+def test_predictors_are_as_printed_from_vit_base_on_and_narrower_below(size: str) -> None:
+    encoder = EncoderShape.named(size)
+    expected = {"vit_nano": (64, 4, 2), "vit_tiny": (96, 12, 3), "vit_small": (192, 12, 6)}
+    found = PredictorShape.beside(encoder, num_mask_tokens=2)
+    assert found == PredictorShape(*expected.get(size, (384, 12, 12)))
+    given = PredictorShape.beside(encoder, 3, dim=384, depth=12, num_heads=12)
+    assert given == PredictorShape(384, 12, 12, num_mask_tokens=3)
+
+
 def test_timm_knows_every_size_and_passes_options_on() -> None:
     assert set(timm.list_models("salt_*")) == {f"salt_{size}" for size in PRINTED}
     encoder = timm.create_model("salt_vit_nano", patch_size=8, tubelet_size=4, drop_path_rate=0.1)

@@ -20,8 +20,6 @@ from small_run import TINY
 
 from salt_plugin.config import compose
 from salt_plugin.errors import SaltError
-from salt_plugin.masks import MaskGenerator, MaskSet
-from salt_plugin.masks.types import split_by_mask
 from salt_plugin.train import run
 
 SMALL = [*TINY, "trainer.max_steps=4"]
@@ -48,24 +46,12 @@ class Ended(NamedTuple):
     written: list[str]
 
 
-class SameMasks(MaskGenerator):
-    """Hides the last frame of every clip: masks that do not depend on how a batch is split."""
-
-    def __call__(
-        self, batch_size: int, grid: tuple[int, int, int], generator: torch.Generator
-    ) -> list[MaskSet]:
-        frames, height, width = grid
-        hidden_n = torch.arange(frames).repeat_interleave(height * width) == frames - 1
-        return [split_by_mask(hidden_n.expand(batch_size, -1))]
-
-
 def train_together(
     size: int,
     run_dirs: Path | Sequence[Path],
     log: Path,
     overrides: Sequence[str],
     moment: Moment | None = None,
-    same_masks: bool = False,
     srun: bool = False,
     cores_of_task: int | None = None,
     of_last: Sequence[str] = (),
@@ -104,7 +90,7 @@ def train_together(
         }
         run_dir = run_dirs if isinstance(run_dirs, Path) else run_dirs[rank]
         own = [*SMALL, *overrides, *(of_last if rank == size - 1 else ())]
-        arguments = (variables, run_dir, log / str(rank), own, moment, same_masks)
+        arguments = (variables, run_dir, log / str(rank), own, moment)
         processes.append(context.Process(target=_train, args=arguments))
         processes[-1].start()
     for rank, process in enumerate(processes):
@@ -133,7 +119,6 @@ def _train(
     log: Path,
     overrides: Sequence[str],
     moment: Moment | None,
-    same_masks: bool,
 ) -> None:
     os.environ.update({name: str(value) for name, value in variables.items()})
     torch.set_num_threads(1)
@@ -144,8 +129,6 @@ def _train(
     spoil = {here.step + 1} if here is not None and here.number is None else set()
     _watch_files(run_dir, log)
     cfg = compose(list(overrides))
-    if same_masks:
-        cfg.method.masks = {"_target_": "ranked.SameMasks"}
     try:
         with (
             each_step(partial(_signal, here), partial(_note, log)),

@@ -86,6 +86,20 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert saved_steps(unfinished) == [5, 4]
 
 
+def test_figures_of_a_stage_that_is_done_outlive_a_damaged_checkpoint(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    (run_dir / "summary.json").unlink()
+    (run_dir / "figures" / "reconstruction.png").unlink()
+    last, _ = checkpoints(run_dir)
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=r"last\.ckpt cannot be .*previous\.ckpt, step 4, is"):
+        train(tiny_videos, run_dir)
+    assert (run_dir / "figures" / "reconstruction.png").is_file()
+
+
 def test_a_flipped_bit_is_noticed_or_changes_nothing(finished: Path, tmp_path: Path) -> None:
     content = checkpoints(finished)[0].read_bytes()
     copy = tmp_path / "copy.ckpt"

@@ -120,19 +120,21 @@ def test_a_global_batch_makes_the_same_model_on_any_number_of_processes(
     overrides = [
         "method=pixel_teacher",
         f"input_dir={tiny_videos}",
-        "method.global_batch_size=4",
+        "method.global_batch_size=5",
+        "method.mask_group=3",
         "optimizer.lr=1e-3",
     ]
     weights, losses = [], []
-    for size in (1, 2):
+    for size in (1, 2, 3):
         root = tmp_path / str(size)
-        ended = train_together(size, root, tmp_path / f"{size}.log", overrides, same_masks=True)
+        ended = train_together(size, root, tmp_path / f"{size}.log", overrides)
         assert [process.status for process in ended] == [0] * size, ended[0].message
         weights.append(load_file(root / "teacher" / "encoder.safetensors"))
         losses.append([row["loss"] for row in read_metrics(root / "teacher" / "metrics.csv")])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    for name, weight in weights[0].items():
-        torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=1e-4)
+    for other in (1, 2):
+        assert losses[other] == pytest.approx(losses[0], rel=1e-5)
+        for name, weight in weights[0].items():
+            torch.testing.assert_close(weight, weights[other][name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -143,11 +145,12 @@ def test_a_run_goes_on_with_fewer_processes_in_the_same_order(
     asked = Moment(0, "student", 1, signal.SIGUSR2)
     ended = train_together(2, tmp_path / "run", tmp_path / "asked", given(tiny_videos), asked)
     assert [process.status for process in ended] == [75, 75]
-    (ended_alone,) = train_together(1, tmp_path / "run", tmp_path / "alone", given(tiny_videos))
-    assert ended_alone.status == 1
-    assert "method.global_batch_size was 4 and is now 2" in ended_alone.message
-    whole = given(tiny_videos, "method.global_batch_size=4", "loader.batch_size=2")
-    resumed = train_together(1, tmp_path / "run", tmp_path / "resumed", whole)
+    other = given(tiny_videos, "method.global_batch_size=2")
+    (refused,) = train_together(1, tmp_path / "run", tmp_path / "other", other)
+    assert refused.status == 1
+    assert "method.global_batch_size was 4 and is now 2" in refused.message
+    # The same command: four clips a step, now in two micro-batches.
+    resumed = train_together(1, tmp_path / "run", tmp_path / "resumed", given(tiny_videos))
     assert resumed[0].status == 0, resumed[0].message
     expected = {place: clips for place, clips in order(together).items() if place >= ("student", 2)}
     expected = {place: clips for place, clips in expected.items() if place[0] == "student"}

@@ -171,9 +171,13 @@ def test_contradictions_are_named(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_global_batch_that_cannot_be_split_is_refused(tiny_videos: Path, tmp_path: Path) -> None:
+def test_a_global_batch_smaller_than_the_devices_is_refused(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
     os.environ.update(RANK="0", WORLD_SIZE="3", LOCAL_RANK="0")
-    overrides = ["method=salt", f"input_dir={tiny_videos}", "method.global_batch_size=8"]
-    with pytest.raises(ConfigError, match="global_batch_size=8: expected a multiple of the 3 proc"):
+    overrides = ["method=salt", f"input_dir={tiny_videos}", "method.global_batch_size=2"]
+    with pytest.raises(
+        ConfigError, match="global_batch_size=2: expected at least one clip for each of the 3"
+    ):
         run(compose(overrides), tmp_path / "run")
     assert not (tmp_path / "run").exists()

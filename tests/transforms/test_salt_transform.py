@@ -4,9 +4,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
+from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD
 from salt_plugin.errors import ConfigError
 from salt_plugin.transforms import SALTEvalTransform, SALTTransform
-from salt_plugin.transforms.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 
 def _frames(frames: int = 6, height: int = 40, width: int = 60) -> torch.Tensor:

@@ -66,7 +66,9 @@ def test_workers_give_what_one_process_gives(tiny_videos: Path, method: str) -> 
         dataset,
         stall=120,
         key="stall",
-        batch_sampler=StepBatchSampler(len(videos.paths), 3, 4, seed=0),
+        batch_sampler=StepBatchSampler(
+            len(videos.paths), clips=3, batch_size=3, total_steps=4, seed=0
+        ),
         collate_fn=list,
     )
     alone = [item.clip for batch in loader(workers=0) for item in batch]

@@ -1,0 +1,114 @@
+"""Configurations from the options of `salt flops` and `salt plan`."""
+
+from __future__ import annotations
+
+import argparse
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
+
+from salt_plugin.compute.step_costs import CONVENTIONS
+from salt_plugin.config import RunConfig, load_config, registry
+from salt_plugin.config.planning import compose_alone
+from salt_plugin.errors import ConfigError
+from salt_plugin.shapes import ENCODER_SIZES, EncoderShape
+from salt_plugin.training.plan import RunPlan, RunShapes, plan_run, run_shapes
+
+
+def planned(
+    given: argparse.Namespace,
+    method: str,
+    encoder: str,
+    teacher: str | None,
+    steps: int = 0,
+    teacher_steps: int = 0,
+    resolution: int | None = None,
+    convention: str | None = None,
+    budget: float | None = None,
+) -> RunPlan:
+    """Returns the plan of a run with the clips and steps that were asked for.
+
+    Args:
+        given: The options of `add_options`.
+        method: Name of the method.
+        encoder: Size of what is trained last.
+        teacher: Size of SALT's teacher; None for that of the encoder.
+        steps: Of the last stage, unless there is a budget.
+        teacher_steps: Of the teacher before it.
+        resolution: Pixels, in place of `--resolution`.
+        convention: In place of `--convention`.
+        budget: FLOPs.
+
+    Raises:
+        ConfigError: A size or number cannot work, or the budget pays for no step.
+    """
+    config, shapes = deepcopy(_defaults(method)), _shapes(method)
+    node = config.method
+    pixels = given.resolution if resolution is None else resolution
+    for option, value, unit in (
+        ("resolution", pixels, node.model.patch_size),
+        ("frames", given.frames, node.model.tubelet_size),
+        ("mask-group", given.mask_group, 1),
+        ("batch-size", given.batch_size, 1),
+    ):
+        if value < unit or value % unit:
+            expected = f"a multiple of {unit}" if unit > 1 else "at least 1"
+            raise ConfigError(f"--{option}={value}: expected {expected}")
+    tubelet = {"patch_size": node.model.patch_size, "tubelet_size": node.model.tubelet_size}
+    shape = EncoderShape.named(encoder, "--encoder", **tubelet)
+    of_teacher = EncoderShape.named(teacher or encoder, "--teacher-encoder", **tubelet)
+    shapes = replace(
+        shapes,
+        encoder=shape,
+        teacher=of_teacher if hasattr(node, "teacher") else shape,
+        grid=shape.grid(given.frames, pixels, pixels),
+    )
+    node.global_batch_size, node.mask_group = given.batch_size, given.mask_group
+    config.compute.budget = budget
+    if hasattr(node, "teacher"):
+        node.teacher.max_steps = teacher_steps
+        config.compute.teacher_share = getattr(given, "teacher_share", None) or teacher_share()
+    return plan_run(config, shapes, steps, convention=convention or given.convention)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what both commands ask for."""
+    sizes = ", ".join(ENCODER_SIZES)
+    method = _defaults("salt").method
+    parser.add_argument("--encoder", metavar="SIZE", help=f"one of {sizes}")
+    parser.add_argument(
+        "--teacher-encoder",
+        metavar="SIZE",
+        help="of the teacher that salt trains first (as --encoder)",
+    )
+    for key, default, text in (
+        ("batch-size", registry.PRINTED_BATCH, "clips of a step on all devices"),
+        ("mask-group", method.mask_group, "clips that masks are cut to the shortest of"),
+        ("resolution", method.clip.size, "height and width of a clip in pixels"),
+        ("frames", method.clip.frames, "of a clip"),
+    ):
+        parser.add_argument(
+            f"--{key}", type=int, default=default, metavar="N", help=f"{text} ({default})"
+        )
+    parser.add_argument(
+        "--convention",
+        choices=CONVENTIONS,
+        default=CONVENTIONS[0],
+        help="exact (the default): what the tokens cost; paper: 6ND and 2ND",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, last")
+
+
+def teacher_share() -> float:
+    """Returns the default of `compute.teacher_share`."""
+    return _defaults("salt").compute.teacher_share
+
+
+@cache
+def _defaults(method: str) -> RunConfig:
+    return load_config(compose_alone([f"method={method}"]), foreign=False)
+
+
+@cache
+def _shapes(method: str) -> RunShapes:
+    return run_shapes(_defaults(method))

@@ -1,0 +1,344 @@
+"""What a run will train, for how many steps, at which price; training and planning share it.
+
+No torch here, but where a file of weights is named, or videos have to be listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from salt_plugin.compute import INITIALISATION, TEACHER_TRAINING
+from salt_plugin.compute.pricing import SAMPLED, WALKED, Pricing
+from salt_plugin.compute.step_costs import Shapes
+from salt_plugin.config import RunConfig, build, registry
+from salt_plugin.config.registry import MethodSpec
+from salt_plugin.errors import CheckpointError, ConfigError
+from salt_plugin.masks import MaskGenerator, StepMasks
+from salt_plugin.report.units import flops
+from salt_plugin.shapes import EncoderShape, Grid, PredictorShape
+
+
+class BudgetTooSmallError(ConfigError):
+    """A budget that does not pay for the first step of each stage."""
+
+
+@dataclass(frozen=True)
+class RunShapes:
+    """The shapes and masks that a configuration describes.
+
+    Attributes:
+        encoder: Shape of `method.encoder`.
+        teacher: Shape of the encoder that stage 1 trains.
+        predictor: The node `method.model.predictor`, as far as it is about the shape.
+        grid: Token grid of a clip.
+        masks: Draws the mask sets.
+    """
+
+    encoder: EncoderShape
+    teacher: EncoderShape
+    predictor: Mapping[str, int | None]
+    grid: Grid
+    masks: MaskGenerator
+
+    def trained(self, stage: str) -> EncoderShape:
+        """Returns the shape of the encoder that a stage trains."""
+        return {"teacher": self.teacher, "student": self.encoder}[stage]
+
+    def predictor_of(self, encoder: EncoderShape) -> PredictorShape:
+        """Returns the shape of the predictor or pixel decoder of an encoder."""
+        return PredictorShape.beside(encoder, self.masks.num_sets, **self.predictor)
+
+
+def run_shapes(config: RunConfig) -> RunShapes:
+    """Returns the shapes and masks of a run.
+
+    Raises:
+        ConfigError: The first value that cannot work.
+    """
+    method, model = config.method, config.method.model
+    tubelet = {"patch_size": model.patch_size, "tubelet_size": model.tubelet_size}
+    encoder = EncoderShape.named(method.encoder, "method.encoder", **tubelet)
+    teacher = encoder
+    if hasattr(method, "teacher"):
+        teacher = EncoderShape.named(method.teacher.encoder, "method.teacher.encoder", **tubelet)
+    predictor = asdict(model.predictor)
+    del predictor["init_std"]
+    return RunShapes(
+        encoder=encoder,
+        teacher=teacher,
+        predictor=predictor,
+        grid=encoder.grid(method.clip.frames, method.clip.size, method.clip.size),
+        masks=build(method.masks, "method.masks", MaskGenerator),
+    )
+
+
+def global_batch_size(config: RunConfig, devices: int, stored: int | None = None) -> int:
+    """Returns the clips of a step: `method.global_batch_size`, or what all devices hold at once.
+
+    Args:
+        config: Of the run.
+        devices: That train together.
+        stored: Those of the run that goes on, where none are given.
+
+    Raises:
+        ConfigError: They are fewer than the devices.
+    """
+    held = config.loader.batch_size * devices
+    clips: int = config.method.global_batch_size or stored or held
+    if clips < devices:
+        raise ConfigError(
+            f"method.global_batch_size={clips}: expected at least one clip for each of the "
+            f"{devices} devices that train together; give more, or train on fewer devices"
+        )
+    return clips
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage before it is trained.
+
+    Attributes:
+        spec: The method of the stage, which for a teacher trained first is not that of the run.
+        pricing: What its steps cost.
+        steps: Optimiser steps; under a budget, those that it is expected to pay for.
+        budget: FLOPs that the stage may spend; None where its steps are counted.
+    """
+
+    spec: MethodSpec
+    pricing: Pricing
+    steps: int
+    budget: int | None = None
+
+    @property
+    def name(self) -> str:
+        """`teacher` or `student`."""
+        return self.spec.result
+
+    @property
+    def seed(self) -> int:
+        """Seed of models, data and masks."""
+        return self.pricing.masks.seed
+
+    def flops(self) -> dict[str, int]:
+        """Returns the expected FLOPs by part of a bill."""
+        return self.pricing.expected(self.steps, SAMPLED if self.budget is None else WALKED)
+
+    def under(self, budget: int | None, whole: float | None, share: float = 1.0) -> StagePlan:
+        """Returns the plan of the same stage under a budget; None leaves its steps.
+
+        Args:
+            budget: Of the stage.
+            whole: Of the run.
+            share: What the stage gets of each FLOP more in the run's.
+
+        Raises:
+            BudgetTooSmallError: It does not cover a step; the message tells what would do.
+        """
+        if budget is None or whole is None:
+            return self
+        steps = self.pricing.affordable(budget)
+        if steps < 1:
+            first = sum(self.pricing.expected(1).values())
+            needed = whole + (first - budget) / share
+            # Rounded to four digits, but never down.
+            raise BudgetTooSmallError(
+                f"compute.budget={whole:.4g} leaves {flops(budget)} for the {self.name}, of which "
+                f"the first step takes {flops(first)}; give at least {needed * 1.0005:.4g}"
+            )
+        return replace(self, steps=steps, budget=budget)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run before it is trained.
+
+    Attributes:
+        stages: In the order in which they are trained.
+        inherited: What was spent on the files that it starts from, as `compute.stage_bill` takes
+            it.
+    """
+
+    stages: Sequence[StagePlan]
+    inherited: Mapping[str, int | None]
+
+    def flops(self) -> dict[str, int]:
+        """Returns the expected FLOPs of the run itself, by part of a bill."""
+        return {part: count for stage in self.stages for part, count in stage.flops().items()}
+
+
+def plan_run(
+    config: RunConfig,
+    shapes: RunShapes,
+    steps: int,
+    teacher: EncoderShape | None = None,
+    inherited: Mapping[str, int | None] | None = None,
+    convention: str = "exact",
+) -> RunPlan:
+    """Plans a run.
+
+    Args:
+        config: Its configuration, in which `method.global_batch_size` is a number.
+        shapes: Of the configuration.
+        steps: Of the last stage, unless there is a budget.
+        teacher: Shape of the teacher that `method.teacher.path` names, None where none is named.
+        inherited: What was spent on the files that the run starts from.
+        convention: `exact` or `paper`.
+
+    Raises:
+        ConfigError: The budget does not cover a single step of a stage, or what came before it.
+    """
+    inherited = dict(inherited or {})
+    spec = registry.get(config.method.name)
+    whole, left = config.compute.budget, budget_left(config, inherited)
+    stages = []
+    first = spec.teacher if teacher is None else None
+    share = config.compute.teacher_share if first is not None else 0.0
+    if first is not None:
+        pricing = _pricing(config, shapes, first, None, convention)
+        stage = StagePlan(first, pricing, config.method.teacher.max_steps)
+        given = None if left is None else round(share * left)
+        stages.append(stage.under(given, whole, share))
+        teacher = shapes.teacher
+        if left is not None:
+            left -= sum(stages[0].flops().values())
+    last = StagePlan(spec, _pricing(config, shapes, spec, teacher, convention), steps)
+    return RunPlan([*stages, last.under(left, whole, 1 - share)], inherited)
+
+
+def plan_configured(
+    config: RunConfig,
+    teacher: EncoderShape | None = None,
+    inherited: Mapping[str, int | None] | None = None,
+) -> RunPlan:
+    """Plans what a configuration describes, files that it names included.
+
+    Args:
+        config: In which `method.global_batch_size` is a number. Videos are listed only where
+            `trainer.max_epochs` ends training.
+        teacher: Shape of what `method.teacher.path` names, where there is no such file yet.
+        inherited: What was spent on that teacher.
+
+    Raises:
+        SaltError: A file is missing or damaged, or does not fit, or the budget does not cover a
+            single step.
+    """
+    shapes, videos, path = run_shapes(config), 0, None
+    if config.trainer.max_epochs != -1:
+        from salt_plugin.data.stream import training_videos
+
+        videos = len(training_videos(config).paths)
+    settings = getattr(config.method, "teacher", None)
+    if teacher is None and settings is not None and settings.path is not None:
+        from salt_plugin.checkpoints import TEACHER_FIRST
+        from salt_plugin.training.build import check_teacher, load_named
+
+        path = settings.path
+        teacher = load_named("method.teacher.path", path, TEACHER_FIRST).shape
+        check_teacher(teacher, shapes.encoder, path)
+    steps = total_steps(config, videos)
+    spent = {**inherited_flops(config, path), **(inherited or {})}
+    return plan_run(config, shapes, steps, teacher, spent)
+
+
+def total_steps(config: RunConfig, videos: int) -> int:
+    """Returns the steps of the last stage, by `trainer.max_steps` and `trainer.max_epochs`.
+
+    Args:
+        config: Of the run, in which `method.global_batch_size` is a number.
+        videos: In an epoch.
+    """
+    trainer = config.trainer
+    limits = [trainer.max_steps] if trainer.max_steps != -1 else []
+    if trainer.max_epochs != -1:
+        whole, rest = divmod(videos, config.method.global_batch_size)
+        limits.append(
+            trainer.max_epochs * max(1, whole + (rest > 0 and not config.loader.drop_last))
+        )
+    return min(limits)
+
+
+def stage_seed(config: RunConfig, stage: str) -> int:
+    """Returns the seed of a stage: the student meets other batches than its teacher did."""
+    number = ("teacher", "student").index(stage)
+    return int(np.random.SeedSequence((config.seed, number)).generate_state(1)[0])
+
+
+def _pricing(
+    config: RunConfig,
+    shapes: RunShapes,
+    spec: MethodSpec,
+    teacher: EncoderShape | None,
+    convention: str,
+) -> Pricing:
+    encoder, method = shapes.trained(spec.result), config.method
+    T, H, W = shapes.grid
+    return Pricing(
+        spec,
+        Shapes(encoder, teacher or encoder, shapes.predictor_of(encoder), T * H * W),
+        StepMasks(
+            shapes.masks,
+            shapes.grid,
+            stage_seed(config, spec.result),
+            method.global_batch_size,
+            method.mask_group,
+        ),
+        method.model.activation_checkpointing,
+        convention,
+    )
+
+
+def inherited_flops(config: RunConfig, teacher: str | None = None) -> dict[str, int | None]:
+    """Returns what was spent on the files that a stage starts from, as `compute.stage_bill` does.
+
+    Args:
+        config: Of the run; `checkpoint` names the encoder that training starts from.
+        teacher: The teacher's run directory or file.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+    """
+    inherited: dict[str, int | None] = {}
+    if not config.checkpoint and teacher is None:
+        return inherited
+    from salt_plugin.checkpoints import STUDENT_FIRST, TEACHER_FIRST, find_encoder, read_bill
+
+    def spent(key: str, path: str, order: Sequence[str]) -> int | None:
+        try:
+            return read_bill(find_encoder(path, order))
+        except CheckpointError as error:
+            raise CheckpointError(f"{key}: {error}") from None
+
+    if config.checkpoint:
+        inherited[INITIALISATION] = spent("checkpoint", config.checkpoint, STUDENT_FIRST)
+    if teacher is not None:
+        inherited[TEACHER_TRAINING] = spent("method.teacher.path", teacher, TEACHER_FIRST)
+    return inherited
+
+
+def budget_left(config: RunConfig, inherited: Mapping[str, int | None]) -> int | None:
+    """Returns the budget of the last stage: that of the run without what was spent before.
+
+    Raises:
+        ConfigError: Nothing is left of it, or nobody has counted what was spent.
+    """
+    budget = config.compute.budget
+    if budget is None:
+        return None
+    left = int(budget)
+    for part, spent in inherited.items():
+        key = "checkpoint" if part == INITIALISATION else "method.teacher.path"
+        if spent is None:
+            raise ConfigError(
+                f"compute.budget={budget:g} covers all that an encoder has cost, and nobody has "
+                f"counted what {key} has: its file has no ledger. Leave compute.budget out, or "
+                "name an encoder that this package has trained"
+            )
+        left -= spent
+        if left <= 0:
+            raise ConfigError(
+                f"compute.budget={budget:g}: {key} alone has cost {spent:.4g}; give more than that"
+            )
+    return left
