@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from salt_plugin.checkpoints import TEACHER_FIRST, load_encoder
+from salt_plugin.checkpoints import load_encoder
 from salt_plugin.config import RunConfig, load_config
 from salt_plugin.config.application import absolute
 from salt_plugin.data.sources import VideoList
@@ -20,19 +20,13 @@ from salt_plugin.models import VideoEncoder
 from salt_plugin.report.summary import print_summary
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.training.announce import announce
-from salt_plugin.training.build import check_teacher, load_named, new_encoder, new_stage
+from salt_plugin.training.budget import budget_left, inherited_flops, named_teacher_path
+from salt_plugin.training.build import load_teacher, new_encoder, new_stage
 from salt_plugin.training.execution import check_execution, devices
 from salt_plugin.training.finish import leave_figures, leave_summary
 from salt_plugin.training.fit import fit
 from salt_plugin.training.parts import Parts, build_parts
-from salt_plugin.training.plan import (
-    RunPlan,
-    budget_left,
-    global_batch_size,
-    inherited_flops,
-    plan_run,
-    total_steps,
-)
+from salt_plugin.training.plan import RunPlan, global_batch_size, plan_run, total_steps
 from salt_plugin.training.probe import probe_settings
 from salt_plugin.training.world import started_tasks
 
@@ -70,7 +64,8 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         parts = build_parts(config)
         videos = training_videos(config)
         probe_settings(config)  # lists that cannot work are found before training, not after it
-        teacher, path = _named_teacher(config, parts)
+        path = named_teacher_path(config)
+        teacher = None if path is None else load_teacher(path, parts.encoder)
         plan = plan_run(
             config,
             parts,
@@ -89,16 +84,6 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads(directory.summary.read_text())
     print_summary(summary, directory.root)
     return summary
-
-
-def _named_teacher(config: RunConfig, parts: Parts) -> tuple[VideoEncoder | None, str | None]:
-    """Returns the teacher that `method.teacher.path` names, and the path."""
-    settings = getattr(config.method, "teacher", None)
-    if settings is None or settings.path is None:
-        return None, None
-    teacher = load_named("method.teacher.path", settings.path, TEACHER_FIRST)
-    check_teacher(teacher.shape, parts.encoder, settings.path)
-    return teacher, settings.path
 
 
 def _train(

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from salt_plugin.commands.bills import bills
-from salt_plugin.commands.plan_options import add_options, planned
+from salt_plugin.commands.plan_options import add_options, planned, require_defaults
 from salt_plugin.compute.printed import Printed, printed_table
 from salt_plugin.config.registry import METHODS, get
 from salt_plugin.report.compute import bill_table, bills_table, printed_totals
@@ -60,16 +60,14 @@ def _bill(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_runs(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    for key, value in vars(given).items():
-        if key not in ("runs", "json") and value != parser.get_default(key):
-            parser.error(f"--{key.replace('_', '-')}: a run has its own; leave it out")
+    others = vars(given).keys() - {"runs", "json"}
+    require_defaults(parser, given, others, "a run has its own; leave it out")
 
 
 def _check_table(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     own = ("method", "encoder", "teacher_encoder", "steps", "teacher_steps")
-    for key in (*own, "batch_size", "resolution", "frames", "convention"):
-        if getattr(given, key) != parser.get_default(key):
-            parser.error(f"--{key.replace('_', '-')}: --table is of the paper's own runs")
+    others = (*own, "batch_size", "resolution", "frames", "convention")
+    require_defaults(parser, given, others, "--table is of the paper's own runs")
 
 
 def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:

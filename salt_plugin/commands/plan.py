@@ -7,15 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from salt_plugin.commands.plan_options import add_options, planned, teacher_share
+from salt_plugin.commands.plan_options import (
+    add_options,
+    planned,
+    require_defaults,
+    teacher_share,
+)
 from salt_plugin.config import RunConfig, load_config
-from salt_plugin.config.command_line import check_overrides, composition_error
-from salt_plugin.config.planning import compose_alone
+from salt_plugin.config.command_line import check_overrides
+from salt_plugin.config.planning import load_alone
 from salt_plugin.config.registry import METHODS
-from salt_plugin.errors import ConfigError
 from salt_plugin.report.compute import bill_table, plan_line, plan_table
 from salt_plugin.report.console import console
 from salt_plugin.run_directory import RunDirectory
@@ -85,10 +88,7 @@ def _config(given: list[str]) -> RunConfig:
         stored["method"].setdefault("mask_group", stored.get("loader", {}).get("batch_size"))
         return load_config(OmegaConf.create(stored), foreign=False)
     check_overrides(given)
-    try:
-        return load_config(compose_alone(given), foreign=False)
-    except HydraException as error:
-        raise ConfigError(composition_error(error)) from None
+    return load_alone(given)
 
 
 def _print_table(given: argparse.Namespace) -> None:
@@ -156,9 +156,8 @@ def _row(given: argparse.Namespace, method: str, encoder: str) -> dict[str, Any]
 def _check_run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     if not given.run:
         parser.error("give the overrides of a training command, a run directory, or --budget")
-    for key, value in vars(given).items():
-        if key not in ("run", "devices", "json") and value != parser.get_default(key):
-            parser.error(f"--{key.replace('_', '-')}: of --budget; a run has keys for it")
+    others = vars(given).keys() - {"run", "devices", "json"}
+    require_defaults(parser, given, others, "of --budget; a run has keys for it")
 
 
 def _positive(text: str) -> float:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
 from salt_plugin.compute.step_costs import CONVENTIONS
-from salt_plugin.config import RunConfig, load_config, registry
-from salt_plugin.config.planning import compose_alone
+from salt_plugin.config import RunConfig, registry
+from salt_plugin.config.planning import load_alone
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import ENCODER_SIZES, EncoderShape
-from salt_plugin.training.plan import RunPlan, RunShapes, plan_run, run_shapes
+from salt_plugin.training.plan import RunPlan, plan_run
+from salt_plugin.training.run_shapes import RunShapes, run_shapes
 
 
 def planned(
@@ -99,6 +101,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON, last")
 
 
+def require_defaults(
+    parser: argparse.ArgumentParser, given: argparse.Namespace, options: Iterable[str], why: str
+) -> None:
+    """Ends the command where one of the options was given, and says why it cannot be."""
+    for key in sorted(options):
+        if getattr(given, key) != parser.get_default(key):
+            parser.error(f"--{key.replace('_', '-')}: {why}")
+
+
 def teacher_share() -> float:
     """Returns the default of `compute.teacher_share`."""
     return _defaults("salt").compute.teacher_share
@@ -106,7 +117,7 @@ def teacher_share() -> float:
 
 @cache
 def _defaults(method: str) -> RunConfig:
-    return load_config(compose_alone([f"method={method}"]), foreign=False)
+    return load_alone([f"method={method}"])
 
 
 @cache

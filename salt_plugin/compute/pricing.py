@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -76,10 +75,11 @@ class Pricing:
             sum(group.clips * mask[which] for group in groups for mask in group.masks)
             for which in (0, 1)
         ]
-        again = recomputed(self.shapes.encoder, self.shapes.predictor, groups)
-        return Price(
-            self._flops(groups), again if self.recomputes else 0, self.masks.clips, *totals
-        )
+        again = 0
+        if self.recomputes:
+            again = recomputed(self.shapes.encoder, self.shapes.predictor, groups)
+        flops = self.method.step.exact(self.shapes, groups)
+        return Price(flops, again, self.masks.clips, *totals)
 
     def expected(self, steps: int, drawn: int = SAMPLED) -> dict[str, int]:
         """Returns the FLOPs of so many steps by part of a bill; beyond those drawn, by their mean.
@@ -90,7 +90,7 @@ class Pricing:
             steps: From the first.
             drawn: How many are drawn: `WALKED` for what `affordable` gave.
         """
-        sample = self._drawn(drawn)
+        sample = _costs(self, drawn)
         known = sample[:steps]
         return {
             part: sum(one[part] for one in known)
@@ -101,25 +101,23 @@ class Pricing:
     def affordable(self, budget: int) -> int:
         """Returns the most steps that a budget pays for."""
         left = budget
-        costs = [sum(one.values()) for one in self._drawn(WALKED)]
+        costs = [sum(one.values()) for one in _costs(self, WALKED)]
         for steps, cost in enumerate(costs):
             if cost > left:
                 return steps
             left -= cost
         return len(costs) + left * len(costs) // sum(costs)
 
-    def _drawn(self, steps: int) -> list[dict[str, int]]:
-        """Returns the FLOPs of the first steps by part of a bill."""
-        if self.convention == "paper":
-            step, clips = self.method.step, self.masks.clips
-            parts = step.paper(self.shapes, clips, self.masks.masks.num_sets)
-            return [own_parts(self.method.result, parts)]
-        return [
-            own_parts(self.method.result, self._flops(step)) for step in _lengths(self.masks, steps)
-        ]
 
-    def _flops(self, groups: Sequence[GroupTokens]) -> dict[str, int]:
-        return self.method.step.exact(self.shapes, groups)
+@lru_cache(maxsize=16)
+def _costs(pricing: Pricing, steps: int) -> list[dict[str, int]]:
+    """Returns the FLOPs of the first steps by part of a bill."""
+    form, shapes, masks = pricing.method.step, pricing.shapes, pricing.masks
+    if pricing.convention == "paper":
+        costs = [form.paper(shapes, masks.clips, masks.masks.num_sets)]
+    else:
+        costs = [form.exact(shapes, groups) for groups in _lengths(masks, steps)]
+    return [own_parts(pricing.method.result, cost) for cost in costs]
 
 
 @lru_cache(maxsize=16)

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from hydra import compose, initialize
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig
 
-
-def video_defaults(method: str) -> dict[str, Any]:
-    """Returns the nodes `method` and `compute` with their defaults, which are for videos.
-
-    Args:
-        method: Name of a method.
-    """
-    cfg = compose_alone([f"method={method}"])
-    return {
-        key: OmegaConf.to_container(OmegaConf.select(cfg, key), resolve=True)
-        for key in ("method", "compute")
-    }
+from salt_plugin.config.command_line import composition_error
+from salt_plugin.config.load import load_config
+from salt_plugin.config.schema import RunConfig
+from salt_plugin.errors import ConfigError
 
 
 def compose_alone(overrides: Sequence[str]) -> DictConfig:
@@ -35,3 +27,19 @@ def compose_alone(overrides: Sequence[str]) -> DictConfig:
         groups.insert(0, "method=salt")
     with initialize(config_path=None, version_base=None):
         return compose(overrides=[*(f"+{one}" for one in groups), *rest])
+
+
+def load_alone(overrides: Sequence[str]) -> RunConfig:
+    """Returns the configuration of a training command, checked as `load_config` does.
+
+    Args:
+        overrides: As in `compose_alone`, that Hydra can read (`command_line.check_overrides`).
+
+    Raises:
+        ConfigError: They name what is not there, or a value cannot work.
+    """
+    try:
+        # What these add at the top level reaches `salt train`, which knows its keys.
+        return load_config(compose_alone(overrides), foreign=False)
+    except HydraException as error:
+        raise ConfigError(composition_error(error)) from None

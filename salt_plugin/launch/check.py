@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from hydra.errors import HydraException
-
 from salt_plugin.compute import TEACHER_TRAINING
-from salt_plugin.config import RunConfig, load_config, require_input
-from salt_plugin.config.command_line import check_overrides, composition_error, in_yaml
-from salt_plugin.config.planning import compose_alone
+from salt_plugin.config import RunConfig, require_input
+from salt_plugin.config.command_line import check_overrides, in_yaml
+from salt_plugin.config.planning import load_alone
 from salt_plugin.errors import CheckpointError, ConfigError, DataError
 from salt_plugin.launch.cluster import ClusterConfig
 from salt_plugin.launch.elements import Element
 from salt_plugin.launch.pipeline import TRAIN
 from salt_plugin.shapes import EncoderShape
-from salt_plugin.training.plan import (
-    RunPlan,
-    global_batch_size,
-    plan_configured,
-    run_shapes,
-)
+from salt_plugin.training.budget import named_teacher_path
+from salt_plugin.training.plan import RunPlan, global_batch_size, plan_configured
+from salt_plugin.training.run_shapes import run_shapes
 
 
 class Planned(NamedTuple):
@@ -79,11 +74,8 @@ def composed_config(element: Element) -> RunConfig:
     try:
         for override in overrides:
             check_overrides([override], written=in_yaml)
-        # What these add at the top level reaches `salt train`, which knows its keys.
-        config = load_config(compose_alone(overrides), foreign=False)
+        config = load_alone(overrides)
         require_input(config)
-    except HydraException as error:
-        raise ConfigError(f"{element.id}: {composition_error(error)}") from None
     except ConfigError as error:
         raise ConfigError(f"{element.id}: {error}") from None
     return config
@@ -153,9 +145,8 @@ def _teacher_of(config: RunConfig, plan: RunPlan | None) -> _Teacher:
 
 def _plan(config: RunConfig, profile: ClusterConfig, teacher: _Teacher | None) -> RunPlan | None:
     """Returns the plan of an element; None where it depends on what is not there yet."""
-    settings = getattr(config.method, "teacher", None)
     shape, inherited = None, {}
-    if teacher is not None and settings is not None and settings.path is not None:
+    if teacher is not None and named_teacher_path(config) is not None:
         shape, inherited = teacher.shape, {TEACHER_TRAINING: teacher.flops}
         if teacher.flops is None and config.compute.budget is not None:
             return None

@@ -23,8 +23,13 @@ from salt_plugin.models.teacher import FrozenTeacher
 class Pieces(Protocol):
     """What a configuration gives for building a method."""
 
-    pixel_loss: PixelLoss | None
-    latent_loss: LatentLoss | None
+    @property
+    def pixel_loss(self) -> PixelLoss | None:
+        """Loss of predicted pixels; None where none are predicted."""
+
+    @property
+    def latent_loss(self) -> LatentLoss | None:
+        """Loss of predicted latents; None where none are predicted."""
 
     def new_predictor(self, encoder: VideoEncoder, out_dim: int) -> Predictor:
         """Returns a predictor, or a decoder, at its start."""
@@ -70,7 +75,7 @@ class VideoMethod(LightningModule):
     def configured(
         cls,
         node: Any,
-        pieces: Any,
+        pieces: Pieces,
         encoder: VideoEncoder,
         recipe: Recipe,
         teacher: FrozenTeacher | None,
@@ -79,7 +84,7 @@ class VideoMethod(LightningModule):
 
         Args:
             node: The node `method`.
-            pieces: `Pieces`.
+            pieces: Its losses and predictor.
             encoder: To be trained.
             recipe: Optimiser and schedules.
             teacher: Frozen; None unless the method has one trained before it.

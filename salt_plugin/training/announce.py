@@ -13,7 +13,8 @@ from salt_plugin.report.console import console
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.shapes import EncoderShape
 from salt_plugin.training.execution import devices, uses_gpu
-from salt_plugin.training.plan import RunPlan, RunShapes
+from salt_plugin.training.plan import RunPlan
+from salt_plugin.training.run_shapes import RunShapes
 
 
 def announce(

@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 
 import torch
 
-from salt_plugin.checkpoints import STUDENT_FIRST, load_encoder
+from salt_plugin.checkpoints import STUDENT_FIRST, TEACHER_FIRST, load_encoder
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError
 from salt_plugin.methods import Recipe, VideoMethod
@@ -113,20 +113,22 @@ def load_named(key: str, path: str, order: Sequence[str]) -> VideoEncoder:
         raise CheckpointError(f"{key}: {error}") from None
 
 
-def check_teacher(teacher: EncoderShape, student: EncoderShape, path: str) -> None:
-    """Checks that teacher and student cut clips into the same tokens.
+def load_teacher(path: str, student: EncoderShape) -> VideoEncoder:
+    """Returns the encoder that `method.teacher.path` names.
 
     Raises:
-        CheckpointError: They do not.
+        CheckpointError: As `load_named`, or it cuts clips into other tokens than the student.
     """
+    encoder = load_named("method.teacher.path", path, TEACHER_FIRST)
     for field in ("patch_size", "tubelet_size", "in_chans"):
-        found, expected = getattr(teacher, field), getattr(student, field)
+        found, expected = getattr(encoder.shape, field), getattr(student, field)
         if found != expected:
             raise CheckpointError(
                 f"method.teacher.path={path}: the teacher has {field}={found}, the student "
                 f"{expected}, so their tokens do not match; set method.model.{field}={found} or "
                 "choose another teacher"
             )
+    return encoder
 
 
 def _recipe(config: RunConfig, total_steps: int) -> Recipe:

@@ -29,7 +29,7 @@ from salt_plugin.training.loop import train
 from salt_plugin.training.nonfinite import NonFinite
 from salt_plugin.training.parts import Parts
 from salt_plugin.training.ranks import Ranks, lost_others
-from salt_plugin.training.records import open_records, stage_accounts, stage_card
+from salt_plugin.training.records import open_records, stage_card
 from salt_plugin.training.resume import ResumePoint, resume_point
 from salt_plugin.training.state import TrainingState
 
@@ -93,7 +93,7 @@ def _fit(
     set_up(stage.method, config, stage.plan.steps)
     model = fabric.setup_module(stage.method)
     optimizer: Any = fabric.setup_optimizers(stage.method.optimizer())
-    accounts = stage_accounts(stage, ranks)
+    accounts = Accounts(ranks, stage.files.compute, stage.plan, stage.inherited)
     state = _new_state(stage, config, videos, resumed, ranks, fabric, optimizer, accounts)
     state.restore(resumed)
     seed, clips, group = stage.plan.seed, config.method.global_batch_size, config.method.mask_group

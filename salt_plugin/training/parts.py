@@ -9,7 +9,7 @@ from salt_plugin.config import MethodConfig, RunConfig, build
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import StepMasks
 from salt_plugin.models import Predictor, VideoEncoder
-from salt_plugin.training.plan import RunShapes, run_shapes
+from salt_plugin.training.run_shapes import RunShapes, run_shapes
 from salt_plugin.transforms import SALTTransform
 
 # Whether masks leave any context depends on the sizes drawn: enough draws find those that do not.

@@ -6,73 +6,24 @@ No torch here, but where a file of weights is named, or videos have to be listed
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from salt_plugin.compute import INITIALISATION, TEACHER_TRAINING
 from salt_plugin.compute.pricing import SAMPLED, WALKED, Pricing
 from salt_plugin.compute.step_costs import Shapes
-from salt_plugin.config import RunConfig, build, registry
+from salt_plugin.config import RunConfig, registry
 from salt_plugin.config.registry import MethodSpec
-from salt_plugin.errors import CheckpointError, ConfigError
-from salt_plugin.masks import MaskGenerator, StepMasks
+from salt_plugin.errors import ConfigError
+from salt_plugin.masks import StepMasks
 from salt_plugin.report.units import flops
-from salt_plugin.shapes import EncoderShape, Grid, PredictorShape
+from salt_plugin.shapes import EncoderShape
+from salt_plugin.training.budget import budget_left, inherited_flops, named_teacher_path
+from salt_plugin.training.run_shapes import RunShapes, run_shapes
 
 
 class BudgetTooSmallError(ConfigError):
     """A budget that does not pay for the first step of each stage."""
-
-
-@dataclass(frozen=True)
-class RunShapes:
-    """The shapes and masks that a configuration describes.
-
-    Attributes:
-        encoder: Shape of `method.encoder`.
-        teacher: Shape of the encoder that stage 1 trains.
-        predictor: The node `method.model.predictor`, as far as it is about the shape.
-        grid: Token grid of a clip.
-        masks: Draws the mask sets.
-    """
-
-    encoder: EncoderShape
-    teacher: EncoderShape
-    predictor: Mapping[str, int | None]
-    grid: Grid
-    masks: MaskGenerator
-
-    def trained(self, stage: str) -> EncoderShape:
-        """Returns the shape of the encoder that a stage trains."""
-        return {"teacher": self.teacher, "student": self.encoder}[stage]
-
-    def predictor_of(self, encoder: EncoderShape) -> PredictorShape:
-        """Returns the shape of the predictor or pixel decoder of an encoder."""
-        return PredictorShape.beside(encoder, self.masks.num_sets, **self.predictor)
-
-
-def run_shapes(config: RunConfig) -> RunShapes:
-    """Returns the shapes and masks of a run.
-
-    Raises:
-        ConfigError: The first value that cannot work.
-    """
-    method, model = config.method, config.method.model
-    tubelet = {"patch_size": model.patch_size, "tubelet_size": model.tubelet_size}
-    encoder = EncoderShape.named(method.encoder, "method.encoder", **tubelet)
-    teacher = encoder
-    if hasattr(method, "teacher"):
-        teacher = EncoderShape.named(method.teacher.encoder, "method.teacher.encoder", **tubelet)
-    predictor = asdict(model.predictor)
-    del predictor["init_std"]
-    return RunShapes(
-        encoder=encoder,
-        teacher=teacher,
-        predictor=predictor,
-        grid=encoder.grid(method.clip.frames, method.clip.size, method.clip.size),
-        masks=build(method.masks, "method.masks", MaskGenerator),
-    )
 
 
 def global_batch_size(config: RunConfig, devices: int, stored: int | None = None) -> int:
@@ -230,14 +181,10 @@ def plan_configured(
         from salt_plugin.data.stream import training_videos
 
         videos = len(training_videos(config).paths)
-    settings = getattr(config.method, "teacher", None)
-    if teacher is None and settings is not None and settings.path is not None:
-        from salt_plugin.checkpoints import TEACHER_FIRST
-        from salt_plugin.training.build import check_teacher, load_named
+    if teacher is None and (path := named_teacher_path(config)) is not None:
+        from salt_plugin.training.build import load_teacher
 
-        path = settings.path
-        teacher = load_named("method.teacher.path", path, TEACHER_FIRST).shape
-        check_teacher(teacher, shapes.encoder, path)
+        teacher = load_teacher(path, shapes.encoder).shape
     steps = total_steps(config, videos)
     spent = {**inherited_flops(config, path), **(inherited or {})}
     return plan_run(config, shapes, steps, teacher, spent)
@@ -288,57 +235,3 @@ def _pricing(
         method.model.activation_checkpointing,
         convention,
     )
-
-
-def inherited_flops(config: RunConfig, teacher: str | None = None) -> dict[str, int | None]:
-    """Returns what was spent on the files that a stage starts from, as `compute.stage_bill` does.
-
-    Args:
-        config: Of the run; `checkpoint` names the encoder that training starts from.
-        teacher: The teacher's run directory or file.
-
-    Raises:
-        CheckpointError: A file is missing or damaged.
-    """
-    inherited: dict[str, int | None] = {}
-    if not config.checkpoint and teacher is None:
-        return inherited
-    from salt_plugin.checkpoints import STUDENT_FIRST, TEACHER_FIRST, find_encoder, read_bill
-
-    def spent(key: str, path: str, order: Sequence[str]) -> int | None:
-        try:
-            return read_bill(find_encoder(path, order))
-        except CheckpointError as error:
-            raise CheckpointError(f"{key}: {error}") from None
-
-    if config.checkpoint:
-        inherited[INITIALISATION] = spent("checkpoint", config.checkpoint, STUDENT_FIRST)
-    if teacher is not None:
-        inherited[TEACHER_TRAINING] = spent("method.teacher.path", teacher, TEACHER_FIRST)
-    return inherited
-
-
-def budget_left(config: RunConfig, inherited: Mapping[str, int | None]) -> int | None:
-    """Returns the budget of the last stage: that of the run without what was spent before.
-
-    Raises:
-        ConfigError: Nothing is left of it, or nobody has counted what was spent.
-    """
-    budget = config.compute.budget
-    if budget is None:
-        return None
-    left = int(budget)
-    for part, spent in inherited.items():
-        key = "checkpoint" if part == INITIALISATION else "method.teacher.path"
-        if spent is None:
-            raise ConfigError(
-                f"compute.budget={budget:g} covers all that an encoder has cost, and nobody has "
-                f"counted what {key} has: its file has no ledger. Leave compute.budget out, or "
-                "name an encoder that this package has trained"
-            )
-        left -= spent
-        if left <= 0:
-            raise ConfigError(
-                f"compute.budget={budget:g}: {key} alone has cost {spent:.4g}; give more than that"
-            )
-    return left

@@ -65,11 +65,6 @@ class Records:
         self.saving.close()
 
 
-def stage_accounts(stage: Stage, ranks: Ranks) -> Accounts:
-    """Returns the accounts of a stage."""
-    return Accounts(ranks, stage.files.compute, stage.plan, stage.inherited)
-
-
 def open_records(
     stage: Stage,
     config: RunConfig,

@@ -14,7 +14,7 @@ from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import BlockSpec, MaskGenerator, MultiBlockMasks, TubeMasks
 from salt_plugin.methods import Recipe
 from salt_plugin.models import EncoderShape, Predictor, PredictorShape, VideoEncoder
-from salt_plugin.training.plan import run_shapes
+from salt_plugin.training.run_shapes import run_shapes
 from salt_plugin.transforms import SALTTransform
 
 
