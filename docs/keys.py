@@ -26,8 +26,8 @@ from salt_plugin.config.keys import Key, keys_of, marked, run_keys
 from salt_plugin.config.planning import compose_alone
 from salt_plugin.config.probe import ProbeConfig
 from salt_plugin.config.values import COMPARED, OPERATIONAL, expected
-from salt_plugin.launch.cluster import ClusterConfig
-from salt_plugin.launch.pipeline import StageConfig
+from salt_plugin.studies.cluster import ClusterConfig
+from salt_plugin.studies.pipeline import StageConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = re.compile(r"(<!-- keys: (?P<what>[\w ]+) -->\n).*?(<!-- end of keys -->)", re.DOTALL)

@@ -49,7 +49,7 @@ def _is_sent_to_slurm() -> bool:
 
 def _queue_again() -> None:
     # submitit's own way queues it before anything is saved; in training, signals are not its own.
-    from salt_plugin.launch import queue
+    from salt_plugin.studies import queue
 
     job = queue.own_job_id()
     if job is not None:

@@ -7,11 +7,11 @@ import os
 import signal
 from pathlib import Path
 
-from salt_plugin.launch import queue
-from salt_plugin.launch.cluster import SLURM
-from salt_plugin.launch.slurm import strays
-from salt_plugin.launch.states import ACTIVE, rows_of
-from salt_plugin.launch.study import Study
+from salt_plugin.studies import queue
+from salt_plugin.studies.cluster import SLURM
+from salt_plugin.studies.slurm import strays
+from salt_plugin.studies.states import ACTIVE, rows_of
+from salt_plugin.studies.study import Study
 
 
 def main(arguments: list[str]) -> None:

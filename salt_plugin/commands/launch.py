@@ -11,14 +11,14 @@ from typing import NoReturn
 
 from salt_plugin.config.yaml_file import read_changes
 from salt_plugin.errors import SaltError
-from salt_plugin.launch.attempts import FINISHED
-from salt_plugin.launch.check import check_configs, planned
-from salt_plugin.launch.cluster import LOCAL, SLURM, ClusterConfig, cluster_config
-from salt_plugin.launch.elements import Element, all_elements
-from salt_plugin.launch.go import fresh_jobs, profiles_of, run_missing
-from salt_plugin.launch.pipeline import PipelineConfig, pipeline_config
-from salt_plugin.launch.states import counts, rows_of
-from salt_plugin.launch.study import Study, Submission
+from salt_plugin.studies.attempts import FINISHED
+from salt_plugin.studies.check import check_configs, planned
+from salt_plugin.studies.cluster import LOCAL, SLURM, ClusterConfig, cluster_config
+from salt_plugin.studies.elements import Element, all_elements
+from salt_plugin.studies.go import fresh_jobs, profiles_of, run_missing
+from salt_plugin.studies.pipeline import PipelineConfig, pipeline_config
+from salt_plugin.studies.states import counts, rows_of
+from salt_plugin.studies.study import Study, Submission
 from salt_plugin.report.compare import Lines
 from salt_plugin.report.console import console
 from salt_plugin.report.study import jobs_table

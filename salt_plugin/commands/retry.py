@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from salt_plugin.commands.launch import run_and_tell
-from salt_plugin.launch.go import stored_study
-from salt_plugin.launch.study import Study
+from salt_plugin.studies.go import stored_study
+from salt_plugin.studies.study import Study
 
 
 def main(arguments: list[str]) -> None:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from salt_plugin.launch.states import ACTIVE, Row, counts, rows_of
-from salt_plugin.launch.study import Study
+from salt_plugin.studies.states import ACTIVE, Row, counts, rows_of
+from salt_plugin.studies.study import Study
 from tests.cluster.slurm import Cluster
 
 HERE = Path(__file__).parent

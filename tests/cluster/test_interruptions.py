@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from salt_plugin.launch.states import Row
+from salt_plugin.studies.states import Row
 from tests.cluster.bench import ONE_STAGE, Bench
 
 pytestmark = pytest.mark.cluster
@@ -98,7 +98,7 @@ def test_a_failure_of_one_task_is_no_interruption_of_the_others(bench: Bench) ->
 
 
 def test_without_progress_it_ends(bench: Bench, tmp_path: Path) -> None:
-    from salt_plugin.launch.attempts import INTERRUPTED, ElementDirectory
+    from salt_plugin.studies.attempts import INTERRUPTED, ElementDirectory
 
     row = started(bench)
     files = ElementDirectory(bench.study.root / "run" / "s1")

@@ -14,8 +14,8 @@ from typing import Any
 import outcome
 import pytest
 
-from salt_plugin.launch.states import Row
-from salt_plugin.launch.study import Study
+from salt_plugin.studies.states import Row
+from salt_plugin.studies.study import Study
 from tests.cluster.bench import Bench
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]

@@ -6,7 +6,7 @@ import csv
 
 import pytest
 
-from salt_plugin.launch.states import Row
+from salt_plugin.studies.states import Row
 from tests.cluster.bench import Bench
 
 pytestmark = pytest.mark.cluster

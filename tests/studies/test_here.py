@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from salt_plugin.cli import main
-from salt_plugin.launch.attempts import ElementDirectory
-from salt_plugin.launch.states import counts, rows_of
-from salt_plugin.launch.study import Study
+from salt_plugin.studies.attempts import ElementDirectory
+from salt_plugin.studies.states import counts, rows_of
+from salt_plugin.studies.study import Study
 
 STUB = Path(__file__).parents[1] / "cluster" / "stub_python.py"
 

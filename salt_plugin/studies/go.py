@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from salt_plugin.comparison.runner import Reporter
-from salt_plugin.launch import queue
-from salt_plugin.launch.attempts import FAILED, FINISHED
-from salt_plugin.launch.cluster import DEBUG, SLURM, ClusterConfig, checked, with_resources
-from salt_plugin.launch.elements import Element
-from salt_plugin.launch.jobs import Job, jobs_of
-from salt_plugin.launch.local import run_here, run_in_process
-from salt_plugin.launch.pipeline import REPORT, TRAIN, PipelineConfig
-from salt_plugin.launch.queue import SlurmError
-from salt_plugin.launch.slurm import check_jobs, strays, submit
-from salt_plugin.launch.states import ACTIVE, LOST, PENDING, UNKNOWN, Row, rows_of
-from salt_plugin.launch.study import Study, Submission
+from salt_plugin.studies import queue
+from salt_plugin.studies.attempts import FAILED, FINISHED
+from salt_plugin.studies.cluster import DEBUG, SLURM, ClusterConfig, checked, with_resources
+from salt_plugin.studies.elements import Element
+from salt_plugin.studies.jobs import Job, jobs_of
+from salt_plugin.studies.local import run_here, run_in_process
+from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig
+from salt_plugin.studies.queue import SlurmError
+from salt_plugin.studies.slurm import check_jobs, strays, submit
+from salt_plugin.studies.states import ACTIVE, LOST, PENDING, UNKNOWN, Row, rows_of
+from salt_plugin.studies.study import Study, Submission
 
 
 class Told(Reporter, Protocol):

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 
 from salt_plugin.comparison.runner import Command, Job, Reporter, run_jobs
-from salt_plugin.launch.cluster import ClusterConfig
-from salt_plugin.launch.elements import Element
-from salt_plugin.launch.pipeline import PipelineConfig
-from salt_plugin.launch.slurm import work_of
-from salt_plugin.launch.study import Study
-from salt_plugin.launch.worker import (
+from salt_plugin.studies.cluster import ClusterConfig
+from salt_plugin.studies.elements import Element
+from salt_plugin.studies.pipeline import PipelineConfig
+from salt_plugin.studies.slurm import work_of
+from salt_plugin.studies.study import Study
+from salt_plugin.studies.worker import (
     ElementFailedError,
     InterruptedElementError,
     arguments_of,

@@ -17,11 +17,11 @@ from salt_plugin import __version__
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import write_json, write_text
-from salt_plugin.launch.attempts import ElementDirectory
-from salt_plugin.launch.cluster import ClusterConfig
-from salt_plugin.launch.elements import Element
-from salt_plugin.launch.pipeline import PipelineConfig
-from salt_plugin.launch.snapshot import commit, copy_code
+from salt_plugin.studies.attempts import ElementDirectory
+from salt_plugin.studies.cluster import ClusterConfig
+from salt_plugin.studies.elements import Element
+from salt_plugin.studies.pipeline import PipelineConfig
+from salt_plugin.studies.snapshot import commit, copy_code
 from salt_plugin.run_directory import flat
 
 LOCK = ".lock"

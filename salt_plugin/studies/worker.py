@@ -24,8 +24,8 @@ from types import FrameType
 
 from salt_plugin.comparison.runner import DIE_WITH_PARENT, last_line
 from salt_plugin.errors import SaltError
-from salt_plugin.launch import queue
-from salt_plugin.launch.attempts import FAILED, INTERRUPTED, STARTED, ElementDirectory
+from salt_plugin.studies import queue
+from salt_plugin.studies.attempts import FAILED, INTERRUPTED, STARTED, ElementDirectory
 
 # Of a run that was asked to stop, and has saved (EX_TEMPFAIL).
 TO_BE_CONTINUED = 75
@@ -205,7 +205,7 @@ def _how(code: int, signalled: list[int]) -> str:
 
 def arguments_of(work: Work) -> list[str]:
     """Returns the arguments of Python that run an element."""
-    return ["-m", "salt_plugin.launch.worker", json.dumps(asdict(work))]
+    return ["-m", "salt_plugin.studies.worker", json.dumps(asdict(work))]
 
 
 def main(arguments: list[str]) -> None:

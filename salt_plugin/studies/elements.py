@@ -15,7 +15,7 @@ from salt_plugin.comparison.cells import run_dir_override
 from salt_plugin.config.command_line import check_overrides, in_yaml
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.errors import ConfigError
-from salt_plugin.launch.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig
+from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig
 
 RESERVED = ("hydra.run.dir",)
 _PLACE = re.compile(r"\{(?P<stage>[\w-]+)(?:\.(?P<key>[\w.@/]+))?\}")
@@ -125,7 +125,7 @@ def _element(
 
     given = [filled(text) for text in settings.overrides]
     if settings.command == REPORT:
-        module, arguments = "salt_plugin.launch.report", [str(study), str(folders[stage]), *given]
+        module, arguments = "salt_plugin.studies.report", [str(study), str(folders[stage]), *given]
     else:
         module, arguments = "salt_plugin.cli", [settings.command, *given]
     if settings.command == TRAIN:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from salt_plugin.files import write_text
-from salt_plugin.launch.attempts import FINISHED
-from salt_plugin.launch.compared import leave_comparison
-from salt_plugin.launch.elements import Element
-from salt_plugin.launch.pipeline import PROBE, TRAIN
-from salt_plugin.launch.study import Study
+from salt_plugin.studies.attempts import FINISHED
+from salt_plugin.studies.compared import leave_comparison
+from salt_plugin.studies.elements import Element
+from salt_plugin.studies.pipeline import PROBE, TRAIN
+from salt_plugin.studies.study import Study
 
 COLUMNS = ("stage", "element", "status", "step", "loss", "flops")
 

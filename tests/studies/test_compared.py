@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from salt_plugin.comparison.results import PARTS
-from salt_plugin.launch import report
-from salt_plugin.launch.elements import Element, all_elements
-from salt_plugin.launch.pipeline import pipeline_config
-from salt_plugin.launch.study import Study
+from salt_plugin.studies import report
+from salt_plugin.studies.elements import Element, all_elements
+from salt_plugin.studies.pipeline import pipeline_config
+from salt_plugin.studies.study import Study
 
 PIPELINE = """\
 name: small

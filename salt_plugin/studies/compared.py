@@ -8,9 +8,9 @@ from typing import Any
 
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import write_text
-from salt_plugin.launch.elements import Element
-from salt_plugin.launch.pipeline import PROBE, TRAIN
-from salt_plugin.launch.study import Study
+from salt_plugin.studies.elements import Element
+from salt_plugin.studies.pipeline import PROBE, TRAIN
+from salt_plugin.studies.study import Study
 from salt_plugin.run_directory import RunDirectory
 
 # What tells the lines of the figures apart; other keys would be taken for further seeds.

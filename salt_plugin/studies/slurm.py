@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from salt_plugin.launch import queue
-from salt_plugin.launch.cluster import ClusterConfig
-from salt_plugin.launch.elements import Element
-from salt_plugin.launch.jobs import Job, dependency
-from salt_plugin.launch.pipeline import TRAIN
-from salt_plugin.launch.queue import SlurmError
-from salt_plugin.launch.study import Study, Submission
-from salt_plugin.launch.worker import Work, work_in_job
+from salt_plugin.studies import queue
+from salt_plugin.studies.cluster import ClusterConfig
+from salt_plugin.studies.elements import Element
+from salt_plugin.studies.jobs import Job, dependency
+from salt_plugin.studies.pipeline import TRAIN
+from salt_plugin.studies.queue import SlurmError
+from salt_plugin.studies.study import Study, Submission
+from salt_plugin.studies.worker import Work, work_in_job
 
 # Options of sbatch that tell whether a job can run at all.
 TESTED = (

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from salt_plugin.launch import queue
-from salt_plugin.launch.attempts import FAILED, FINISHED, INTERRUPTED, STARTED
-from salt_plugin.launch.elements import Element
-from salt_plugin.launch.queue import JobState
-from salt_plugin.launch.slurm import log_of
-from salt_plugin.launch.study import Study
+from salt_plugin.studies import queue
+from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED, STARTED
+from salt_plugin.studies.elements import Element
+from salt_plugin.studies.queue import JobState
+from salt_plugin.studies.slurm import log_of
+from salt_plugin.studies.study import Study
 
 # States of an element, beside those of its attempts.
 WAITING, PENDING, RUNNING = "waiting", "pending", "running"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from salt_plugin.errors import ConfigError
-from salt_plugin.launch.cluster import cluster_config, minutes, profiles
-from salt_plugin.launch.elements import Element, all_elements
-from salt_plugin.launch.go import fresh_jobs, profiles_of
-from salt_plugin.launch.jobs import Wait, dependency, jobs_of
-from salt_plugin.launch.pipeline import PipelineConfig, pipeline_config, pipelines
+from salt_plugin.studies.cluster import cluster_config, minutes, profiles
+from salt_plugin.studies.elements import Element, all_elements
+from salt_plugin.studies.go import fresh_jobs, profiles_of
+from salt_plugin.studies.jobs import Wait, dependency, jobs_of
+from salt_plugin.studies.pipeline import PipelineConfig, pipeline_config, pipelines
 
 TWO_BY_TWO = """
 overrides: [input_dir=VIDEOS]

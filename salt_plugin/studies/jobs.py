@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from salt_plugin.launch.elements import Element
-from salt_plugin.launch.pipeline import PipelineConfig
+from salt_plugin.studies.elements import Element
+from salt_plugin.studies.pipeline import PipelineConfig
 
 AFTER_OK, AFTER_CORR, AFTER_ANY = "afterok", "aftercorr", "afterany"
 
