@@ -13,6 +13,9 @@ from torch.utils.data import Sampler
 from salt_plugin.errors import ConfigError, DataError
 from salt_plugin.masks import split
 
+# The last word of each seed: clips (`data.dataset`) and masks (`masks.step`) have other ones.
+_OF_ORDERS = 0x6F726472
+
 
 class SampleKey(NamedTuple):
     """One place of the training stream.
@@ -144,7 +147,7 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._epoch is None or self._epoch[0] != epoch:
-            sequence = np.random.SeedSequence(self.seed, spawn_key=(epoch,))
+            sequence = np.random.SeedSequence(self.seed, spawn_key=(epoch, _OF_ORDERS))
             self._epoch = epoch, np.random.default_rng(sequence).permutation(self.num_samples)
         return self._epoch[1]
 

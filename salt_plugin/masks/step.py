@@ -15,6 +15,9 @@ from salt_plugin.errors import ConfigError
 from salt_plugin.masks.generator import MaskGenerator
 from salt_plugin.shapes import Grid, GroupTokens, Tokens
 
+# The last word of each seed: clips (`data.dataset`) and orders (`data.sampler`) have other ones.
+_OF_MASKS = 0x6D61736B
+
 
 class IndexLists(NamedTuple):
     """What a mask set keeps and hides of consecutive clips.
@@ -110,8 +113,8 @@ class StepMasks:
                 number,
                 clips,
                 self.grid,
-                np.random.default_rng((*entropy, 0)),
-                np.random.default_rng((*entropy, 1 + group)),
+                np.random.default_rng((*entropy, 0, _OF_MASKS)),
+                np.random.default_rng((*entropy, 1 + group, _OF_MASKS)),
             )
             if hidden.dtype != bool or hidden.shape not in ((clips, T * H * W), (clips, H * W)):
                 raise ConfigError(

@@ -110,7 +110,7 @@ def _single_blocks(scale: float, count: int) -> list[tuple[int, int, int, int]]:
 
 @pytest.mark.parametrize(("scale", "area"), [(0.15, 29), (0.7, 137)])
 def test_a_block_has_its_share_of_the_area_and_an_aspect_in_range(scale: float, area: int) -> None:
-    blocks = _single_blocks(scale, 600)
+    blocks = _single_blocks(scale, 3000)
     sizes = {(rows, cols) for _, _, rows, cols in blocks}
     # Uniform in [0.75, 1.5]; sides are rounded to tokens and cut at the edge of the clip.
     step = [0.75 + 0.75 * i / 10_000 for i in range(10_001)]
