@@ -35,6 +35,8 @@ class MultiBlockMasks(MaskGenerator):
             number 8 is V-JEPA's).
         long_range: The same of the second set (printed scale: 0.7; the number 2 is V-JEPA's).
         aspect_ratio: Range of a block's height over width, drawn uniformly.
+        max_temporal_keep: Share of the frames that the encoder may see, the first ones; all later
+            frames are predicted (V-JEPA's name; 1 in its and the paper's recipes).
 
     Raises:
         ConfigError: A number is out of range.
@@ -45,6 +47,7 @@ class MultiBlockMasks(MaskGenerator):
         short_range: BlockSpec | dict[str, float] = BlockSpec(8, 0.15),
         long_range: BlockSpec | dict[str, float] = BlockSpec(2, 0.7),
         aspect_ratio: Sequence[float] = (0.75, 1.5),
+        max_temporal_keep: float = 1.0,
     ) -> None:
         self.specs = [_checked("short_range", short_range), _checked("long_range", long_range)]
         self.num_sets = len(self.specs)
@@ -54,6 +57,11 @@ class MultiBlockMasks(MaskGenerator):
                 f"method.masks.aspect_ratio={list(aspect_ratio)}: need 0 < lowest <= highest"
             )
         self.aspect_ratio = (ratios[0], ratios[1])
+        if not 0 < max_temporal_keep <= 1:
+            raise ConfigError(
+                f"method.masks.max_temporal_keep={max_temporal_keep}: need more than 0, at most 1"
+            )
+        self.max_temporal_keep = max_temporal_keep
 
     def hidden(
         self,
@@ -63,12 +71,12 @@ class MultiBlockMasks(MaskGenerator):
         of_step: np.random.Generator,
         of_group: np.random.Generator,
     ) -> np.ndarray:
-        """Draws the blocks of a mask set: bool [B, H * W].
+        """Draws the blocks of a mask set: bool [B, H * W], or [B, T * H * W] with late frames.
 
         Raises:
             ConfigError: The blocks cover the grid wherever they lie.
         """
-        _, height, width = grid
+        frames, height, width = grid
         spec = self.specs[number]
         rows, cols = self._block_size(spec, height, width, of_step)
 
@@ -79,12 +87,21 @@ class MultiBlockMasks(MaskGenerator):
         for _ in range(MAX_REDRAWS):
             full = hidden_bs.all(1)
             if not full.any():
-                return hidden_bs
+                return self._with_late_frames(hidden_bs, frames)
             hidden_bs[full] = union(int(full.sum()))
         raise ConfigError(
             f"method.masks: {spec.num_blocks} blocks of {rows}x{cols} tokens leave no context on a "
             f"grid of {height}x{width}; lower scale or num_blocks, or use larger clips"
         )
+
+    def _with_late_frames(self, hidden_bs: np.ndarray, frames: int) -> np.ndarray:
+        """Hides all of the frames that the encoder may not see."""
+        seen = max(1, int(frames * self.max_temporal_keep))  # V-JEPA's rounding
+        if seen == frames:
+            return hidden_bs
+        hidden_bts = hidden_bs[:, None].repeat(frames, axis=1)
+        hidden_bts[:, seen:] = True
+        return hidden_bts.reshape(len(hidden_bs), -1)
 
     def _block_size(
         self, spec: BlockSpec, height: int, width: int, random: np.random.Generator

@@ -208,6 +208,28 @@ def test_bad_blocks(key: str, num_blocks: int, scale: float) -> None:
         MultiBlockMasks(**{key: BlockSpec(num_blocks, scale)})
 
 
+@pytest.mark.parametrize(("keep", "seen"), [(0.5, 4), (0.3, 2), (0.01, 1), (1.0, 8)])
+def test_causal_masks_hide_late_frames_and_nothing_else_that_is_not_hidden_anyway(
+    keep: float, seen: int
+) -> None:
+    area = GRID[1] * GRID[2]
+    causal = StepMasks(MultiBlockMasks(max_temporal_keep=keep), GRID, 3, clips=1, group=1)
+    plain = StepMasks(MultiBlockMasks(), GRID, 3, clips=1, group=1)
+    for step in range(5):
+        lists = causal.index_lists(step, range(1)), plain.index_lists(step, range(1))
+        for one, other in zip(*lists, strict=True):
+            context = other.context[0][other.context[0] < seen * area]
+            assert one.context[0].tolist() == context.tolist()
+            hidden = {*other.target[0].tolist(), *range(seen * area, GRID[0] * area)}
+            assert one.target[0].tolist() == sorted(hidden)
+
+
+@pytest.mark.parametrize("keep", [0.0, -0.5, 1.5])
+def test_bad_share_of_frames(keep: float) -> None:
+    with pytest.raises(ConfigError, match=rf"max_temporal_keep={keep}: need more than 0"):
+        MultiBlockMasks(max_temporal_keep=keep)
+
+
 @pytest.mark.parametrize("aspect_ratio", [(0.0, 1.0), (-1.0, 1.0), (1.5, 0.75)])
 def test_bad_aspect_ratio(aspect_ratio: tuple[float, float]) -> None:
     with pytest.raises(ConfigError, match=r"method\.masks\.aspect_ratio=\[.*0 < lowest <= highest"):
