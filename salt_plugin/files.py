@@ -14,6 +14,7 @@ from typing import IO, Any
 from salt_plugin.errors import CacheError
 
 MAX_JSON = 2**26
+LOCK = ".lock"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,6 +65,8 @@ def read_json(path: Path) -> Any:
 def hold(folder: Path) -> IO[str] | None:
     """Makes a folder and takes its `.lock`, until the file that is returned is closed.
 
+    The file names this process.
+
     Returns:
         None if another process holds it.
 
@@ -71,12 +74,15 @@ def hold(folder: Path) -> IO[str] | None:
         OSError: The folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / ".lock").open("w")
+    lock = (folder / LOCK).open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
         return None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
     _held.add(lock)
     return lock
 

@@ -30,15 +30,12 @@ def main(arguments: list[str]) -> None:
     rows, _ = rows_of(study)
     active = [row for row in rows if row.state in ACTIVE]
     if of_slurm:
-        study.claim()
-        try:
+        with study.claimed():
             jobs = {row.job for row in active if row.job is not None}
             # Whole arrays at once: Slurm takes long over thousands of elements.
             whole = [one for one in study.submissions() if set(one.jobs().values()) <= jobs]
             rest = jobs - {job for one in whole for job in one.jobs().values()}
             queue.cancel([*(one.job for one in whole), *sorted(rest), *strays(study)])
-        finally:
-            study.release()
     elif process:
         os.kill(process, signal.SIGTERM)
     print(f"cancelled {len(active)} elements; salt retry {study.root} goes on with them")

@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import signal
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
+import yaml
+
+from salt_plugin.commands.launch import profile_of, run_study, settings_of
 from salt_plugin.errors import SaltError
+from salt_plugin.files import write_text
 from salt_plugin.report.console import console, show_log
+from salt_plugin.studies.snapshot import run_kept_code
+from salt_plugin.studies.states import ACTIVE, rows_of
+from salt_plugin.studies.study import COMPARISON, Study
 
 if TYPE_CHECKING:
-    from salt_plugin.comparison.cells import Cell
-    from salt_plugin.comparison.directory import ComparisonDirectory
     from salt_plugin.config.compare import CompareConfig
+    from salt_plugin.studies.comparison import Cell
 
 
 def main(arguments: list[str]) -> None:
@@ -27,39 +32,60 @@ def main(arguments: list[str]) -> None:
         arguments: The command line after the verb.
 
     Raises:
-        SaltError: A key, or a run's configuration, cannot work; runs do not compare; or some have
-            failed.
+        SaltError: A key, or a run's configuration, cannot work; runs do not compare; the cluster
+            refuses; or some have failed.
     """
     parser = _parser()
     given = parser.parse_intermixed_args(arguments)
-    if given.jobs < 1:
+    if given.jobs is not None and given.jobs < 1:
         parser.error(f"--jobs {given.jobs}: expected at least 1")
+    name = Path(given.name).stem
+    study = Study((given.out or Path("runs") / f"compare-{name}").expanduser().absolute())
+    run_kept_code(study.code, "compare", arguments)
 
-    from salt_plugin.comparison.cells import all_cells, baselines
-    from salt_plugin.comparison.check import common_settings, compose_cells
-    from salt_plugin.comparison.directory import ComparisonDirectory
     from salt_plugin.config.compare import compare_config
+    from salt_plugin.studies.comparable import common_settings, compose_cells
+    from salt_plugin.studies.comparison import CELLS, all_cells, study_of
 
     show_log()
-    config = compare_config(given.name, given.changes)
+    changes, cluster = settings_of(given.changes)
+    profile = profile_of(*cluster, array_parallelism=given.jobs)
+    config = compare_config(given.name, changes)
     cells = all_cells(config)
-    common = common_settings(compose_cells(cells, config))
-    folder = ComparisonDirectory(_out(given))
-    folder.check(config, common)
+    composed = compose_cells(cells, config)
+    common = common_settings(composed)
+    pipeline, elements = study_of(config, name, study.root)
+    study.check(elements)
     _check_lists(config)
     if given.dry_run:
         _list(cells, config)
         return
-    folder.claim(config, common)
-    try:
-        failed = _train(cells, baselines(config), config, folder, given.jobs)
-        result = _gather([*baselines(config), *cells], config, folder, failed)
-    finally:
-        folder.release()
-    if given.json:
-        print(json.dumps(result))
-    if failed:
-        raise SaltError(_of_failed(failed, folder, len(cells)))
+    with study.claimed(elements):
+        study.write(pipeline, profile, elements, {CELLS: composed[cells[0]]})
+        text = yaml.safe_dump({**asdict(config), "common": common}, sort_keys=False)
+        write_text(study.root / COMPARISON, text)
+        failed = run_study(study, pipeline, profile)
+    if not any(row.state in ACTIVE for row in rows_of(study)[0]):
+        _tell(study, failed, given.json)
+
+
+def _tell(study: Study, failed: dict[str, str], as_json: bool) -> None:
+    """Prints the table, and what has failed."""
+    from salt_plugin.report.compare import comparison_table
+    from salt_plugin.studies.gather import outcome
+
+    found = outcome(study.root)
+    out = console()
+    out.print(comparison_table(found.groups, found.columns))
+    out.print(str(study.root / "results.csv"), soft_wrap=True)
+    if as_json:
+        print(json.dumps({"rows": found.rows, "groups": found.groups, "failed": found.failed}))
+    if problems := found.failed or failed:
+        listed = "".join(f"\n  {name}: {reason}" for name, reason in problems.items())
+        raise SaltError(
+            f"{len(problems)} of {len(found.rows)} runs failed; the same command tries them again, "
+            f"salt status {shlex.quote(str(study.root))} names their logs:{listed}"
+        )
 
 
 def _check_lists(config: CompareConfig) -> None:
@@ -72,84 +98,11 @@ def _check_lists(config: CompareConfig) -> None:
 
 
 def _list(cells: Sequence[Cell], config: CompareConfig) -> None:
-    from salt_plugin.comparison.cells import train_overrides
+    from salt_plugin.studies.comparison import train_overrides
 
     for cell in cells:
         print(f"{cell.name}: {shlex.join(train_overrides(cell, config))}")
     print(f"{len(cells)} runs; nothing was trained")
-
-
-def _train(
-    cells: Sequence[Cell],
-    random: Sequence[Cell],
-    config: CompareConfig,
-    folder: ComparisonDirectory,
-    at_once: int,
-) -> dict[str, str]:
-    from salt_plugin.comparison.jobs import baseline_jobs, training_jobs
-    from salt_plugin.comparison.runner import run_jobs
-    from salt_plugin.report.compare import Lines
-
-    before = signal.signal(signal.SIGTERM, _stop)
-    try:
-        with Lines(len(cells) + len(random)) as lines:
-            failed = run_jobs(training_jobs(cells, config, folder), at_once, lines)
-            jobs = baseline_jobs(random, cells, config, folder)
-            return failed | run_jobs(jobs, at_once, lines)
-    except KeyboardInterrupt:
-        finished = sum(folder.cell(cell).probe.is_file() for cell in cells)
-        raise SaltError(
-            f"stopped with {finished} of {len(cells)} runs finished; the same command goes on"
-        ) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _gather(
-    cells: Sequence[Cell],
-    config: CompareConfig,
-    folder: ComparisonDirectory,
-    failed: dict[str, str],
-) -> dict[str, Any]:
-    """Writes CSV, table and figures; runs that cannot be compared are added to the failed ones."""
-    from salt_plugin.comparison.figures import draw
-    from salt_plugin.comparison.results import as_csv, groups, probe_columns, read_rows
-    from salt_plugin.files import write_text
-    from salt_plugin.report.compare import comparison_table, markdown_table
-
-    rows, unusable = read_rows(cells, config, folder)
-    failed |= unusable
-    for row, cell in zip(rows, cells, strict=True):
-        if cell.name in failed:
-            row["status"] = "failed"
-    columns = probe_columns(config)
-    found = groups(rows, columns)
-    write_text(folder.results, as_csv(rows))
-    write_text(folder.table, markdown_table(found, columns))
-    out = console()
-    out.print(comparison_table(found, columns))
-    written = [folder.results, folder.table, *draw(rows, found, columns, folder.figures)]
-    for path in written:
-        out.print(str(path), soft_wrap=True)
-    return {"rows": rows, "groups": found, "failed": failed}
-
-
-def _of_failed(failed: dict[str, str], folder: ComparisonDirectory, total: int) -> str:
-    listed = "".join(
-        f"\n  {name}: {reason}\n    see: less {shlex.quote(str(folder.root / 'cells' / name))}"
-        "/cell.log"
-        for name, reason in failed.items()
-    )
-    return f"{len(failed)} of {total} runs failed; the same command tries them again:{listed}"
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _out(given: argparse.Namespace) -> Path:
-    out: Path = given.out or Path("runs") / f"compare-{Path(given.name).stem}"
-    return out.expanduser().absolute()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,11 +118,18 @@ def _parser() -> argparse.ArgumentParser:
         help="demo, demo_small, paper, or a .yaml file of keys",
     )
     parser.add_argument(
-        "changes", metavar="key=value", nargs="*", help="other values of keys, e.g. seeds=[1,2]"
+        "changes",
+        metavar="key=value",
+        nargs="*",
+        help="other values of keys, e.g. seeds=[1,2]; cluster=local (the default), debug, slurm or "
+        "a .yaml file of keys; cluster.KEY=VALUE",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to (runs/compare-NAME)")
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="runs at a time, which share the cores (1)"
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs at a time, here (1) or of a stage on the cluster; here they share the cores",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, list the runs, train nothing"

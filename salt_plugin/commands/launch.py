@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from salt_plugin.config.yaml_file import read_changes
 from salt_plugin.errors import SaltError
+from salt_plugin.report.compare import Lines
+from salt_plugin.report.console import console
+from salt_plugin.report.study import jobs_table
 from salt_plugin.studies.attempts import FINISHED
 from salt_plugin.studies.check import check_configs, planned
 from salt_plugin.studies.cluster import LOCAL, SLURM, ClusterConfig, cluster_config
 from salt_plugin.studies.elements import Element, all_elements
 from salt_plugin.studies.go import fresh_jobs, profiles_of, run_missing
 from salt_plugin.studies.pipeline import PipelineConfig, pipeline_config
+from salt_plugin.studies.snapshot import run_kept_code
 from salt_plugin.studies.states import counts, rows_of
 from salt_plugin.studies.study import Study, Submission
-from salt_plugin.report.compare import Lines
-from salt_plugin.report.console import console
-from salt_plugin.report.study import jobs_table
 
 
 def main(arguments: list[str]) -> None:
@@ -34,33 +35,33 @@ def main(arguments: list[str]) -> None:
         SaltError: A key cannot work, the cluster refuses, or an element failed on this machine.
     """
     given = _parser().parse_intermixed_args(arguments)
-    changes, name, of_cluster = _split(given.changes)
+    changes, cluster = settings_of(given.changes)
     config = pipeline_config(given.name, changes)
-    cluster = cluster_config(name, of_cluster)
-    profiles = profiles_of(config, cluster)
     study = Study((given.out or Path("runs") / config.name).expanduser().absolute())
+    run_kept_code(study.code, "launch", arguments)
+    profile = profile_of(*cluster)
+    profiles = profiles_of(config, profile)
     elements = all_elements(config, study.root)
-    study.check(config, elements)
+    study.check(elements)
     composed = check_configs(elements)
     if given.dry_run:
         _print_plan(config, elements, profiles)
         return
-    study.claim()
-    try:
-        study.check(config, elements)
-        study.write(config, cluster, elements, composed)
-        run_and_tell(study, config, cluster)
-    finally:
-        study.release()
+    with study.claimed(elements):
+        study.write(config, profile, elements, composed)
+        tell_failures(run_study(study, config, profile))
 
 
-def run_and_tell(
+def run_study(
     study: Study, config: PipelineConfig, cluster: ClusterConfig, only_failed: bool = False
-) -> None:
+) -> dict[str, str]:
     """Runs what is missing, and says where to look.
 
+    Returns:
+        The reason of each element that failed on this machine.
+
     Raises:
-        SaltError: The cluster refuses, or an element failed on this machine.
+        SaltError: The cluster refuses, or the command was stopped.
     """
     before = signal.signal(signal.SIGTERM, _stop)
     lines = Submitting()
@@ -68,18 +69,27 @@ def run_and_tell(
         with lines:
             failed = run_missing(study, config, cluster, only_failed, lines.of)
     except KeyboardInterrupt:
-        raise SaltError("stopped; the same command goes on, and so does salt retry") from None
+        raise SaltError(f"stopped; {_progress(study)}; the same command goes on") from None
     finally:
         signal.signal(signal.SIGTERM, before)
-    found = counts(rows_of(study)[0])
-    total = sum(found.values())
-    console(stderr=True).print(
-        f"{found.get(FINISHED, 0)} of {total} elements are finished; salt status {study.root}",
-        soft_wrap=True,
-    )
+    console(stderr=True).print(f"{_progress(study)}; salt status {study.root}", soft_wrap=True)
+    return failed
+
+
+def tell_failures(failed: Mapping[str, str]) -> None:
+    """Raises what has failed.
+
+    Raises:
+        SaltError: Something has.
+    """
     if failed:
         listed = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
-        raise SaltError(f"{len(failed)} of {total} elements failed; salt retry goes on:{listed}")
+        raise SaltError(f"{len(failed)} of the elements failed; salt retry goes on:{listed}")
+
+
+def _progress(study: Study) -> str:
+    found = counts(rows_of(study)[0])
+    return f"{found.get(FINISHED, 0)} of {sum(found.values())} elements are finished"
 
 
 class Submitting(Lines):
@@ -105,8 +115,8 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _split(changes: Sequence[str]) -> tuple[list[str], str, dict[str, object]]:
-    """Returns the changes of the pipeline, the name of the profile, and its changes."""
+def settings_of(changes: Sequence[str]) -> tuple[list[str], tuple[str, list[str]]]:
+    """Returns the changes that are not of the cluster; the name of the profile, and its changes."""
     name, rest, of_cluster = LOCAL, [], []
     for change in changes:
         key, _, value = change.partition("=")
@@ -116,7 +126,17 @@ def _split(changes: Sequence[str]) -> tuple[list[str], str, dict[str, object]]:
             of_cluster.append(change.removeprefix("cluster."))
         else:
             rest.append(change)
-    return rest, name, read_changes(of_cluster, "cluster.partition=gpu")
+    return rest, (name, of_cluster)
+
+
+def profile_of(name: str, changes: Sequence[str], **more: object) -> ClusterConfig:
+    """Returns a profile with changes, and with further keys that are not None.
+
+    Raises:
+        ConfigError: There is no such profile, or a key or value cannot work.
+    """
+    given = {key: value for key, value in more.items() if value is not None}
+    return cluster_config(name, read_changes(changes, "cluster.partition=gpu") | given)
 
 
 def _print_plan(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from salt_plugin.commands.launch import run_and_tell
+from salt_plugin.commands.launch import run_study, tell_failures
 from salt_plugin.studies.go import stored_study
+from salt_plugin.studies.snapshot import run_kept_code
 from salt_plugin.studies.study import Study
 
 
@@ -21,12 +22,10 @@ def main(arguments: list[str]) -> None:
     """
     given = _parser().parse_args(arguments)
     study = Study(given.study.expanduser().absolute())
+    run_kept_code(study.code, "retry", arguments)
     config, cluster = stored_study(study)
-    study.claim()
-    try:
-        run_and_tell(study, config, cluster, given.failed)
-    finally:
-        study.release()
+    with study.claimed():
+        tell_failures(run_study(study, config, cluster, given.failed))
 
 
 def _parser() -> argparse.ArgumentParser:

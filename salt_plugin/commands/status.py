@@ -6,10 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from salt_plugin.studies.states import counts, rows_of
-from salt_plugin.studies.study import Study
 from salt_plugin.report.console import console
 from salt_plugin.report.study import status_table
+from salt_plugin.studies.states import counts, rows_of
+from salt_plugin.studies.study import Study
 
 
 def main(arguments: list[str]) -> None:

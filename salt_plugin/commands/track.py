@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> None:
 
 def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     from salt_plugin.evaluation.device import chosen_device
-    from salt_plugin.evaluation.track import agreement, kept_encoders, track
+    from salt_plugin.evaluation.track import kept_encoders, track
+    from salt_plugin.report.agreement import agreement
     from salt_plugin.report.track import draw_track, sentence, track_table
 
     (root,) = given.runs
@@ -86,7 +87,7 @@ def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
 def _rank(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     from salt_plugin.evaluation.device import chosen_device
     from salt_plugin.evaluation.ranking import check_comparable, rank_students
-    from salt_plugin.evaluation.track import agreement
+    from salt_plugin.report.agreement import agreement
     from salt_plugin.report.track import ranking_table, sentence
 
     check_comparable(given.runs)

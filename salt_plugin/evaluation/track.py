@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from salt_plugin.checkpoints import load_encoder, read_card
@@ -19,9 +17,6 @@ from salt_plugin.run_directory import RunDirectory
 
 Score = Callable[[VideoEncoder], float]
 Features = Callable[[VideoEncoder], Tensor]
-
-# A line fits two points whatever they are.
-FEWEST_POINTS = 3
 
 
 class TrackPoint(NamedTuple):
@@ -40,25 +35,6 @@ class TrackPoint(NamedTuple):
     accuracy: float
     effective_rank: float
     spread: float
-
-
-class Agreement(NamedTuple):
-    """How well a loss tells an accuracy; None where it is not defined.
-
-    Attributes:
-        n: Number of encoders.
-        r2: Coefficient of determination of the least-squares line accuracy = slope * loss +
-            intercept.
-        spearman: Rank correlation; -1 where a lower loss always goes with a higher accuracy.
-        slope: Of the line, accuracy per unit of loss.
-        intercept: Of the line.
-    """
-
-    n: int
-    r2: float | None
-    spearman: float | None
-    slope: float | None
-    intercept: float | None
 
 
 def kept_encoders(run: RunDirectory) -> dict[int, Path]:
@@ -104,16 +80,3 @@ def track(
             effective_rank=effective_rank(features_nd),
             spread=spread(features_nd),
         )
-
-
-def agreement(losses: Sequence[float], accuracies: Sequence[float]) -> Agreement:
-    """Returns how well losses tell accuracies (claim C5: the student's does, at one teacher).
-
-    Not defined for fewer than three encoders, or where either is the same for all.
-    """
-    n = len(losses)
-    if n < FEWEST_POINTS or np.ptp(losses) == 0 or np.ptp(accuracies) == 0:
-        return Agreement(n, None, None, None, None)
-    line = stats.linregress(losses, accuracies)
-    spearman = float(stats.spearmanr(losses, accuracies).statistic)
-    return Agreement(n, float(line.rvalue) ** 2, spearman, float(line.slope), float(line.intercept))

@@ -45,9 +45,9 @@ class Lines:
     ) -> None:
         self._live.stop()
 
-    def started(self, job: str, title: str) -> None:
-        """Says that a command of a run was started."""
-        self._say(f"{job}: {title}")
+    def started(self, job: str) -> None:
+        """Says that a run was started."""
+        self._say(f"{job}: started")
 
     def running(self, states: Mapping[str, str]) -> None:
         """Shows what the runs at work said last."""
@@ -58,8 +58,7 @@ class Lines:
 
     def finished(self, job: str, seconds: float) -> None:
         """Says that a run has finished."""
-        took = f"finished in {duration(seconds)}" if seconds else "was finished before"
-        self._say(f"{job}: {took}  [{self._count()}/{self.total}]")
+        self._say(f"{job}: finished in {duration(seconds)}  [{self._count()}/{self.total}]")
 
     def failed(self, job: str, reason: str) -> None:
         """Says that a run has failed."""
@@ -77,7 +76,7 @@ def markdown_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> str:
     """Returns mean and standard deviation over seeds as a Markdown table.
 
     Args:
-        groups: As `comparison.results.groups` returns them.
+        groups: As `studies.results.groups` returns them.
         columns: The accuracies.
     """
     header = _header(columns)

@@ -73,7 +73,7 @@ def draw_losses(
         path: Where.
         runs: `method`, `budget`, `loss` and accuracies of each run.
         columns: The accuracies.
-        fits: For method and accuracy, as `evaluation.track.agreement` gives it.
+        fits: For method and accuracy, as `report.agreement.agreement` gives it.
     """
     methods = list(dict.fromkeys(run["method"] for run in runs))
     figure, axes = _panels(len(methods) * len(columns), across=len(columns))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from salt_plugin.files import write_json
-from salt_plugin.run_directory import StageDirectory
 
 STARTED, FINISHED, FAILED, INTERRUPTED = "started", "finished", "failed", "interrupted"
 
@@ -84,6 +83,8 @@ class ElementDirectory:
 
     def progress(self) -> dict[str, Any]:
         """Returns `step` and `loss` of the stage at work, `flops` of all; None: unknown."""
+        from salt_plugin.run_directory import StageDirectory  # elements start without it
+
         rows = [_last_row(StageDirectory(self.root / name).metrics) for name in _STAGES]
         known = [row for row in rows if row]
         if not known:
@@ -116,3 +117,14 @@ def _last_row(metrics: Path) -> dict[str, str] | None:
         if len(cells) == len(names) and row.get("step", "").isdecimal():
             return row
     return None
+
+
+def last_line(log: Path) -> str:
+    """Returns the last line of a log that says anything."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 10_000))
+        text = file.read().decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -10,10 +10,10 @@ from salt_plugin.config import RunConfig, require_input
 from salt_plugin.config.command_line import check_overrides, in_yaml
 from salt_plugin.config.planning import load_alone
 from salt_plugin.errors import CheckpointError, ConfigError, DataError
+from salt_plugin.shapes import EncoderShape
 from salt_plugin.studies.cluster import ClusterConfig
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.pipeline import TRAIN
-from salt_plugin.shapes import EncoderShape
 from salt_plugin.training.budget import named_teacher_path
 from salt_plugin.training.plan import RunPlan, global_batch_size, plan_configured
 from salt_plugin.training.run_shapes import run_shapes

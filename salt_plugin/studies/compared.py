@@ -8,10 +8,10 @@ from typing import Any
 
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import write_text
+from salt_plugin.run_directory import RunDirectory
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.pipeline import PROBE, TRAIN
 from salt_plugin.studies.study import Study
-from salt_plugin.run_directory import RunDirectory
 
 # What tells the lines of the figures apart; other keys would be taken for further seeds.
 KEYS = {"method", "method.encoder", "compute.budget", "compute.teacher_share", "seed"}
@@ -42,9 +42,9 @@ def leave_comparison(
     rows = [row | row["accuracies"] for row in rows if row["accuracies"].keys() >= set(columns)]
     if not rows or not columns:
         return []
-    from salt_plugin.comparison.figures import draw
-    from salt_plugin.comparison.results import groups
     from salt_plugin.report.compare import markdown_table
+    from salt_plugin.studies.figures import draw
+    from salt_plugin.studies.results import groups
 
     found = groups(rows, columns)
     table = folder / "compared.md"
@@ -55,7 +55,7 @@ def leave_comparison(
 def _rows(
     study: Study, elements: Sequence[Element], accuracies: Mapping[str, Mapping[str, float]]
 ) -> list[Row]:
-    from salt_plugin.comparison.results import DONE, spent
+    from salt_plugin.studies.results import DONE, spent
 
     rows = []
     for one in elements:

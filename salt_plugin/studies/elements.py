@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote
 from hydra.errors import HydraException
 
-from salt_plugin.comparison.cells import run_dir_override
-from salt_plugin.config.command_line import check_overrides, in_yaml
+from salt_plugin.config.command_line import check_overrides, in_yaml, quoted
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.errors import ConfigError
 from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig
@@ -69,6 +69,11 @@ def all_elements(config: PipelineConfig, study: Path) -> list[Element]:
             twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(f"pipeline.stages.{stage}.sweep: gives {twice} more than once")
     return [element for elements in found.values() for element in elements]
+
+
+def run_dir_override(folder: Path) -> str:
+    """Returns the override that names a run's folder, whatever characters that has."""
+    return f"hydra.run.dir={quoted(str(folder), Quote.single)}"
 
 
 def axes(stage: str, settings: StageConfig) -> dict[str, list[str]]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from salt_plugin.comparison.runner import Reporter
 from salt_plugin.studies import queue
 from salt_plugin.studies.attempts import FAILED, FINISHED
-from salt_plugin.studies.cluster import DEBUG, SLURM, ClusterConfig, checked, with_resources
+from salt_plugin.studies.cluster import SLURM, ClusterConfig, checked, with_resources
 from salt_plugin.studies.elements import Element
+from salt_plugin.studies.here import Reporter, run_here
 from salt_plugin.studies.jobs import Job, jobs_of
-from salt_plugin.studies.local import run_here, run_in_process
 from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig
 from salt_plugin.studies.queue import SlurmError
 from salt_plugin.studies.slurm import check_jobs, strays, submit
@@ -94,7 +93,7 @@ def run_missing(
     told = reporter(len(selected))
     if not selected:
         return {}
-    again = [one for one in elements if config.stages[one.stage].after]
+    again = [one for one in elements if config.stages[one.stage].command == REPORT]
     for one in again:
         row = rows[one.id]
         if row.state == PENDING and row.job is not None:
@@ -112,8 +111,7 @@ def run_missing(
         check_jobs(jobs, profiles)
         submit(study, jobs, profiles, config.name, told.submitted)
         return {}
-    run = run_in_process if cluster.kind == DEBUG else run_here
-    return run(study, config, elements, selected, cluster, told)
+    return run_here(study, config, elements, selected, cluster, told)
 
 
 def missing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,19 +129,14 @@ def _check_stage(name: str, stage: StageConfig, stages: Mapping[str, StageConfig
 
 
 def _order(stages: Mapping[str, StageConfig]) -> list[str]:
-    """Returns the stages in the order of the file, but each after those it waits for."""
-    ordered: list[str] = []
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            circle = " -> ".join([*path[path.index(name) :], name])
-            raise ConfigError(f"pipeline.stages: {circle} wait for each other; cut the circle")
-        if name not in ordered:
-            stage = stages[name]
-            for other in [*([stage.needs] if stage.needs else []), *stage.after]:
-                visit(other, (*path, name))
-            ordered.append(name)
-
-    for name in stages:
-        visit(name, ())
-    return ordered
+    """Returns the stages, each after those it waits for."""
+    waits = {
+        name: [*([one.needs] if one.needs else []), *one.after] for name, one in stages.items()
+    }
+    try:
+        return list(TopologicalSorter(waits).static_order())
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise ConfigError(
+            f"pipeline.stages: {circle} wait for each other; cut the circle"
+        ) from None

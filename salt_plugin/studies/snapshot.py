@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
+import filecmp
+import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 import hydra_plugins
+from salt_plugin import __version__
 from salt_plugin.conf_folder import conf_folder, slurm_folder
 
 
-def copy_code(target: Path) -> None:
-    """Copies the package, its configs and the plugin of Hydra, laid out as in the wheel."""
-    package = Path(str(resources.files("salt_plugin")))
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-    unfinished = target.with_name(target.name + ".tmp")
+def keep_code(folder: Path) -> None:
+    """Copies the package, its configs and the plugin of Hydra, where there is no copy yet."""
+    if folder.is_dir():
+        return
+    unfinished = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    copy = unfinished / "salt_plugin"
-    shutil.copytree(package, copy, ignore=ignored)
-    # In a checkout they lie beside the package.
-    for folder in (conf_folder(), slurm_folder()):
-        shutil.copytree(folder, copy / folder.name, ignore=ignored, dirs_exist_ok=True)
-    plugin = next(
-        file
-        for path in hydra_plugins.__path__
-        if (file := Path(path) / "salt_search_path.py").is_file()
+    for place, file in _installed().items():
+        (unfinished / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, unfinished / place)
+    unfinished.rename(folder)
+
+
+def run_kept_code(folder: Path, verb: str, arguments: Sequence[str]) -> None:
+    """Gives a command to the copy of a study instead, where the installed package differs.
+
+    Args:
+        folder: The copy; nothing happens where there is none.
+        verb: Of `salt`.
+        arguments: Of the verb.
+    """
+    kept, installed = _files(folder), _installed()
+    if not kept or (
+        kept.keys() == installed.keys()
+        and all(filecmp.cmp(kept[name], installed[name], shallow=False) for name in kept)
+    ):
+        return
+    print(
+        f"the study goes on with its own copy of the code, {folder}, which differs from the "
+        f"installed version, {__version__}; remove the copy to go on with that",
+        file=sys.stderr,
+        flush=True,
     )
-    (unfinished / "hydra_plugins").mkdir()
-    shutil.copy(plugin, unfinished / "hydra_plugins")
-    unfinished.rename(target)
+    # Without the working directory, which may be a checkout.
+    command = [sys.executable, "-P", "-m", "salt_plugin.cli", verb, *arguments]
+    path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.execve(sys.executable, command, os.environ | {"PYTHONPATH": os.pathsep.join(path)})
 
 
 def commit() -> str | None:
@@ -41,3 +63,22 @@ def commit() -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() or None
+
+
+def _installed() -> dict[str, Path]:
+    """Returns the files of the package by their place in the wheel."""
+    plugin = next(
+        file
+        for path in hydra_plugins.__path__
+        if (file := Path(path) / "salt_search_path.py").is_file()
+    )
+    found = _files(Path(str(resources.files("salt_plugin"))), "salt_plugin/")
+    # In a checkout they lie beside the package.
+    for folder in (conf_folder(), slurm_folder()):
+        found |= _files(folder, f"salt_plugin/{folder.name}/")
+    return found | {f"hydra_plugins/{plugin.name}": plugin}
+
+
+def _files(folder: Path, prefix: str = "") -> dict[str, Path]:
+    files = (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc")
+    return {prefix + file.relative_to(folder).as_posix(): file for file in files}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,7 +64,7 @@ def rows_of(study: Study) -> tuple[list[Row], list[str]]:
     jobs = study.job_of()
     asked = sorted({job.partition("_")[0] for job in jobs.values()}, key=int)
     known = queue.states(asked)
-    at_work = study.worked_on_by() is not None
+    at_work = study.worked_on_by() not in (None, os.getpid())
     rows: list[Row] = []
     by_id: dict[str, Row] = {}
     for element in elements:

@@ -6,25 +6,25 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 from salt_plugin import __version__
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import ConfigError
-from salt_plugin.files import write_json, write_text
+from salt_plugin.files import LOCK, hold, write_json, write_text
 from salt_plugin.studies.attempts import ElementDirectory
 from salt_plugin.studies.cluster import ClusterConfig
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.pipeline import PipelineConfig
-from salt_plugin.studies.snapshot import commit, copy_code
-from salt_plugin.run_directory import flat
+from salt_plugin.studies.snapshot import commit, keep_code
 
-LOCK = ".lock"
+COMPARISON = "compare.yaml"
 
 
 class Submission(NamedTuple):
@@ -64,7 +64,6 @@ class Study:
         self.code = root / "code"
         self.jobs = root / "jobs"
         self.submitted = root / "submissions.jsonl"
-        self._lock: IO[str] | None = None
 
     def element(self, element: Element) -> ElementDirectory:
         """Returns the folder of an element."""
@@ -93,53 +92,59 @@ class Study:
         """Returns the elements, stage by stage."""
         return [Element(**one) for one in self.stored()["elements"]]
 
-    def check(self, config: PipelineConfig, elements: Sequence[Element]) -> None:
-        """Checks that the folder is free, or holds the same study.
+    def check(self, elements: Sequence[Element]) -> None:
+        """Checks that the folder is free, or holds a part of the same study.
+
+        Elements may be added, and resources may change: they change how fast a study goes, not what
+        it computes.
 
         Raises:
-            ConfigError: It holds another one; lists what differs.
+            ConfigError: It holds another study; lists what differs.
         """
         if not self.file.is_file():
-            if self.root.is_dir() and {one.name for one in self.root.iterdir()} - {LOCK}:
+            found = {one.name for one in self.root.iterdir()} if self.root.is_dir() else set()
+            if found - {LOCK} and COMPARISON not in found:  # a comparison of an earlier version
                 raise ConfigError(f"--out {self.root}: not empty, and no study; choose another")
             return
-        stored = self.stored()
-        before = flat(stored["pipeline"]) | {
-            f"{e['stage']}/{e['name']}": e["arguments"] for e in stored["elements"]
-        }
-        now = flat(asdict(config)) | {one.id: one.arguments for one in elements}
-        # Resources change how fast a study goes, not what it computes.
-        changed = [
-            f"{key} was {before.get(key, 'absent')!r} and is now {now.get(key, 'absent')!r}"
-            for key in sorted(before.keys() | now.keys())
-            if ".resources" not in key and before.get(key, "absent") != now.get(key, "absent")
-        ]
+        now = {one.id: _settings(one) for one in elements}
+        changed: dict[str, list[str]] = {}
+        for one in self.elements():
+            if one.id not in now:
+                changed.setdefault("missing now", []).append(one.id)
+                continue
+            before, after = _settings(one), now[one.id]
+            for key in sorted(before.keys() | after.keys()):
+                was, is_ = before.get(key, "absent"), after.get(key, "absent")
+                if was != is_:
+                    changed.setdefault(f"{key} was {was} and is now {is_}", []).append(one.id)
         if changed:
-            shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" * (len(changed) > 5))
+            lines = [f"{what}: {_few(ids)}" for what, ids in changed.items()]
             raise ConfigError(
-                f"{self.root} holds another study: {shown}. Give the same values to continue it, "
-                "or another --out"
+                f"{self.root} holds another study: {_few(lines, '; ', 5)}. Give the same values to "
+                "go on with it, add values to its sweeps, or stages, or choose another --out"
             )
 
-    def claim(self) -> None:
-        """Takes the folder until `release` or the end of the process.
+    @contextmanager
+    def claimed(self, elements: Sequence[Element] | None = None) -> Iterator[None]:
+        """Takes the folder, and checks it again for the elements, if any are given.
 
         Raises:
-            ConfigError: Another process submits or runs it, or it cannot be written to.
+            ConfigError: Another process submits or runs it, it cannot be written to, or it holds
+                another study.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.root / LOCK).open("a+")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another process works on {self.root} (salt launch, retry or cancel); wait for it"
-            ) from None
+            lock = hold(self.root)
         except OSError as error:
             raise ConfigError(f"{self.root} cannot be written to ({error.strerror})") from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        if lock is None:
+            raise ConfigError(
+                f"another process works on {self.root} (salt launch, compare, retry or cancel); "
+                "wait for it, or choose another --out"
+            )
+        with lock:
+            if elements is not None:
+                self.check(elements)
+            yield
 
     def worked_on_by(self) -> int | None:
         """Returns the process that has taken the folder; None where there is none."""
@@ -151,11 +156,6 @@ class Study:
         except OSError:
             pass
         return None
-
-    def release(self) -> None:
-        """Gives the folder back."""
-        if self._lock is not None:
-            self._lock.close()
 
     def write(
         self,
@@ -173,8 +173,7 @@ class Study:
             composed: A configuration of each stage that trains.
         """
         before = self.stored() if self.file.is_file() else None
-        if not self.code.is_dir():
-            copy_code(self.code)
+        keep_code(self.code)
         self.configs.mkdir(exist_ok=True)
         for stage, one in composed.items():
             text = yaml.safe_dump(asdict(one), sort_keys=False)
@@ -211,3 +210,14 @@ class Study:
         for submission in self.submissions():
             found |= submission.jobs()
         return found
+
+
+def _settings(element: Element) -> dict[str, str]:
+    """Returns the arguments of an element by their keys."""
+    parts = (argument.partition("=") for argument in [element.module, *element.arguments])
+    return {key: value if equals else "given" for key, equals, value in parts}
+
+
+def _few(texts: Sequence[str], between: str = ", ", most: int = 2) -> str:
+    rest = f"{between}and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + rest

@@ -22,10 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from salt_plugin.comparison.runner import DIE_WITH_PARENT, last_line
 from salt_plugin.errors import SaltError
 from salt_plugin.studies import queue
-from salt_plugin.studies.attempts import FAILED, INTERRUPTED, STARTED, ElementDirectory
+from salt_plugin.studies.attempts import FAILED, INTERRUPTED, STARTED, ElementDirectory, last_line
 
 # Of a run that was asked to stop, and has saved (EX_TEMPFAIL).
 TO_BE_CONTINUED = 75
@@ -34,6 +33,11 @@ TO_BE_CONTINUED = 75
 WORD_SECONDS = 3.0
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
+# Has Linux kill a process when this one is killed (prctl's PR_SET_PDEATHSIG): a run directory
+# stands that, and whoever goes on finds nobody at work in it.
+_DIE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+DIE_WITH_PARENT = [sys.executable, "-S", "-c", _DIE] if sys.platform == "linux" else []
 
 
 class ElementFailedError(SaltError):
@@ -137,7 +141,6 @@ def _spawn(work: Work, files: ElementDirectory, rank: int) -> int:
     command[0] = shutil.which(command[0]) or command[0]
     path = [work.code, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-    guard = [sys.executable, "-S", "-c", DIE_WITH_PARENT] if sys.platform == "linux" else []
     with ExitStack() as stack:
         log = stack.enter_context(files.log(rank).open("ab"))
         log.write(f"$ {shlex.join(command)}\n".encode())
@@ -147,7 +150,7 @@ def _spawn(work: Work, files: ElementDirectory, rank: int) -> int:
             output = stack.enter_context(files.output.open("wb"))
         with _passing_on() as children:
             process = subprocess.Popen(
-                [*guard, *command],
+                [*DIE_WITH_PARENT, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from salt_plugin.comparison.cells import all_cells, baselines, run_dir_override, train_overrides
 from salt_plugin.conf_folder import conf_folder
 from salt_plugin.config.compare import compare_config, compare_sets, evaluations
 from salt_plugin.errors import ConfigError
+from salt_plugin.studies.comparison import all_cells, baselines, train_overrides
+from salt_plugin.studies.elements import run_dir_override
 
 GOOD = ["methods=[salt]", "encoders=[vit_nano]", "budgets=[1e13]", "probe=[{data: demo}]"]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from salt_plugin.comparison.cells import Cell
-from salt_plugin.comparison.check import common_settings
 from salt_plugin.config import RunConfig, load_config
 from salt_plugin.config.planning import compose_alone
 from salt_plugin.errors import ConfigError
 from salt_plugin.run_directory import RunDirectory
+from salt_plugin.studies.comparable import common_settings
+from salt_plugin.studies.comparison import Cell
 
 OPERATIONAL = {
     "loader.batch_size": 4,

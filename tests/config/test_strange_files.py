@@ -15,10 +15,10 @@ from omegaconf import OmegaConf
 from salt_plugin.config import build, probe_config, read_yaml
 from salt_plugin.config.compare import compare_config
 from salt_plugin.errors import ConfigError
-from salt_plugin.studies.cluster import cluster_config
-from salt_plugin.studies.pipeline import pipeline_config
 from salt_plugin.losses import LatentLoss
 from salt_plugin.run_directory import RunDirectory, read_metrics
+from salt_plugin.studies.cluster import cluster_config
+from salt_plugin.studies.pipeline import pipeline_config
 
 SETTINGS = settings(
     max_examples=30,

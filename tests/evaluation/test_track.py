@@ -13,8 +13,9 @@ from salt_plugin.checkpoints import read_card, save_encoder
 from salt_plugin.errors import CheckpointError, ConfigError, SaltError
 from salt_plugin.evaluation.ranking import rank_students
 from salt_plugin.evaluation.spectrum import effective_rank
-from salt_plugin.evaluation.track import agreement, kept_encoders, track
+from salt_plugin.evaluation.track import kept_encoders, track
 from salt_plugin.models import EncoderShape, VideoEncoder
+from salt_plugin.report.agreement import agreement
 from salt_plugin.run_directory import RunDirectory
 
 SHAPE = EncoderShape("small", embed_dim=24, depth=1, num_heads=2, patch_size=4)

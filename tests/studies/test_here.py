@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,8 +66,8 @@ def test_a_failure_takes_what_is_based_on_it_and_retry_completes(
     with pytest.raises(SystemExit):
         launch(monkeypatch)
     said = capsys.readouterr().err
-    assert "5 of 11 elements failed" in said
-    assert "teacher/s2: at work: error: the sky has fallen" in said
+    assert "5 of the elements failed" in said
+    assert "teacher/s2: error: the sky has fallen" in said
     assert "probe/s2-s1: needs student/s2-s1, which is not finished" in said
     study = Study(Path("study").absolute())
     assert counts(rows_of(study)[0]) == {"finished": 6, "waiting": 4, "failed": 1}
@@ -98,11 +99,64 @@ def test_another_study_is_refused_and_says_what_differs(
 ) -> None:
     launch(monkeypatch)
     launch(monkeypatch)  # the same: nothing is left to do
-    with pytest.raises(SystemExit):
-        launch(monkeypatch, "stages.teacher.sweep=['seed=1']")
-    said = capsys.readouterr().err
-    assert "holds another study" in said
-    assert "stages.teacher.sweep was ['seed=1,2'] and is now ['seed=1']" in said
+    for change, expected in (
+        ("stages.teacher.sweep=['seed=1']", "missing now: teacher/s2, student/s2-s1, and 3 more"),
+        (
+            "overrides=[preset=demo,trainer.max_steps=4]",
+            "trainer.max_steps was 3 and is now 4: teacher/s1, teacher/s2, and 4 more",
+        ),
+        ("stages.student.overrides=[]", "method.teacher.path was 'STUDY/teacher/s1' and is now "),
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            launch(monkeypatch, change)
+        said = capsys.readouterr().err.replace(str(Path.cwd() / "study"), "STUDY")
+        assert "holds another study" in said
+        assert expected in said
+
+
+def test_a_study_takes_new_values_stages_and_seeds(
+    control: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch(monkeypatch)
+    finished = sorted(Path("study").glob("*/*/finished.json"))
+    before = {file: file.stat().st_mtime_ns for file in finished if file.parts[1] != "report"}
+    assert len(before) == 10
+    more = "stages.longer={method: pixel_teacher, overrides: [seed=1]}"
+    launch(monkeypatch, "stages.student.sweep=['seed=1,2,3']", more)
+    salt(monkeypatch, "status", "study", "--json")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["counts"] == {"finished": 11 + 2 * 2 + 1}
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert (Path("study/report/all/table.md").read_text()).count("| student |") == 2 * 3
+
+
+def test_additions_run_the_code_that_the_study_was_launched_with(control: Path) -> None:
+    command = [sys.executable, "-m", "salt_plugin.cli", "launch", "tiny.yaml", "cluster=here.yaml"]
+    command += [
+        "--out",
+        "study",
+        "overrides=[preset=demo,trainer.max_steps=2]",
+        "stages.teacher.sweep=['seed=1']",
+    ]
+    subprocess.run([*command, "stages.student.sweep=['seed=1']"], check=True)
+    kept = Path("study/code/salt_plugin/studies/worker.py")
+    kept.write_text(kept.read_text() + "\nprint('this is the copy')\n")
+    done = subprocess.run(
+        [*command, "stages.student.sweep=['seed=1,2']"], check=True, capture_output=True, text=True
+    )
+    assert "own copy of the code" in done.stderr
+    assert "this is the copy" in Path("study/student/s1-s2/log.txt").read_text()
+    assert "this is the copy" not in Path("study/student/s1-s1/log.txt").read_text()
+    shutil.rmtree("study/code")
+    done = subprocess.run(
+        [*command, "stages.student.sweep=['seed=1,2,3']"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "own copy" not in done.stderr
+    assert "this is the copy" not in Path("study/student/s1-s3/log.txt").read_text()
 
 
 def test_an_override_that_does_not_compose_is_found_before_anything_runs(
@@ -135,7 +189,7 @@ def test_cancel_lets_the_runs_save_and_retry_goes_on(
     assert len((Path("study/teacher/s1/teacher/metrics.csv")).read_text().splitlines()) == 1 + 3
 
 
-def test_nothing_outlives_a_launch_that_is_killed(
+def test_nothing_outlives_a_launch_that_is_killed_and_retry_goes_on(
     control: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (control / "seconds").write_text("0.3")
@@ -151,6 +205,9 @@ def test_nothing_outlives_a_launch_that_is_killed(
     while _alive(int(pid.read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    (control / "seconds").write_text("0")
+    salt(monkeypatch, "retry", "study")
+    assert counts(rows_of(Study(Path("study").absolute()))[0]) == {"finished": 11}
 
 
 def _alive(pid: int) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from salt_plugin.comparison.cells import RANDOM
-from salt_plugin.comparison.results import DONE, pareto
-from salt_plugin.evaluation.track import agreement
+from salt_plugin.report.agreement import agreement
 from salt_plugin.report.compare_figures import draw_accuracy, draw_allocation, draw_losses
+from salt_plugin.studies.comparison import RANDOM
+from salt_plugin.studies.results import DONE, pareto
 
 
 def draw(

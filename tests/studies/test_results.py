@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from salt_plugin.comparison.results import PARTS, as_csv, groups, pareto
 from salt_plugin.report.compare import markdown_table
+from salt_plugin.studies.results import PARTS, as_csv, groups, pareto
 
 
 def row(method: str, budget: float, seed: int, flops: int, accuracy: float) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from hydra.errors import HydraException
 
-from salt_plugin.comparison.cells import Cell, train_overrides
 from salt_plugin.config import RunConfig, compose, load_config, require_input, values
 from salt_plugin.config.application import absolute
 from salt_plugin.config.command_line import composition_error
@@ -16,6 +15,7 @@ from salt_plugin.config.compare import CompareConfig
 from salt_plugin.config.keys import marked
 from salt_plugin.errors import ConfigError
 from salt_plugin.run_directory import flat
+from salt_plugin.studies.comparison import Cell, train_overrides
 from salt_plugin.training.plan import global_batch_size
 
 COMPARED = marked(values.COMPARED)

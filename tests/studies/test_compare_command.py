@@ -6,6 +6,7 @@ import csv
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,18 +19,20 @@ import pytest
 import yaml
 
 from salt_plugin.commands.compare import main
-from salt_plugin.comparison import jobs
 from salt_plugin.errors import ConfigError, SaltError
 
-STUB = str(Path(__file__).resolve().parent / "stub_trainer.py")
-SALT, PIXELS, RANDOM = "salt-vit_nano-steps-s1", "pixel_teacher-vit_nano-steps-s1", "random-"
+STUB = Path(__file__).parent / "stub_trainer.py"
+SALT, PIXELS = CELLS = "salt-vit_nano-steps-s1", "pixel_teacher-vit_nano-steps-s1"
 Tiny = Callable[..., Path]
 
 
 @pytest.fixture
-def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "TRAIN", (STUB, "train"))
-    monkeypatch.setattr(jobs, "EVALUATE", (STUB, "evaluate"))
+def stub(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The change that has a stub in Python's place."""
+    profile = tmp_path_factory.mktemp("profile") / "here.yaml"
+    keys = {"kind": "local", "python": f"{sys.executable} {STUB}", "array_parallelism": 1}
+    profile.write_text(json.dumps(keys))
+    return f"cluster={profile}"
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
@@ -38,12 +41,11 @@ def rows_of(out: Path) -> list[dict[str, str]]:
         return [{**row, "seconds": ""} for row in csv.DictReader(file)]
 
 
-@pytest.mark.usefixtures("_stub")
 def test_a_comparison_leaves_rows_a_table_and_figures(
-    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Tiny, tmp_path: Path, stub: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    command = [str(tiny(seeds=[1, 2, 3])), "--out", str(out), "--json", "--jobs", "2"]
+    command = [str(tiny(seeds=[1, 2])), stub, "--out", str(out), "--json", "--jobs", "2"]
     main(command)
     shown = capsys.readouterr()
     found = json.loads(shown.out.splitlines()[-1])
@@ -51,49 +53,49 @@ def test_a_comparison_leaves_rows_a_table_and_figures(
     assert [(row["method"], row["seed"], row["status"]) for row in rows] == [
         (method, seed, "done")
         for methods in (["random"], ["salt", "pixel_teacher"])
-        for seed in "123"
+        for seed in "12"
         for method in methods
     ]
     assert {row["flops"] for row in rows} == {"0", "300"}
     assert {row["teacher_steps"] for row in rows if row["method"] == "salt"} == {"3"}
     assert {row["teacher_steps"] for row in rows if row["method"] != "salt"} == {""}
     assert all(0 <= float(row["bees_knn"]) <= 1 for row in rows)
-    assert len(found["rows"]) == 9
-    assert [group["n"] for group in found["groups"]] == [3, 3, 3]
+    assert len(found["rows"]) == 6
+    assert [group["n"] for group in found["groups"]] == [2, 2, 2]
     assert (out / "table.md").read_text().count("\n") == 2 + 3
     for name in ("accuracy", "loss", "allocation"):
         assert (out / "figures" / f"{name}.png").stat().st_size > 5000
-    assert f"{SALT}: training" in shown.err
+    assert f"cells/{SALT}: started" in shown.err
+    assert "11 of 11 elements are finished" in shown.err
 
     before = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*")}
     main(command)
     assert {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*")} == before
 
 
-@pytest.mark.usefixtures("_stub")
 def test_a_failed_run_is_named_and_the_others_stand(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     monkeypatch.setenv("SALT_STUB_FAIL", "method=salt")
-    with pytest.raises(SaltError, match=r"1 of 2 runs failed") as failed:
-        main([str(tiny()), "--out", str(out)])
-    assert f"{SALT}: training: error: the sky has fallen" in str(failed.value)
-    assert f"less {out / 'cells' / SALT}/cell.log" in str(failed.value)
+    with pytest.raises(SaltError, match=r"1 of 3 runs failed") as failed:
+        main([str(tiny()), stub, "--out", str(out)])
+    assert f"{SALT}: error: the sky has fallen" in str(failed.value)
+    assert f"salt status {out}" in str(failed.value)
     assert [row["status"] for row in rows_of(out)] == ["done", "failed", "done"]
     monkeypatch.delenv("SALT_STUB_FAIL")
-    main([str(tiny()), "--out", str(out)])
+    main([str(tiny()), stub, "--out", str(out)])
     assert {row["status"] for row in rows_of(out)} == {"done"}
 
 
-@pytest.mark.usefixtures("_stub")
 def test_a_run_of_unknown_cost_is_named(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    out = tmp_path / "out"
     monkeypatch.setenv("SALT_STUB_UNKNOWN", "salt")
     with pytest.raises(SaltError, match=rf"{SALT}: its FLOPs are unknown, for its teacher"):
-        main([str(tiny()), "--out", str(tmp_path)])
-    assert [row["status"] for row in rows_of(tmp_path)] == ["done", "failed", "done"]
+        main([str(tiny()), stub, "--out", str(out)])
+    assert [row["status"] for row in rows_of(out)] == ["done", "failed", "done"]
 
 
 def test_runs_of_different_resolution_are_refused_before_anything_is_written(
@@ -141,52 +143,63 @@ def test_a_dry_run_lists_the_runs(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("_stub")
-def test_a_folder_takes_more_runs_but_no_other_comparison(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_folder_takes_more_runs_but_no_other_comparison(
+    tiny: Tiny, tmp_path: Path, stub: str
+) -> None:
     out = tmp_path / "out"
-    main([str(tiny()), "--out", str(out)])
+    main([str(tiny()), stub, "--out", str(out)])
     first = (out / "cells" / SALT / "summary.json").stat().st_mtime_ns
     changed = {"salt": ["method.teacher.max_steps=9"]}
-    expected = r"another comparison: method_overrides\.salt was \[.*=2'\] and is now \[.*=9'\]\."
+    expected = rf"another study: method\.teacher\.max_steps was 2 and is now 9: cells/{SALT}\."
     with pytest.raises(ConfigError, match=expected):
-        main([str(tiny(method_overrides=changed)), "--out", str(out)])
-    with pytest.raises(ConfigError, match=r"seeds was \[1\] and is now \[2\]"):
-        main([str(tiny()), "seeds=[2]", "--out", str(out)])
-    stored = yaml.safe_load((out / "compare.yaml").read_text())
-    stored["overrides"].append("method.data.root=/videos")  # of an earlier version: no effect
-    stored["probe"][0]["root"] = "/videos"
-    (out / "compare.yaml").write_text(yaml.safe_dump(stored))
-    main([str(tiny()), "seeds=[1,2]", "--out", str(out)])
+        main([str(tiny(method_overrides=changed)), stub, "--out", str(out)])
+    with pytest.raises(ConfigError, match=rf"missing now: cells/{SALT}, cells/{PIXELS}, and 3 mo"):
+        main([str(tiny()), stub, "seeds=[2]", "--out", str(out)])
+    (one,) = yaml.safe_load(tiny().read_text())["probe"]
+    probe = json.dumps(one | {"frames": 8})
+    with pytest.raises(ConfigError, match=r"bees\.frames was 4 and is now 8: probes/"):
+        main([str(tiny()), stub, f"probe=[{probe}]", "--out", str(out)])
+    main([str(tiny()), stub, "seeds=[1,2]", "--out", str(out)])
     assert len(rows_of(out)) == 6
     assert (out / "cells" / SALT / "summary.json").stat().st_mtime_ns == first
-    with (out / ".lock").open("w") as lock:
+    with (out / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another salt compare works in"):
-            main([str(tiny()), "seeds=[1,2]", "--out", str(out)])
+        with pytest.raises(ConfigError, match=r"another process works on .*compare"):
+            main([str(tiny()), stub, "seeds=[1,2]", "--out", str(out)])
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_stub")
+def test_a_comparison_of_an_earlier_version_goes_on(tiny: Tiny, tmp_path: Path, stub: str) -> None:
+    out = tmp_path / "out"
+    main([str(tiny()), stub, "--out", str(out)])
+    before = rows_of(out)
+    for name in ("code", "configs", "probes", "baselines", "report"):
+        shutil.rmtree(out / name)
+    new = [f"cells/{cell}/{name}" for cell in CELLS for name in ("attempts.jsonl", "finished.json")]
+    for name in ("study.json", "pipeline.yaml", *new):
+        (out / name).unlink()
+    main([str(tiny()), stub, "--out", str(out)])
+    assert rows_of(out) == before
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stop", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.release)]
 )
 def test_stopped_in_the_middle_the_same_command_ends_as_if_it_had_not_been(
-    tiny: Tiny, tmp_path: Path, stop: signal.Signals
+    tiny: Tiny, tmp_path: Path, stub: str, stop: signal.Signals
 ) -> None:
     config, whole, out = tiny(), tmp_path / "whole", tmp_path / "out"
-    main([str(config), "--out", str(whole)])
-    code = (
-        "import os; from salt_plugin.comparison import jobs; from salt_plugin import cli; "
-        f"jobs.TRAIN = ({STUB!r}, 'train'); jobs.EVALUATE = ({STUB!r}, 'evaluate'); cli.main()"
-    )
+    main([str(config), stub, "--out", str(whole)])
+    command = [sys.executable, "-m", "salt_plugin.cli", "compare", str(config), stub]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "compare", str(config), "--out", str(out)],
+        [*command, "--out", str(out)],
         env=os.environ | {"SALT_STUB_WAIT": str(tmp_path / "never")},
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
     )
-    log = out / "cells" / PIXELS / "cell.log"
+    log = out / "cells" / PIXELS / "log.txt"
     deadline = time.monotonic() + 120
     while not (log.is_file() and "step 1 of 3" in log.read_text()):
         assert time.monotonic() < deadline
@@ -196,11 +209,11 @@ def test_stopped_in_the_middle_the_same_command_ends_as_if_it_had_not_been(
     _, errors = process.communicate(timeout=60)
     assert process.returncode not in (0, None)
     if stop != signal.SIGKILL:
-        last = "error: stopped with 1 of 2 runs finished; the same command goes on"
+        last = "error: stopped; 2 of 6 elements are finished; the same command goes on"
         assert errors.splitlines()[-1] == last
     time.sleep(0.1)
     at_work = subprocess.run(["pgrep", "-f", f"{out}/cells/"], capture_output=True, text=True)
     assert at_work.stdout == ""
-    main([str(config), "--out", str(out)])
+    main([str(config), stub, "--out", str(out)])
     assert rows_of(out) == rows_of(whole)
     assert (out / "table.md").read_text() == (whole / "table.md").read_text()

@@ -7,13 +7,13 @@ import io
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from salt_plugin.comparison.cells import RANDOM, Cell
-from salt_plugin.comparison.directory import CellDirectory, ComparisonDirectory
 from salt_plugin.config.compare import CompareConfig, evaluations
 from salt_plugin.errors import ConfigError
 from salt_plugin.run_directory import RunDirectory, recent_loss
+from salt_plugin.studies.comparison import CELLS, PRODUCT, RANDOM, Cell
 
 CONVENTION = "exact"
 DONE, UNFINISHED = "done", "unfinished"
@@ -38,9 +38,14 @@ def probe_columns(config: CompareConfig) -> list[str]:
 
 
 def read_rows(
-    cells: Sequence[Cell], config: CompareConfig, folder: ComparisonDirectory
+    cells: Sequence[Cell], config: CompareConfig, root: Path
 ) -> tuple[list[Row], dict[str, str]]:
     """Reads what the runs have left.
+
+    Args:
+        cells: The runs.
+        config: The comparison.
+        root: Its folder.
 
     Returns:
         A row for each run, and why runs cannot be compared, by their names. Those and unfinished
@@ -50,14 +55,13 @@ def read_rows(
     for cell in cells:
         row: Row = dict.fromkeys(_columns(config))
         row |= {key: getattr(cell, key) for key in (*GROUP, "seed")}
-        files = folder.cell(cell)
         row["status"] = UNFINISHED
-        if files.probe.is_file():
+        folder = root / CELLS / cell.name
+        if (folder / PRODUCT).is_file():
             try:
-                row |= _measured(cell, files, config) | {"status": DONE}
+                row |= _measured(cell, folder, config) | {"status": DONE}
             except ConfigError as error:
                 unusable[cell.name] = str(error)
-                row["status"] = "failed"
         rows.append(row)
     return rows, unusable
 
@@ -147,8 +151,8 @@ def _columns(config: CompareConfig) -> list[str]:
     return [*names, *steps, *probe_columns(config), "seconds"]
 
 
-def _measured(cell: Cell, files: CellDirectory, config: CompareConfig) -> Row:
-    reports = json.loads(files.probe.read_text())
+def _measured(cell: Cell, folder: Path, config: CompareConfig) -> Row:
+    reports = json.loads((folder / PRODUCT).read_text())
     row = {
         f"{name}_{protocol}": reports[name][protocol]["accuracy"]
         for name, one in evaluations(config).items()
@@ -156,7 +160,7 @@ def _measured(cell: Cell, files: CellDirectory, config: CompareConfig) -> Row:
     }
     if cell.method == RANDOM:
         return row | {"flops": 0}
-    return row | spent(files.run)
+    return row | spent(RunDirectory(folder))
 
 
 def _checked_bill(summary: Mapping[str, Any], run: RunDirectory) -> Mapping[str, Any]:

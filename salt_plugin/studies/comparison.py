@@ -1,18 +1,23 @@
-"""The runs of a comparison, as its configuration gives them."""
+"""A comparison as a study: the runs that its configuration gives, and what comes after them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from hydra.core.override_parser.types import Quote
-
 from salt_plugin.config import registry
-from salt_plugin.config.command_line import quoted
-from salt_plugin.config.compare import CompareConfig, budget_name
+from salt_plugin.config.compare import CompareConfig, budget_name, evaluations
+from salt_plugin.studies.elements import Element, run_dir_override
+from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig
 
 RANDOM = "random"
+
+# Its stages, and the folder of its runs.
+CELLS, PROBES, BASELINES = "cells", "probes", "baselines"
+PRODUCT = "probe.json"
 
 
 class Cell(NamedTuple):
@@ -81,6 +86,41 @@ def train_overrides(cell: Cell, config: CompareConfig) -> list[str]:
     return [*overrides, "method.probe=null"]
 
 
-def run_dir_override(folder: Path) -> str:
-    """Returns the override that names a run's folder, whatever characters that has."""
-    return f"hydra.run.dir={quoted(str(folder), Quote.single)}"
+def study_of(config: CompareConfig, name: str, root: Path) -> tuple[PipelineConfig, list[Element]]:
+    """Returns a comparison as a study: its runs, their evaluations, the baselines', a report.
+
+    Args:
+        config: The comparison.
+        name: Of the study.
+        root: Its folder.
+    """
+    stages = {
+        CELLS: StageConfig("train"),
+        PROBES: StageConfig("probe", needs=CELLS),
+        BASELINES: StageConfig("probe", after=[CELLS]),
+        REPORT: StageConfig("report", after=[CELLS, PROBES, BASELINES]),
+    }
+    runs = root / CELLS
+    settings = [
+        f"{evaluation}.{key}={json.dumps(value)}"
+        for evaluation, one in evaluations(config).items()
+        for key, value in asdict(one).items()
+    ]
+
+    def evaluation(stage: str, cell: Cell, parent: str | None, *encoder: str) -> Element:
+        product = f"product={runs / cell.name / PRODUCT}"
+        arguments = [product, f"seed={cell.seed}", *encoder, *settings]
+        return Element(stage, cell.name, {}, parent, "salt_plugin.studies.evaluate", arguments)
+
+    found = []
+    for cell in all_cells(config):
+        folder = runs / cell.name
+        train = [TRAIN, *train_overrides(cell, config), run_dir_override(folder)]
+        found.append(Element(CELLS, cell.name, {}, None, "salt_plugin.cli", train))
+        found.append(evaluation(PROBES, cell, found[-1].id, f"encoder={folder}"))
+    for cell in baselines(config):
+        found.append(evaluation(BASELINES, cell, None, f"random_of={runs}", f"size={cell.encoder}"))
+    found.append(Element(REPORT, "all", {}, None, "salt_plugin.studies.gather", [str(root)]))
+    order = list(stages)
+    found.sort(key=lambda one: order.index(one.stage))
+    return PipelineConfig(name=name, stages=stages), found

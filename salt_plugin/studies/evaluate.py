@@ -1,0 +1,74 @@
+"""All evaluations of one encoder of a comparison, as a process; its arguments are `key=value`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from salt_plugin.config import ProbeConfig, probe_config
+from salt_plugin.errors import DataError, SaltError
+from salt_plugin.evaluation import open_encoder, probe
+from salt_plugin.files import write_json
+from salt_plugin.run_directory import RunDirectory
+
+
+def evaluate(encoder: str, seed: int, evaluations: dict[str, ProbeConfig]) -> dict[str, Any]:
+    """Returns what each evaluation finds of a frozen encoder.
+
+    Args:
+        encoder: As `salt_plugin.evaluation.open_encoder` takes it.
+        seed: Of its weights, where they are random.
+        evaluations: By name. Features are not kept where `cache` is null.
+
+    Raises:
+        SaltError: The encoder, a list, a key or a video cannot work.
+    """
+    found = {}
+    with TemporaryDirectory(prefix="salt-compare-") as temporary:
+        for name, config in evaluations.items():
+            frozen = open_encoder(encoder, size=config.size, seed=seed)
+            one = replace(config, cache=config.cache or temporary)
+            found[name] = probe(frozen, one).as_dict()
+    return found
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Evaluates, and writes what was found in one piece.
+
+    Args:
+        arguments: `product=FILE`, `seed=N`, then `encoder=RUN`, or `random_of=FOLDER size=NAME` for
+            a random encoder shaped as that of a finished run in the folder; and
+            `EVALUATION.KEY=JSON`.
+    """
+    given = dict(one.split("=", 1) for one in arguments)
+    keys: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        evaluation, dot, key = name.rpartition(".")
+        if dot:
+            keys.setdefault(evaluation, {})[key] = json.loads(value)
+    product = Path(given["product"])
+    try:
+        encoder = given.get("encoder") or _random(Path(given["random_of"]), given["size"])
+        evaluations = {name: probe_config(**one) for name, one in keys.items()}
+        found = evaluate(encoder, int(given["seed"]), evaluations)
+    except SaltError as error:
+        raise SystemExit(f"error: {error}") from None
+    product.parent.mkdir(exist_ok=True)
+    write_json(product, found)
+
+
+def _random(folder: Path, size: str) -> str:
+    runs = [RunDirectory(one) for one in sorted(folder.iterdir())]
+    for run in runs:
+        if run.finished and run.stored_config()["method"]["encoder"] == size:
+            return f"random:{run.result.encoder}"
+    raise DataError(f"{folder}: no run of {size} is finished: its shape is not known")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
