@@ -79,10 +79,14 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
                 return ask()
             except SlurmError as error:
                 left = deadline - time.monotonic()
-                if left <= 0 or not AWAY.search(str(error)):
+                if left <= 0 or not _passing(str(error)):
                     raise
                 if away is None:
-                    _tell_of_waiting(error)
+                    print(
+                        f"Slurm's controller does not answer, or has just started ({error}); trying "
+                        f"again for {patience:g} s, or until Ctrl-C",
+                        file=sys.stderr,
+                    )
                 away = error
             time.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -92,13 +96,12 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
         raise away from None
 
 
-def _tell_of_waiting(error: SlurmError) -> None:
-    print(
-        f"Slurm's controller does not answer ({error}); trying again for {patience:g} s, or until "
-        "Ctrl-C",
-        file=sys.stderr,
-        flush=True,
-    )
+def _passing(said: str) -> bool:
+    """Tells whether Slurm may say something else soon."""
+    if "node configuration is not available" in said:
+        # A controller that has just started does not know its nodes yet.
+        return bool(_call_once("sinfo", "-h", "-t", "unknown", "-o", "%D"))
+    return AWAY.search(said) is not None
 
 
 def _call_once(*command: str) -> str:

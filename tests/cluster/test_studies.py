@@ -128,7 +128,7 @@ def test_a_minute_without_the_controller_loses_nothing(bench: Bench, tmp_path: P
         finally:
             bench.cluster.start_controller()
         for one in waiting:
-            assert one.result().count("Slurm's controller does not answer") == 1
+            assert "Slurm's controller does not answer" in one.result()
     assert "1 running" in waiting[1].result() or "1 pending" in waiting[1].result()
     row = bench.ended()["run/s1"]
     assert (row.state, row.restarts) == ("finished", 1), row
