@@ -93,10 +93,9 @@ def _row(
 ) -> Row:
     files = study.element(element)
     events = files.events()
-    of_slurm = known.get(job) if job is not None else None
     if files.finished.is_file():
         state, reason = FINISHED, ""
-    elif of_slurm is not None:
+    elif job is not None and (of_slurm := known.get(job)) is not None:
         mine = [one for one in events if one.get("job") == job]  # not those of earlier jobs
         state, reason = _by_slurm(of_slurm, mine)
         if state == FAILED and not events and _has_run(study, element, job, of_slurm):
@@ -194,8 +193,10 @@ def rows_of_run(run: RunDirectory) -> list[Row]:
             state, reason = active
             active = (WAITING, "")
         progress = ElementDirectory(run.root).progress(stage)
-        rest = {"restarts": 0, "reason": reason, "job": None, "log": None}
-        rows.append(Row(stage, run.root.name, state, **progress, **rest))
+        row = Row(
+            stage, run.root.name, state, **progress, restarts=0, reason=reason, job=None, log=None
+        )
+        rows.append(row)
     return rows
 
 
