@@ -186,3 +186,25 @@ def test_a_failed_element_while_its_job_completes_and_a_folder_that_is_gone(benc
     bench.salt("retry", str(bench.study.root), "--failed")
     rows = bench.ended()
     assert in_state(rows, "finished") == rows.keys()
+
+
+def test_an_interrupted_element_that_cannot_be_queued_again_says_so(bench: Bench) -> None:
+    bench.pipeline.write_text(ONE_STAGE % (12, "1"))
+    bench.step_seconds(0.5)
+    folder = bench.pipeline.parent / "bin"
+    folder.mkdir()
+    refused = "echo Requested operation is presently disabled >&2; exit 1"
+    (folder / "scontrol").write_text(
+        f'#!/bin/sh\n[ "$1" = requeue ] && {{ {refused}; }}\nexec {shutil.which("scontrol")} "$@"\n'
+    )
+    (folder / "scontrol").chmod(0o755)
+    bench.launch(PATH=f"{folder}:{bench.cluster.environment['PATH']}")
+    row = bench.until(lambda rows: (rows["run/s1"].step or 0) > 0)["run/s1"]
+    bench.cluster.run("scancel", "--signal=USR2", str(row.job))
+    row = bench.ended()["run/s1"]
+    said = "SIGUSR2 was received, and it was not queued again (Slurm says FAILED"
+    assert (row.state, row.reason[: len(said)]) == ("failed", said)
+    bench.step_seconds(0.05)
+    bench.salt("retry", str(bench.study.root), "--failed")
+    bench.ended()
+    assert bench.losses("run/s1") == [1 + 1 / n for n in range(1, 13)]
