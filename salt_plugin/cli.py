@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import select
 import sys
 
 from salt_plugin import __version__
 from salt_plugin.errors import SaltError
 from salt_plugin.job import fail
 from salt_plugin.report.console import accept_any_name
+
+STDOUT = 1
 
 # Each verb with its module in `commands`, which is imported when it is called, and a line of help.
 VERBS = {
@@ -24,7 +28,7 @@ VERBS = {
     "flops": ("flops", "what training costs in FLOPs, by part; the paper's totals beside ours"),
     "plan": ("plan", "the steps that a budget in FLOPs pays for, for each method"),
     "launch": ("launch", "run a pipeline of stages on a cluster, or on this machine"),
-    "status": ("status", "how the elements of a study are"),
+    "status": ("status", "how the elements of a study are, or the stages of a run"),
     "cancel": ("cancel", "cancel what waits or runs of a study"),
     "retry": ("retry", "submit again what is missing of a study"),
     "export": ("export", "write weights in Hugging Face's layout of V-JEPA 2"),
@@ -32,8 +36,28 @@ VERBS = {
 
 
 def main() -> None:
-    """Entry point of the `salt` script."""
-    arguments = sys.argv[1:]
+    """Entry point of the `salt` script; without a word where nobody reads it, as after `| head`."""
+    try:
+        try:
+            _main(sys.argv[1:])
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        if not _unread():
+            raise
+        # Python would write what is left when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+        raise SystemExit(1) from None
+
+
+def _unread() -> bool:
+    """Tells whether standard output is a pipe that nobody reads: another one may have broken."""
+    poll = select.poll()
+    poll.register(STDOUT, 0)
+    return bool(poll.poll(0))
+
+
+def _main(arguments: list[str]) -> None:
     if arguments == ["--version"]:
         print(__version__)
     elif not arguments or arguments[0] in ("-h", "--help"):

@@ -87,6 +87,18 @@ def hold(folder: Path) -> IO[str] | None:
     return lock
 
 
+def held(folder: Path) -> bool:
+    """Whether a process holds a folder."""
+    try:
+        with (folder / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 _held: weakref.WeakSet[IO[str]] = weakref.WeakSet()
 
 

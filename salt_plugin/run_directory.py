@@ -19,7 +19,7 @@ from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.config.command_line import quoted
 from salt_plugin.config.keys import marked
 from salt_plugin.errors import ConfigError
-from salt_plugin.files import hold, write_text
+from salt_plugin.files import held, hold, write_text
 
 # Keys that may differ when a run is resumed.
 OPERATIONAL = {
@@ -98,6 +98,11 @@ class RunDirectory:
     def finished(self) -> bool:
         """Whether the run has written its summary, which it does last."""
         return self.summary.is_file()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a process trains in the folder."""
+        return held(self.root)
 
     @property
     def result(self) -> StageDirectory:

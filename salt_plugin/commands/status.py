@@ -1,4 +1,4 @@
-"""`salt status`: how the elements of a study are."""
+"""`salt status`: how the elements of a study are, or the stages of a run."""
 
 from __future__ import annotations
 
@@ -6,32 +6,43 @@ import argparse
 import json
 from pathlib import Path
 
+from salt_plugin.errors import ConfigError
 from salt_plugin.report.console import console
 from salt_plugin.report.study import status_table
-from salt_plugin.studies.states import counts, rows_of
+from salt_plugin.run_directory import RunDirectory
+from salt_plugin.studies.states import counts, rows_of, rows_of_run
 from salt_plugin.studies.study import Study
 
 
 def main(arguments: list[str]) -> None:
-    """Prints a row for each element.
+    """Prints a row for each element or stage.
 
     Args:
         arguments: The command line after the verb.
 
     Raises:
-        ConfigError: The folder holds no study.
+        ConfigError: The folder holds neither.
     """
     given = _parser().parse_args(arguments)
-    study = Study(given.study.expanduser().absolute())
-    rows, remarks = rows_of(study)
+    root = given.folder.expanduser().absolute()
+    study, run = Study(root), RunDirectory(root)
+    if study.file.is_file():
+        what, (rows, remarks) = "study", rows_of(study)
+    elif run.config.is_file():
+        what, rows, remarks = "run", rows_of_run(run), []
+    else:
+        raise ConfigError(
+            f"{root} is no study: {study.file.name} is missing; and no run: {run.config.name} is. "
+            "Name the folder that salt launch (--out) or a training run (hydra.run.dir) wrote"
+        )
     found = counts(rows)
     if given.json:
         listed = [row._asdict() for row in rows]
-        result = {"study": str(study.root), "counts": found, "remarks": remarks}
+        result = {what: str(root), "counts": found, "remarks": remarks}
         print(json.dumps(result | {"elements": listed}))
         return
     out = console()
-    out.print(status_table([row._asdict() for row in rows], study.root), soft_wrap=True)
+    out.print(status_table([row._asdict() for row in rows], root), soft_wrap=True)
     for line in [", ".join(f"{n} {state}" for state, n in found.items()), *remarks]:
         out.print(line, soft_wrap=True)
 
@@ -39,9 +50,11 @@ def main(arguments: list[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="salt status",
-        description="Shows each element of a study: state, step, loss, FLOPs, restarts, why it "
-        "waits or is over, and its log. Asks Slurm where it is installed.",
+        description="Shows each element of a study, or each stage of a run: state, step, loss, "
+        "FLOPs, restarts, why it waits or is over, and its log. Asks Slurm where a study is there.",
     )
-    parser.add_argument("study", type=Path, metavar="STUDY", help="the folder of salt launch")
+    parser.add_argument(
+        "folder", type=Path, metavar="STUDY", help="the folder of salt launch, or of a run"
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     return parser

@@ -81,11 +81,11 @@ class ElementDirectory:
                 break
         return None
 
-    def progress(self) -> dict[str, Any]:
-        """Returns `step` and `loss` of the stage at work, `flops` of all; None: unknown."""
+    def progress(self, *stages: str) -> dict[str, Any]:
+        """Returns `step` and `loss` of the last of some stages, `flops` of them; None: unknown."""
         from salt_plugin.run_directory import StageDirectory  # elements start without it
 
-        rows = [_last_row(StageDirectory(self.root / name).metrics) for name in _STAGES]
+        rows = [_last_row(StageDirectory(self.root / name).metrics) for name in stages or _STAGES]
         known = [row for row in rows if row]
         if not known:
             return {"step": None, "loss": None, "flops": None}

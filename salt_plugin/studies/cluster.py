@@ -53,6 +53,10 @@ class ClusterConfig:
         "So many seconds before the limit a run is told to save. Slurm may do so up to a minute "
         "earlier"
     )
+    patience: Count = setting(
+        "Seconds for which commands, and jobs that queue themselves again, try again while Slurm's "
+        "controller does not answer"
+    )
     setup: list[str] = setting(
         "Lines of shell before the processes start, e.g. `[module load cuda]`"
     )
@@ -119,8 +123,7 @@ def cluster_config(name: str, changes: Mapping[str, Any]) -> ClusterConfig:
             f"cluster={name!r} is no profile; {suggestion(name, profiles())}, or a .yaml file"
         )
     folder = slurm_folder() / "clusters"
-    found = read_yaml(folder / f"{BASE}.yaml")
-    found |= read_yaml(file or folder / f"{name}.yaml", references=True)
+    found = read_yaml(file or folder / f"{name}.yaml", references=True)
     return checked(found | dict(changes), "cluster.")
 
 
@@ -137,11 +140,12 @@ def with_resources(config: ClusterConfig, changes: Mapping[str, Any], stage: str
 
 
 def checked(values: Mapping[str, Any], key: str) -> ClusterConfig:
-    """Returns a profile of these values.
+    """Returns a profile of these values; what they leave out is as in `base.yaml`.
 
     Raises:
         ConfigError: A key or value cannot work.
     """
-    config: ClusterConfig = typed(ClusterConfig, values, key)
+    base = read_yaml(slurm_folder() / "clusters" / f"{BASE}.yaml")
+    config: ClusterConfig = typed(ClusterConfig, base | dict(values), key)
     minutes(config.time)
     return config

@@ -6,12 +6,29 @@ import getpass
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from salt_plugin.errors import SaltError
 
+Answer = TypeVar("Answer")
+
 TIMEOUT = 120.0
+LONGEST_PAUSE = 30.0
+
+# What commands say while the controller is down, starts or has too much to do.
+AWAY = re.compile(
+    "contact slurm controller|timed out|connection refused|temporarily unable|standby mode"
+    "|unexpected message received|zero bytes|no answer within",
+    re.IGNORECASE,
+)
+
+# Seconds for which commands are tried again while the controller is away: the profile's key. Jobs
+# are told by this variable, commands by the study.
+PATIENCE = "SALT_SLURM_PATIENCE"
+patience = float(os.environ.get(PATIENCE, "600"))
 
 # States of jobs that are not over.
 PENDING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
@@ -40,11 +57,54 @@ class JobState(NamedTuple):
 
 
 def call(*command: str) -> str:
-    """Returns what a command prints.
+    """Returns what a command prints, `patiently`.
 
     Raises:
         SlurmError: It is missing, fails or does not answer.
     """
+    return patiently(lambda: _call_once(*command))
+
+
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """Returns what Slurm answers; while its controller is away, asks again after growing pauses.
+
+    Raises:
+        SlurmError: It refuses, or was away until `patience` ended, or Ctrl-C the wait.
+    """
+    deadline, pause = time.monotonic() + patience, 1.0
+    away: SlurmError | None = None
+    try:
+        while True:
+            try:
+                return ask()
+            except SlurmError as error:
+                left = deadline - time.monotonic()
+                if left <= 0 or not _passing(str(error)):
+                    raise
+                if away is None:
+                    print(
+                        f"Slurm's controller does not answer, or has just started ({error}); trying "
+                        f"again for {patience:g} s, or until Ctrl-C",
+                        file=sys.stderr,
+                    )
+                away = error
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, LONGEST_PAUSE)
+    except KeyboardInterrupt:
+        if away is None:
+            raise
+        raise away from None
+
+
+def _passing(said: str) -> bool:
+    """Tells whether Slurm may say something else soon."""
+    if "node configuration is not available" in said:
+        # A controller that has just started does not know its nodes yet.
+        return bool(_call_once("sinfo", "-h", "-t", "unknown", "-o", "%D"))
+    return AWAY.search(said) is not None
+
+
+def _call_once(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except FileNotFoundError:
@@ -108,7 +168,7 @@ def _queued(jobs: Sequence[str]) -> dict[str, JobState]:
 
 def _accounted(jobs: Sequence[str]) -> dict[str, JobState]:
     columns = "JobID,State,NodeList"
-    text = call("sacct", "-n", "-P", "-X", "-j", ",".join(jobs), "-o", columns)
+    text = _call_once("sacct", "-n", "-P", "-X", "-j", ",".join(jobs), "-o", columns)
     found = {}
     for line in text.splitlines():
         job, state, nodes = line.split("|")[:3]
@@ -151,21 +211,23 @@ def requeue(job: str) -> bool:
 
     Returns:
         Whether it goes on some time.
+
+    Raises:
+        SlurmError: Its controller was away for too long, or does not know the job.
     """
-    try:
-        state = call("squeue", "-h", "-j", job, "-t", "all", "-o", "%T").strip()
-    except SlurmError:
-        state = "RUNNING"
-    if state in PENDING:
-        return True
+    state = _state(job)
     if state != "RUNNING":
-        return False
+        return state in PENDING
     try:
         call("scontrol", "requeue", job)
     except SlurmError:
         # Another process of the job was faster, or nobody may.
-        return call("squeue", "-h", "-j", job, "-t", "all", "-o", "%T").strip() in PENDING
+        return _state(job) in PENDING
     return True
+
+
+def _state(job: str) -> str:
+    return call("squeue", "-h", "-j", job, "-t", "all", "-o", "%T").strip()
 
 
 def cancel(jobs: Iterable[str]) -> None:

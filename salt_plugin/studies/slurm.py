@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,6 @@ def submit(
         SlurmError: sbatch refused one; those before it are submitted and noted.
     """
     from submitit import SlurmExecutor
-    from submitit.core.utils import FailedJobError
 
     cwd = str(study.stored()["cwd"])
     ids: dict[int, str] = {}
@@ -95,19 +95,26 @@ def submit(
             parameters["dependency"] = waits
         executor.update_parameters(job_name=f"{name}:{job.stage}", **parameters)
         works = [work_of(one, study, profile, cwd) for one in job.elements]
-        try:
-            submitted = executor.map_array(work_in_job, works)
-        except FailedJobError as error:
-            said = str(error).strip().splitlines()[-1]
-            raise SlurmError(
-                f"stage {job.stage}: {said}. Jobs submitted before it go on: salt status, or salt "
-                "cancel"
-            ) from None
-        ids[number] = submitted[0].job_id.partition("_")[0]
+        ids[number] = queue.patiently(partial(_sent, executor, works, job.stage))
         elements = [one.id for one in job.elements]
         submission = Submission(ids[number], job.stage, elements, waits)
         study.add_submission(submission)
         told(submission)
+    # sbatch took these, but its answer was lost: they were submitted again, and cannot start.
+    queue.cancel(strays(study))
+
+
+def _sent(executor: Any, works: list[Work], stage: str) -> str:
+    from submitit.core.utils import FailedJobError
+
+    try:
+        submitted = executor.map_array(work_in_job, works)
+    except FailedJobError as error:
+        said = str(error).strip().splitlines()[-1]
+        raise SlurmError(
+            f"stage {stage}: {said}. Jobs submitted before it go on: salt status, or salt cancel"
+        ) from None
+    return str(submitted[0].job_id).partition("_")[0]
 
 
 def strays(study: Study) -> list[str]:
@@ -155,6 +162,7 @@ def _submission(study: Study, profile: ClusterConfig) -> dict[str, Any]:
         "signal_delay_s": profile.signal_delay_s,
         # The study's own code, from the first import on.
         "setup": [
+            f"export {queue.PATIENCE}={profile.patience}",
             *profile.setup,
             f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
             f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{profile.cpus_per_task}}}",

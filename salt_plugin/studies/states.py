@@ -1,4 +1,7 @@
-"""How the elements of a study are: from their files, and from Slurm where it runs them."""
+"""How the elements of a study are: from their files, and from Slurm where it runs them.
+
+And how the stages of a run are that no study knows.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from salt_plugin.config import registry
+from salt_plugin.run_directory import RunDirectory
 from salt_plugin.studies import queue
-from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED, STARTED
+from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED, STARTED, ElementDirectory
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.queue import JobState
 from salt_plugin.studies.slurm import log_of
 from salt_plugin.studies.study import Study
+from salt_plugin.studies.worker import work_in_job
 
 # States of an element, beside those of its attempts.
 WAITING, PENDING, RUNNING = "waiting", "pending", "running"
@@ -61,6 +67,8 @@ def rows_of(study: Study) -> tuple[list[Row], list[str]]:
         ConfigError: The folder holds no study.
     """
     elements = study.elements()
+    # Studies of earlier versions have none.
+    queue.patience = study.stored()["cluster"].get("patience", queue.patience)
     jobs = study.job_of()
     asked = sorted({job.partition("_")[0] for job in jobs.values()}, key=int)
     known = queue.states(asked)
@@ -86,14 +94,15 @@ def _row(
 ) -> Row:
     files = study.element(element)
     events = files.events()
-    of_slurm = known.get(job) if job is not None else None
-    last = next((one for one in reversed(events) if one["event"] != STARTED), None)
     if files.finished.is_file():
         state, reason = FINISHED, ""
-    elif of_slurm is not None:
-        state, reason = _by_slurm(of_slurm, last, bool(events))
+    elif job is not None and (of_slurm := known.get(job)) is not None:
+        mine = [one for one in events if one.get("job") == job]  # not those of earlier jobs
+        state, reason = _by_slurm(of_slurm, mine)
+        if state == FAILED and not events and _has_run(study, element, job, of_slurm):
+            state, reason = LOST, "its folder is gone; salt retry runs it again"
     elif job is not None:
-        state, reason = _forgotten(events, last)
+        state, reason = _forgotten(events)
     elif not events:
         state, reason = WAITING, "" if at_work else "not submitted"
     elif events[-1]["event"] == STARTED:
@@ -117,7 +126,11 @@ def _row(
     )
 
 
-def _by_slurm(found: JobState, last: dict[str, Any] | None, started: bool) -> tuple[str, str]:
+def _by_slurm(found: JobState, events: list[dict[str, Any]]) -> tuple[str, str]:
+    """Returns the state of an element and why, from its job and the attempts of that job."""
+    failure = next((one for one in reversed(events) if one["event"] == FAILED), None)
+    if found.state == "COMPLETING" and failure:
+        return FAILED, failure["reason"]
     if found.state in queue.RUNNING:
         return RUNNING, ""
     if found.state in queue.PENDING:
@@ -125,20 +138,31 @@ def _by_slurm(found: JobState, last: dict[str, Any] | None, started: bool) -> tu
     if found.state == "CANCELLED":
         never = "Dependency" in found.reason
         return CANCELLED, "what it needs was not finished" if never else "by scancel"
-    if last is not None and last["event"] == FAILED:
-        return FAILED, last["reason"]
-    if started:
-        return FAILED, f"Slurm says {found.state} {found.reason}".strip()
-    return FAILED, (
-        f"Slurm says {found.state} {found.reason}: it never started. Do the nodes see the study's "
-        "folder, and its Python?"
+    if failure:
+        return FAILED, failure["reason"]
+    said = f"Slurm says {found.state} {found.reason}".strip()
+    if not events:
+        return FAILED, (
+            f"{said}: it never started. Do the nodes see the study's folder, and its Python?"
+        )
+    if events[-1]["event"] == INTERRUPTED:
+        return FAILED, f"{events[-1]['reason']}, and it was not queued again ({said}); salt retry"
+    return FAILED, said
+
+
+def _has_run(study: Study, element: Element, job: str, found: JobState) -> bool:
+    """Tells whether a job has come as far as the folder of its element, which is not there now."""
+    early = log_of(study.root, element.stage, job)
+    # The traceback of one that failed.
+    return found.state == "COMPLETED" or (
+        early.is_file() and f"in {work_in_job.__name__}" in early.read_text(errors="replace")
     )
 
 
-def _forgotten(events: list[dict[str, Any]], last: dict[str, Any] | None) -> tuple[str, str]:
+def _forgotten(events: list[dict[str, Any]]) -> tuple[str, str]:
     """Returns the state of an element whose job Slurm does not know any more."""
-    if last is not None and events[-1] is last:
-        return last["event"], last.get("reason", "")
+    if events and events[-1]["event"] != STARTED:
+        return events[-1]["event"], events[-1].get("reason", "")
     return LOST, "Slurm does not know its job any more; salt retry submits it again"
 
 
@@ -148,6 +172,33 @@ def _log(study: Study, element: Element, job: str | None) -> Path | None:
         return log
     early = log_of(study.root, element.stage, job) if job else None
     return early if early is not None and early.is_file() else None
+
+
+def rows_of_run(run: RunDirectory) -> list[Row]:
+    """Returns a row for each stage of a run.
+
+    Raises:
+        ConfigError: The folder holds no run.
+    """
+    method = run.stored_config()["method"]
+    stages = [spec.result for spec in registry.get(method["name"]).stages]
+    if (method.get("teacher") or {}).get("path"):
+        stages = stages[-1:]
+    active = (RUNNING, "") if run.at_work else (INTERRUPTED, "no process works on it")
+    rows: list[Row] = []
+    for stage in stages:
+        # After its last stage a run draws figures, probes itself and writes its summary.
+        if run.finished or (stage != stages[-1] and run.stage(stage).finished):
+            state, reason = FINISHED, ""
+        else:
+            state, reason = active
+            active = (WAITING, "")
+        progress = ElementDirectory(run.root).progress(stage)
+        row = Row(
+            stage, run.root.name, state, **progress, restarts=0, reason=reason, job=None, log=None
+        )
+        rows.append(row)
+    return rows
 
 
 def counts(rows: list[Row]) -> dict[str, int]:

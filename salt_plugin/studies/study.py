@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -17,7 +16,7 @@ import yaml
 from salt_plugin import __version__
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import ConfigError
-from salt_plugin.files import LOCK, hold, write_json, write_text
+from salt_plugin.files import LOCK, held, hold, write_json, write_text
 from salt_plugin.studies.attempts import ElementDirectory
 from salt_plugin.studies.cluster import ClusterConfig
 from salt_plugin.studies.elements import Element
@@ -148,14 +147,7 @@ class Study:
 
     def worked_on_by(self) -> int | None:
         """Returns the process that has taken the folder; None where there is none."""
-        try:
-            with (self.root / LOCK).open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return int((self.root / LOCK).read_text() or 0)
-        except OSError:
-            pass
-        return None
+        return int((self.root / LOCK).read_text() or 0) if held(self.root) else None
 
     def write(
         self,

@@ -45,6 +45,7 @@ SlurmdPidFile={root}/slurmd-%n.pid
 SlurmctldLogFile={root}/log/slurmctld.log
 SlurmdLogFile={root}/log/slurmd-%n.log
 MailProg=/bin/true
+Epilog={root}/epilog
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -99,6 +100,13 @@ GRANT ALL ON slurm_acct.* TO 'slurm'@'%';
 """
 
 
+# A job is COMPLETING as long as a test wants it to be, for 20 s at most.
+EPILOG = """\
+#!/bin/sh
+for _ in $(seq 200); do [ -e {root}/hold ] || exit 0; sleep 0.1; done
+"""
+
+
 def missing_programs() -> list[str]:
     """Returns the programs that are not installed."""
     return [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
@@ -114,6 +122,7 @@ class Cluster:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.conf = root / "slurm.conf"
+        self.hold = root / "hold"
         self._started = root / "started.json"
         self.environment = os.environ | {"SLURM_CONF": str(self.conf), "PATH": _path()}
 
@@ -163,6 +172,17 @@ class Cluster:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout
 
+    def start_controller(self) -> None:
+        """Starts the controller, which goes on where it was."""
+        self._spawn("slurmctld", "slurmctld", "-D", "-i")
+        self._answers("slurmctld", "scontrol", "ping")
+
+    def end_controller(self) -> None:
+        """Ends the controller; jobs that run go on."""
+        for name, pid, born in json.loads(self._started.read_text()):
+            if name == "slurmctld":
+                _end(name, pid, born)
+
     def _configure(self, ports: Sequence[int]) -> None:
         host = socket.gethostname().partition(".")[0]
         # Names that resolve, since jobs take the first as the address of their rendezvous.
@@ -184,6 +204,9 @@ class Cluster:
             "nodes": nodes,
         }
         self.conf.write_text(SLURM_CONF.format(**values))
+        epilog = self.root / "epilog"
+        epilog.write_text(EPILOG.format(root=self.root))
+        epilog.chmod(0o755)
         # Devices that are there anywhere stand for GPUs.
         (self.root / "gres.conf").write_text(
             "AutoDetect=off\n"
@@ -236,8 +259,7 @@ class Cluster:
         self.run("sacctmgr", "-i", "add", "cluster", "salt")
         self.run("sacctmgr", "-i", "add", "account", "video", "cluster=salt")
         self.run("sacctmgr", "-i", "add", "user", user, "account=video", check=False)
-        self._spawn("slurmctld", "slurmctld", "-D", "-i")
-        self._answers("slurmctld", "scontrol", "ping")
+        self.start_controller()
         for name in self.names:
             self._spawn(f"slurmd-{name}", "slurmd", "-D", "-N", name)
         _wait(

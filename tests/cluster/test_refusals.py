@@ -69,7 +69,7 @@ def test_without_accounting_the_queue_and_the_files_tell(bench: Bench) -> None:
 
 
 def test_while_slurm_gives_no_answer_nothing_is_submitted_again(bench: Bench) -> None:
-    bench.launch("cluster.sbatch.hold=true")
+    bench.launch("cluster.sbatch.hold=true", "cluster.patience=0")
     folder = bench.pipeline.parent / "bin"
     folder.mkdir()
     for name in ("sacct", "squeue"):

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from salt_plugin.studies.states import Row
-from tests.cluster.bench import Bench
+from salt_plugin.studies.study import Study
+from tests.cluster.bench import ONE_STAGE, Bench
 
 pytestmark = pytest.mark.cluster
 
@@ -100,3 +107,104 @@ def test_another_study_in_the_same_folder_is_refused(bench: Bench) -> None:
     assert "holds another study: overrides was ['preset=demo', 'trainer.max_steps=4']" in said
     assert "11 of" not in said
     bench.salt("cancel", str(bench.study.root))
+
+
+@pytest.mark.slow
+def test_a_minute_without_the_controller_loses_nothing(bench: Bench, tmp_path: Path) -> None:
+    bench.pipeline.write_text(ONE_STAGE % (12, "1"))
+    bench.step_seconds(0.5)
+    bench.launch()
+    bench.until(lambda rows: (rows["run/s1"].step or 0) > 0)
+    other = Study(tmp_path / "other")
+    launch = ("launch", str(bench.pipeline), f"cluster={bench.profile}", "--out", str(other.root))
+    bench.cluster.end_controller()
+    with ThreadPoolExecutor() as pool:
+        try:
+            os.kill(worker_of(bench.study.root / "run" / "s1"), signal.SIGUSR2)
+            bench.step_seconds(0.05)
+            waiting = [pool.submit(bench.salt, *launch)]
+            waiting += [pool.submit(bench.salt, "status", str(bench.study.root))]
+            time.sleep(60)
+        finally:
+            bench.cluster.start_controller()
+        for one in waiting:
+            assert "Slurm's controller does not answer" in one.result()
+    assert "1 running" in waiting[1].result() or "1 pending" in waiting[1].result()
+    row = bench.ended()["run/s1"]
+    assert (row.state, row.restarts) == ("finished", 1), row
+    assert bench.losses("run/s1") == [1 + 1 / n for n in range(1, 13)]
+    assert len(other.submissions()) == 1
+
+
+def worker_of(folder: Path) -> int:
+    """Returns the process that has started the command of an element."""
+    pid = (folder / "pid-0").read_text()
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_job_is_not_submitted_twice_where_the_answer_was_lost(bench: Bench) -> None:
+    bench.pipeline.write_text(ONE_STAGE % (2, "1,2"))
+    folder = bench.pipeline.parent / "bin"
+    folder.mkdir()
+    real = shutil.which("sbatch")
+    (folder / "sbatch").write_text(
+        f"""#!/bin/sh
+        case "$*" in *--test-only*) exec {real} "$@" ;; esac
+        mkdir {folder}/lost 2>/dev/null || exec {real} "$@"
+        {real} "$@" >/dev/null
+        echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv" >&2
+        exit 1
+        """
+    )
+    (folder / "sbatch").chmod(0o755)
+    path = f"{folder}:{bench.cluster.environment['PATH']}"
+    said = bench.launch("cluster.sbatch.hold=true", PATH=path)
+    assert said.count("Slurm's controller does not answer") == 1
+    (submission,) = bench.study.submissions()
+    queued = bench.cluster.run("squeue", "-h", "-t", "pending,running", "-o", "%F").split()
+    assert queued == [submission.job]
+    bench.salt("cancel", str(bench.study.root))
+
+
+def test_a_failed_element_while_its_job_completes_and_a_folder_that_is_gone(bench: Bench) -> None:
+    bench.pipeline.write_text(ONE_STAGE % (2, "1,2"))
+    bench.fail("run/s2")
+    bench.cluster.hold.touch()
+    try:
+        bench.launch()
+        rows = bench.until(lambda rows: rows["run/s2"].state not in ("pending", "running"))
+        assert bench.cluster.run("squeue", "-h", "-r", "-t", "completing", "-o", "%i").split()
+    finally:
+        bench.cluster.hold.unlink()
+    assert (rows["run/s2"].state, rows["run/s2"].reason) == ("failed", "error: the sky has fallen")
+    bench.until(lambda _: bench.cluster.run("squeue", "-h") == "")
+    shutil.rmtree(bench.study.root / "run")
+    rows = bench.rows()
+    assert in_state(rows, "lost") == {"run/s1", "run/s2"}
+    assert {row.reason for row in rows.values()} == {"its folder is gone; salt retry runs it again"}
+    bench.fail()
+    bench.salt("retry", str(bench.study.root), "--failed")
+    rows = bench.ended()
+    assert in_state(rows, "finished") == rows.keys()
+
+
+def test_an_interrupted_element_that_cannot_be_queued_again_says_so(bench: Bench) -> None:
+    bench.pipeline.write_text(ONE_STAGE % (12, "1"))
+    bench.step_seconds(0.5)
+    folder = bench.pipeline.parent / "bin"
+    folder.mkdir()
+    refused = "echo Requested operation is presently disabled >&2; exit 1"
+    (folder / "scontrol").write_text(
+        f'#!/bin/sh\n[ "$1" = requeue ] && {{ {refused}; }}\nexec {shutil.which("scontrol")} "$@"\n'
+    )
+    (folder / "scontrol").chmod(0o755)
+    bench.launch(PATH=f"{folder}:{bench.cluster.environment['PATH']}")
+    row = bench.until(lambda rows: (rows["run/s1"].step or 0) > 0)["run/s1"]
+    bench.cluster.run("scancel", "--signal=USR2", str(row.job))
+    row = bench.ended()["run/s1"]
+    said = "SIGUSR2 was received, and it was not queued again (Slurm says FAILED"
+    assert (row.state, row.reason[: len(said)]) == ("failed", said)
+    bench.step_seconds(0.05)
+    bench.salt("retry", str(bench.study.root), "--failed")
+    bench.ended()
+    assert bench.losses("run/s1") == [1 + 1 / n for n in range(1, 13)]
