@@ -83,8 +83,8 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
                     raise
                 if away is None:
                     print(
-                        f"Slurm's controller does not answer, or has just started ({error}); trying "
-                        f"again for {patience:g} s, or until Ctrl-C",
+                        f"Slurm's controller does not answer, or has just started ({error}); "
+                        f"trying again for {patience:g} s, or until Ctrl-C",
                         file=sys.stderr,
                     )
                 away = error
