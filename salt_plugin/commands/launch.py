@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ from salt_plugin.studies.cluster import LOCAL, SLURM, ClusterConfig, cluster_con
 from salt_plugin.studies.elements import Element, all_elements
 from salt_plugin.studies.go import fresh_jobs, profiles_of, run_missing
 from salt_plugin.studies.pipeline import PipelineConfig, pipeline_config
+from salt_plugin.studies.slurm import check_jobs, settle
 from salt_plugin.studies.states import counts, rows_of
 from salt_plugin.studies.study import Study, Submission
+from salt_plugin.studies.undo import claimed
 from salt_plugin.report.compare import Lines
 from salt_plugin.report.console import console
 from salt_plugin.report.study import jobs_table
@@ -36,7 +39,7 @@ def main(arguments: list[str]) -> None:
     given = _parser().parse_intermixed_args(arguments)
     changes, name, of_cluster = _split(given.changes)
     config = pipeline_config(given.name, changes)
-    cluster = cluster_config(name, of_cluster)
+    cluster = settled(cluster_config(name, of_cluster))
     profiles = profiles_of(config, cluster)
     study = Study((given.out or Path("runs") / config.name).expanduser().absolute())
     elements = all_elements(config, study.root)
@@ -44,14 +47,23 @@ def main(arguments: list[str]) -> None:
     composed = check_configs(elements)
     if given.dry_run:
         _print_plan(config, elements, profiles)
+        if _on_slurm(profiles) and shutil.which("sbatch"):
+            check_jobs(fresh_jobs(config, elements), profiles)
         return
-    study.claim()
-    try:
+    with claimed(study):
         study.check(config, elements)
         study.write(config, cluster, elements, composed)
         run_and_tell(study, config, cluster)
-    finally:
-        study.release()
+
+
+def settled(cluster: ClusterConfig) -> ClusterConfig:
+    """Returns a profile with what the user's environment adds on Slurm, and says what that is."""
+    if cluster.kind != SLURM:
+        return cluster
+    cluster, said = settle(cluster)
+    if said:
+        console(stderr=True).print(said, soft_wrap=True)
+    return cluster
 
 
 def run_and_tell(
@@ -160,6 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, metavar="STUDY", help="where to (runs/NAME)")
     parser.add_argument(
-        "--dry-run", action="store_true", help="check, print jobs and costs, write nothing"
+        "--dry-run",
+        action="store_true",
+        help="check, here and with sbatch --test-only where Slurm is; print jobs and costs, write "
+        "nothing",
     )
     return parser

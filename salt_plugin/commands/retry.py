@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from salt_plugin.commands.launch import run_and_tell
+from salt_plugin.commands.launch import run_and_tell, settled
 from salt_plugin.studies.go import stored_study
 from salt_plugin.studies.study import Study
+from salt_plugin.studies.undo import claimed
 
 
 def main(arguments: list[str]) -> None:
@@ -22,11 +23,8 @@ def main(arguments: list[str]) -> None:
     given = _parser().parse_args(arguments)
     study = Study(given.study.expanduser().absolute())
     config, cluster = stored_study(study)
-    study.claim()
-    try:
-        run_and_tell(study, config, cluster, given.failed)
-    finally:
-        study.release()
+    with claimed(study):
+        run_and_tell(study, config, settled(cluster), given.failed)
 
 
 def _parser() -> argparse.ArgumentParser:

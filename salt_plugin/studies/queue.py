@@ -45,8 +45,18 @@ def call(*command: str) -> str:
     Raises:
         SlurmError: It is missing, fails or does not answer.
     """
+    # The user's own, such as SQUEUE_PARTITION, would hide jobs.
+    own = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_")
+    environment = {name: os.environ[name] for name in os.environ if not name.startswith(own)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
     except FileNotFoundError:
         raise SlurmError(
             f"{command[0]} is not installed here: give cluster=local, or launch where Slurm's "
@@ -55,8 +65,10 @@ def call(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise SlurmError(f"{command[0]} gave no answer within {TIMEOUT:g} s") from None
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise SlurmError(f"{command[0]}: {said[-1] if said else f'status {done.returncode}'}")
+        text = done.stderr.strip() or done.stdout.strip()
+        said = [line for line in text.splitlines() if not line.startswith('Try "')]
+        last = said[-1].removeprefix(f"{command[0]}: ") if said else f"status {done.returncode}"
+        raise SlurmError(f"{command[0]}: {last}")
     # sbatch --test-only speaks on stderr.
     return done.stdout
 
@@ -170,12 +182,20 @@ def requeue(job: str) -> bool:
 
 def cancel(jobs: Iterable[str]) -> None:
     """Cancels jobs, arrays or elements; those that are over are left alone."""
-    listed = list(jobs)
-    for start in range(0, len(listed), 500):
+    _each(["scancel"], list(jobs))
+
+
+def release(jobs: Iterable[str]) -> None:
+    """Lets held jobs begin; those that are over are left alone."""
+    _each(["scontrol", "release"], list(jobs))
+
+
+def _each(command: Sequence[str], jobs: Sequence[str]) -> None:
+    for start in range(0, len(jobs), 500):
         try:
-            call("scancel", *listed[start : start + 500])
+            call(*command, *jobs[start : start + 500])
         except SlurmError as error:
-            if not any(text in str(error) for text in ("already complet", "Invalid job id")):
+            if not any(text in str(error) for text in ("already", "Invalid job id")):
                 raise
 
 
@@ -187,28 +207,6 @@ def limits() -> dict[str, int]:
         if name in ("MaxArraySize", "MaxJobCount") and value.isdecimal():
             found[name] = int(value)
     return found
-
-
-def submit_limit(account: str | None) -> int | None:
-    """Returns how many jobs the user may have in the queue; None: as many as they like."""
-    columns = "format=Account,MaxSubmitJobs,GrpSubmitJobs"
-    user = getpass.getuser()
-    try:
-        text = call("sacctmgr", "-n", "-P", "show", "assoc", f"user={user}", columns)
-    except SlurmError:
-        return None
-    given = [
-        int(value)
-        for line in text.splitlines()
-        for value in line.split("|")[1:]
-        if value.isdecimal() and account in (None, line.split("|")[0])
-    ]
-    return min(given, default=None)
-
-
-def queued_of_user() -> int:
-    """Returns how many jobs the user has in the queue."""
-    return len(call("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i").splitlines())
 
 
 def partition_minutes(partition: str | None) -> int | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +21,38 @@ from salt_plugin.studies.queue import SlurmError
 from salt_plugin.studies.study import Study, Submission
 from salt_plugin.studies.worker import Work, work_in_job
 
-# Options of sbatch that tell whether a job can run at all.
-TESTED = (
-    "partition",
-    "account",
-    "qos",
-    "constraint",
-    "nodes",
-    "ntasks_per_node",
-    "gpus_per_node",
-    "cpus_per_task",
-    "mem",
-    "time",
-)
+# Options that a profile may leave to the user's shell.
+FROM_SHELL = ("partition", "account", "qos", "constraint", "reservation")
+
+# A line of a job that tells why it ended before its element started.
+SAID = "salt: "
+
+
+def settle(cluster: ClusterConfig) -> tuple[ClusterConfig, str]:
+    """Takes what a profile leaves open from the environment, and clears that of Slurm's variables.
+
+    SBATCH_TIMELIMIT and the like beat the lines of a script. Those of a job in which this process
+    runs would reach the jobs that it submits.
+
+    Returns:
+        The profile, and what became of the user's variables; an empty text where there are none.
+    """
+    kept = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
+    prefixes = ("SBATCH_", "SLURM", "SRUN_", "SUBMITIT_")
+    names = [name for name in os.environ if name.startswith(prefixes) and name not in kept]
+    found = {name: os.environ.pop(name) for name in names}
+    taken: dict[str, Any] = {}
+    for option in FROM_SHELL:
+        stated = getattr(cluster, option, None) or cluster.sbatch.get(option)
+        if not stated and (value := found.pop(f"SBATCH_{option.upper()}", None)):
+            taken[option] = value
+    said = [f"{option}={value} (SBATCH_{option.upper()})" for option, value in taken.items()]
+    ignored = sorted(name for name in found if name.startswith("SBATCH_"))
+    if ignored:
+        said.append(f"not used: {', '.join(ignored)}")
+    if reservation := taken.pop("reservation", None):
+        cluster = replace(cluster, sbatch=cluster.sbatch | {"reservation": reservation})
+    return replace(cluster, **taken), f"from your environment: {', '.join(said)}" if said else ""
 
 
 def check_jobs(jobs: Sequence[Job], profiles: Mapping[str, ClusterConfig]) -> None:
@@ -39,27 +62,32 @@ def check_jobs(jobs: Sequence[Job], profiles: Mapping[str, ClusterConfig]) -> No
         SlurmError: Names the stage and the limit, or what Slurm says.
     """
     limits = queue.limits()
-    for job in jobs:
-        most = limits.get("MaxArraySize")
-        if most is not None and len(job.elements) > most:
-            raise SlurmError(
-                f"stage {job.stage}: an array of {len(job.elements):,} elements exceeds the "
-                f"cluster's MaxArraySize={most:,}; split the sweep into several stages or studies"
-            )
     wanted = sum(len(job.elements) for job in jobs)
-    account = next(iter(profiles.values())).account
-    for name, limit in (
-        ("MaxJobCount", limits.get("MaxJobCount")),
-        ("MaxSubmitJobs", queue.submit_limit(account)),
-    ):
-        queued = queue.queued_of_user()
-        if limit is not None and wanted + queued > limit:
-            raise SlurmError(
-                f"{wanted:,} elements with {queued:,} jobs of yours in the queue exceed "
-                f"{name}={limit:,}; launch fewer at a time"
-            )
+    if wanted > limits.get("MaxJobCount", wanted):
+        raise SlurmError(
+            f"{wanted:,} elements exceed the cluster's MaxJobCount={limits['MaxJobCount']:,}; "
+            "launch fewer at a time"
+        )
     for stage in dict.fromkeys(job.stage for job in jobs):
-        _test(stage, profiles[stage])
+        count = max(len(job.elements) for job in jobs if job.stage == stage)
+        profile = profiles[stage]
+        if count > limits.get("MaxArraySize", count):
+            raise SlurmError(
+                f"stage {stage}: an array of {count:,} elements exceeds the cluster's "
+                f"MaxArraySize={limits['MaxArraySize']:,}; split the sweep into several stages or "
+                "studies"
+            )
+        most = queue.partition_minutes(profile.partition)
+        if most is not None and profile.minutes > most:
+            raise SlurmError(
+                f"stage {stage}: time={profile.time} exceeds the {most} min of the partition; "
+                "give less: a job that reaches its limit saves and is queued again"
+            )
+        array = [f"--array=0-{count - 1}"] if count > 1 else []
+        try:
+            queue.call("sbatch", "--test-only", *_flags(profile), *array, "--wrap=true")
+        except SlurmError as error:
+            raise _refused(stage, str(error), profile) from None
 
 
 def submit(
@@ -67,47 +95,59 @@ def submit(
     jobs: Sequence[Job],
     profiles: Mapping[str, ClusterConfig],
     name: str,
-    told: Callable[[Submission], None],
-) -> None:
-    """Submits jobs, and notes each in the study.
+    accepted: Callable[[], None],
+) -> list[Submission]:
+    """Submits jobs and notes them in the study: all, or none. They are held until all are accepted.
 
     Args:
         study: The study, claimed.
         jobs: In an order in which each waits for earlier ones only.
         profiles: Of each stage.
         name: Of the study.
-        told: Called with each job.
+        accepted: Called once all are accepted, before any begins.
 
     Raises:
-        SlurmError: sbatch refused one; those before it are submitted and noted.
+        SlurmError: One is refused, and nothing is in the queue; or says what could not be removed.
     """
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError
 
     cwd = str(study.stored()["cwd"])
-    ids: dict[int, str] = {}
-    for number, job in enumerate(jobs):
-        profile = profiles[job.stage]
-        waits = dependency(job.waits, ids)
-        executor = SlurmExecutor(folder=study.jobs / job.stage)
-        parameters = _options(profile) | _submission(study, profile)
-        if waits:
-            parameters["dependency"] = waits
-        executor.update_parameters(job_name=f"{name}:{job.stage}", **parameters)
-        works = [work_of(one, study, profile, cwd) for one in job.elements]
-        try:
-            submitted = executor.map_array(work_in_job, works)
-        except FailedJobError as error:
-            said = str(error).strip().splitlines()[-1]
-            raise SlurmError(
-                f"stage {job.stage}: {said}. Jobs submitted before it go on: salt status, or salt "
-                "cancel"
-            ) from None
-        ids[number] = submitted[0].job_id.partition("_")[0]
-        elements = [one.id for one in job.elements]
-        submission = Submission(ids[number], job.stage, elements, waits)
+    found: list[Submission] = []
+    try:
+        for job in jobs:
+            profile = profiles[job.stage]
+            waits = dependency(job.waits, {n: one.job for n, one in enumerate(found)})
+            executor = SlurmExecutor(study.jobs / job.stage, python=shlex.join(_outer(profile)))
+            executor.update_parameters(
+                job_name=f"{name}:{job.stage}", **_submission(study, profile, waits)
+            )
+            works = [work_of(one, study, profile, cwd) for one in job.elements]
+            try:
+                with redirect_stderr(io.StringIO()):  # submitit prints what it raises as well
+                    first = executor.map_array(work_in_job, works)[0]
+            except FailedJobError as error:
+                raise _refused(job.stage, str(error), profile) from None
+            number = first.job_id.partition("_")[0]
+            found.append(Submission(number, job.stage, [one.id for one in job.elements], waits))
+        accepted()
+        queue.release(one.job for one in found if not profiles[one.stage].sbatch.get("hold"))
+    except BaseException as error:
+        _withdraw([one.job for one in found], error)
+        raise
+    for submission in found:
         study.add_submission(submission)
-        told(submission)
+    return found
+
+
+def _withdraw(jobs: Sequence[str], why: BaseException) -> None:
+    try:
+        queue.cancel(jobs)
+    except SlurmError:
+        raise SlurmError(
+            f"{why}; what was submitted before is held in the queue and could not be cancelled: "
+            f"scancel {' '.join(jobs)}"
+        ) from None
 
 
 def strays(study: Study) -> list[str]:
@@ -118,10 +158,9 @@ def strays(study: Study) -> list[str]:
 
 def work_of(element: Element, study: Study, profile: ClusterConfig, cwd: str) -> Work:
     """Returns what a process of an element runs."""
-    python = shlex.split(profile.python) if profile.python else [sys.executable]
     return Work(
         folder=str(study.root / element.id),
-        prefix=[*shlex.split(profile.container or ""), *python],
+        prefix=[*shlex.split(profile.container or ""), *_python(profile)],
         module=element.module,
         arguments=element.arguments,
         cwd=cwd,
@@ -130,62 +169,102 @@ def work_of(element: Element, study: Study, profile: ClusterConfig, cwd: str) ->
     )
 
 
+def _python(profile: ClusterConfig) -> list[str]:
+    return shlex.split(profile.python) if profile.python else [sys.executable]
+
+
+def _outer(profile: ClusterConfig) -> list[str]:
+    """Returns the Python that srun starts: outside of a container, where Slurm's commands are."""
+    return [sys.executable] if profile.container else _python(profile)
+
+
 def _options(profile: ClusterConfig) -> dict[str, Any]:
-    """Returns the options of sbatch under submitit's names."""
+    """Returns the options of sbatch that a profile states."""
     options = {
         "partition": profile.partition,
         "account": profile.account,
         "qos": profile.qos,
         "constraint": profile.constraint,
         "nodes": profile.nodes,
-        "ntasks_per_node": profile.tasks_per_node,
-        "gpus_per_node": profile.gpus_per_node or None,
-        "cpus_per_task": profile.cpus_per_task,
+        "ntasks-per-node": profile.tasks_per_node,
+        "gpus-per-node": profile.gpus_per_node if profile.gpus else None,
+        "cpus-per-task": profile.cpus_per_task,
         "mem": profile.mem,
         "time": profile.minutes,
+        **{name.replace("_", "-"): value for name, value in profile.sbatch.items()},
     }
-    return {key: value for key, value in options.items() if value is not None}
-
-
-def _submission(study: Study, profile: ClusterConfig) -> dict[str, Any]:
-    code = shlex.quote(str(study.code))
     return {
+        name: ",".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in options.items()
+        if value is not None and value is not False
+    }
+
+
+def _flags(profile: ClusterConfig) -> list[str]:
+    options = _options(profile).items()
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in options]
+
+
+def _submission(study: Study, profile: ClusterConfig, waits: str) -> dict[str, Any]:
+    code = shlex.quote(str(study.code))
+    ours = {
         "comment": str(study.root),
+        "signal": f"USR2@{profile.signal_delay_s}",
+        "requeue": True,
+        "kill-on-invalid-dep": "yes",
+        "hold": True,
+    }
+    return {
+        "time": profile.minutes,  # submitit's own handler of signals goes by it
         "array_parallelism": profile.array_parallelism,
-        "signal_delay_s": profile.signal_delay_s,
         # The study's own code, from the first import on.
         "setup": [
             *profile.setup,
+            *_checks(profile),
             f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
             f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{profile.cpus_per_task}}}",
         ],
         "srun_args": [
+            "--export=ALL",
             f"--cpus-per-task={profile.cpus_per_task}",  # not inherited since Slurm 22.05
             "--kill-on-bad-exit=1",
             *profile.srun_args,
         ],
         "additional_parameters": {
-            "requeue": True,
-            "kill-on-invalid-dep": "yes",
-            **{key.replace("_", "-"): value for key, value in profile.sbatch.items()},
+            **_options(profile),
+            **ours,
+            **({"dependency": waits} if waits else {}),
         },
     }
 
 
-def _test(stage: str, profile: ClusterConfig) -> None:
-    most = queue.partition_minutes(profile.partition)
-    if most is not None and profile.minutes > most:
-        raise SlurmError(
-            f"stage {stage}: time={profile.time} exceeds the {most} min of the partition; give "
-            "less: a job that reaches its limit saves and is queued again"
+def _checks(profile: ClusterConfig) -> list[str]:
+    """Returns lines of shell that end a job where a node has no Python or container."""
+    python = "cluster.python" if profile.python else "the Python that launched"
+    needed = {_outer(profile)[0]: "the Python that launched" if profile.container else python}
+    if profile.container:
+        needed[shlex.split(profile.container)[0]] = "cluster.container"
+    lines = []
+    for program, key in needed.items():
+        mend = f"{program} ({key}): install it there, or leave the node out with sbatch.exclude"
+        line = (
+            f"command -v {shlex.quote(program)} >/dev/null || "
+            f'{{ echo "{SAID}$SLURMD_NODENAME has no" {shlex.quote(mend)} >&2; exit 127; }}'
         )
-    options = {key: value for key, value in _options(profile).items() if key in TESTED}
-    flags = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
-    try:
-        queue.call("sbatch", "--test-only", *flags, "--wrap=true")
-    except SlurmError as error:
-        given = " ".join(flags)
-        raise SlurmError(f"stage {stage}: {error}; asked for {given}{_hint(str(error))}") from None
+        if profile.nodes > 1:  # a script runs on the first node alone
+            one_each = f"srun --export=ALL --ntasks={profile.nodes} --ntasks-per-node=1"
+            line = f"{one_each} bash -c {shlex.quote(line)} || exit 127"
+        lines.append(line)
+    return lines
+
+
+def _refused(stage: str, said: str, profile: ClusterConfig) -> SlurmError:
+    """Returns what Slurm says of a stage, what was asked for, and what would do."""
+    given = " ".join(_flags(profile))
+    line = said.strip().splitlines()[-1]
+    return SlurmError(
+        f"stage {stage}: {line}; asked for {given}{_hint(line)}; nothing was submitted"
+    )
 
 
 def _hint(said: str) -> str:
@@ -198,9 +277,23 @@ def _hint(said: str) -> str:
             "sinfo", "-h", "-e", "-o", "%R: %D nodes, %c CPUs, %m MB, %G"
         ).splitlines()
         return f"; there are {'; '.join(dict.fromkeys(row.strip() for row in rows))}"
+    if "job submit limit" in said:
+        return (
+            "; your account or QOS takes no more jobs (sacctmgr show assoc user=$USER, sacctmgr "
+            "show qos): wait for others of yours, or launch fewer elements"
+        )
     return ""
 
 
 def log_of(study: Path, stage: str, job: str) -> Path:
     """Returns where submitit leaves what a job says before its element starts."""
     return study / "jobs" / stage / f"{job}_0_log.err"
+
+
+def said_early(log: Path) -> str | None:
+    """Returns why a job ended before its element started; None where its script does not say."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line[len(SAID) :] for line in reversed(lines) if line.startswith(SAID)), None)

@@ -10,7 +10,7 @@ from salt_plugin.studies import queue
 from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED, STARTED
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.queue import JobState
-from salt_plugin.studies.slurm import log_of
+from salt_plugin.studies.slurm import log_of, said_early
 from salt_plugin.studies.study import Study
 
 # States of an element, beside those of its attempts.
@@ -91,6 +91,8 @@ def _row(
         state, reason = FINISHED, ""
     elif of_slurm is not None:
         state, reason = _by_slurm(of_slurm, last, bool(events))
+        if state == FAILED and (said := said_early(log_of(study.root, element.stage, str(job)))):
+            reason = said
     elif job is not None:
         state, reason = _forgotten(events, last)
     elif not events:
