@@ -216,6 +216,7 @@ def _submission(study: Study, profile: ClusterConfig, waits: str) -> dict[str, A
     }
     return {
         "time": profile.minutes,  # submitit's own handler of signals goes by it
+        "wckey": None,  # its default is refused where these are enforced
         "array_parallelism": profile.array_parallelism,
         # The study's own code, from the first import on.
         "setup": [

@@ -170,18 +170,27 @@ def test_what_is_missing_on_a_node_is_said(
         assert row.reason.startswith("localhost ")
 
 
-def test_the_python_of_the_profile_runs_the_whole_job(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("container", [None, "env IN_CONTAINER=1"])
+def test_the_python_of_the_profile_runs_the_whole_job_or_what_is_in_the_container(
+    bench: Bench, tmp_path: Path, container: str | None
+) -> None:
     bench.pipeline.write_text(ONE_STAGE % (1, "1"))
     python, calls = tmp_path / "python", tmp_path / "calls"
     stub = HERE / "stub_python.py"
-    python.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nexec {sys.executable} {stub} "$@"\n')
+    python.write_text(
+        f'#!/bin/sh\necho "$IN_CONTAINER$@" >> {calls}\nexec {sys.executable} {stub} "$@"\n'
+    )
     python.chmod(0o755)
-    bench.profile_keys(python=str(python))
+    bench.profile_keys(python=str(python), container=container)
     bench.launch()
     assert bench.ended()["run/s1"].state == "finished"
-    outer, inner = calls.read_text().splitlines()
-    assert outer.startswith("-u -m submitit.core._submit")
-    assert inner.startswith("-m salt_plugin.cli train")
+    *outer, inner = calls.read_text().splitlines()
+    if container:
+        assert outer == []
+        assert inner.startswith("1-m salt_plugin.cli train")
+    else:
+        assert inner.startswith("-m salt_plugin.cli train")
+        assert [call.split()[:3] for call in outer] == [["-u", "-m", "submitit.core._submit"]]
 
 
 def test_without_accounting_the_queue_and_the_files_tell(bench: Bench) -> None:
