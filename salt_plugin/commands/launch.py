@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -47,7 +48,9 @@ def main(arguments: list[str]) -> None:
     composed = check_configs(elements)
     if given.dry_run:
         _print_plan(config, elements, profiles)
-        if _on_slurm(profiles) and shutil.which("sbatch"):
+        if cluster.kind == SLURM and shutil.which("sbatch") is None:
+            print("Slurm was not asked: sbatch is not installed here", file=sys.stderr)
+        elif cluster.kind == SLURM:
             check_jobs(fresh_jobs(config, elements), profiles)
         return
     with claimed(study):

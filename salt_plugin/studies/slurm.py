@@ -133,16 +133,16 @@ def submit(
         accepted()
         queue.release(one.job for one in found if not profiles[one.stage].sbatch.get("hold"))
     except BaseException as error:
-        _withdraw([one.job for one in found], error)
+        _withdraw(study, [one.job for one in found], error)
         raise
     for submission in found:
         study.add_submission(submission)
     return found
 
 
-def _withdraw(jobs: Sequence[str], why: BaseException) -> None:
+def _withdraw(study: Study, jobs: Sequence[str], why: BaseException) -> None:
     try:
-        queue.cancel(jobs)
+        queue.cancel(strays(study))  # none is noted yet; one of them may not have told its id
     except SlurmError:
         raise SlurmError(
             f"{why}; what was submitted before is held in the queue and could not be cancelled: "
