@@ -19,7 +19,7 @@ from salt_plugin.studies.cluster import LOCAL, SLURM, ClusterConfig, cluster_con
 from salt_plugin.studies.elements import Element, all_elements
 from salt_plugin.studies.go import fresh_jobs, profiles_of, run_missing
 from salt_plugin.studies.pipeline import PipelineConfig, pipeline_config
-from salt_plugin.studies.slurm import check_jobs, settle
+from salt_plugin.studies.sbatch import check_jobs, settled
 from salt_plugin.studies.states import counts, rows_of
 from salt_plugin.studies.study import Study, Submission
 from salt_plugin.studies.undo import claimed
@@ -57,16 +57,6 @@ def main(arguments: list[str]) -> None:
         study.check(config, elements)
         study.write(config, cluster, elements, composed)
         run_and_tell(study, config, cluster)
-
-
-def settled(cluster: ClusterConfig) -> ClusterConfig:
-    """Returns a profile with what the user's environment adds on Slurm, and says what that is."""
-    if cluster.kind != SLURM:
-        return cluster
-    cluster, said = settle(cluster)
-    if said:
-        console(stderr=True).print(said, soft_wrap=True)
-    return cluster
 
 
 def run_and_tell(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from salt_plugin.commands.launch import run_and_tell, settled
+from salt_plugin.commands.launch import run_and_tell
 from salt_plugin.studies.go import stored_study
+from salt_plugin.studies.sbatch import settled
 from salt_plugin.studies.study import Study
 from salt_plugin.studies.undo import claimed
 

@@ -28,24 +28,16 @@ Gpus = Annotated[
     Field(title="a number, or a type and a number, e.g. `a100:2`"),
 ]
 
-_LOGS = "logs lie in the study's folder"
-_AGAIN = "what is interrupted is queued again"
-_READ = "salt reads what sbatch prints"
 # Options of sbatch that a profile cannot give, and why.
 OURS = {
     "signal": "it tells a run to save; signal_delay_s says when",
-    "requeue": _AGAIN,
-    "no-requeue": _AGAIN,
+    "requeue": "what is interrupted is queued again",
+    "no-requeue": "what is interrupted is queued again",
     "array": "its indices are the elements; array_parallelism limits how many run at a time",
-    "output": _LOGS,
-    "error": _LOGS,
-    "open-mode": _LOGS,
+    "output": "logs lie in the study's folder",
+    "error": "logs lie in the study's folder",
     "dependency": "stages wait by it",
-    "kill-on-invalid-dep": "nothing may wait for what has failed",
     "comment": "the jobs of a study are found by it",
-    "wait": "salt launch does not wait for jobs",
-    "parsable": _READ,
-    "quiet": _READ,
     "clusters": "the environment variable SLURM_CLUSTERS holds for all commands of Slurm",
     "ntasks-per-node": "give tasks_per_node",
 }

@@ -14,7 +14,8 @@ from salt_plugin.studies.jobs import Job, jobs_of
 from salt_plugin.studies.local import run_here, run_in_process
 from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig
 from salt_plugin.studies.queue import SlurmError
-from salt_plugin.studies.slurm import check_jobs, strays, submit
+from salt_plugin.studies.sbatch import check_jobs
+from salt_plugin.studies.slurm import strays, submit
 from salt_plugin.studies.states import ACTIVE, LOST, PENDING, UNKNOWN, Row, rows_of
 from salt_plugin.studies.study import Study, Submission
 

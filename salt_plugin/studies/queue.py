@@ -45,18 +45,8 @@ def call(*command: str) -> str:
     Raises:
         SlurmError: It is missing, fails or does not answer.
     """
-    # The user's own, such as SQUEUE_PARTITION, would hide jobs.
-    own = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_")
-    environment = {name: os.environ[name] for name in os.environ if not name.startswith(own)}
     try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except FileNotFoundError:
         raise SlurmError(
             f"{command[0]} is not installed here: give cluster=local, or launch where Slurm's "
@@ -199,14 +189,10 @@ def _each(command: Sequence[str], jobs: Sequence[str]) -> None:
                 raise
 
 
-def limits() -> dict[str, int]:
-    """Returns the limits of this cluster on a study: those that are set and can be read."""
-    found: dict[str, int] = {}
-    for line in call("scontrol", "show", "config").splitlines():
-        name, _, value = (part.strip() for part in line.partition("="))
-        if name in ("MaxArraySize", "MaxJobCount") and value.isdecimal():
-            found[name] = int(value)
-    return found
+def largest_array() -> str:
+    """Returns how many elements an array may have here."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"))
+    return found[1] if found else "unknown"
 
 
 def partition_minutes(partition: str | None) -> int | None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,76 +16,12 @@ from salt_plugin.studies.elements import Element
 from salt_plugin.studies.jobs import Job, dependency
 from salt_plugin.studies.pipeline import TRAIN
 from salt_plugin.studies.queue import SlurmError
+from salt_plugin.studies.sbatch import flags_of, options_of, refused
 from salt_plugin.studies.study import Study, Submission
 from salt_plugin.studies.worker import Work, work_in_job
 
-# Options that a profile may leave to the user's shell.
-FROM_SHELL = ("partition", "account", "qos", "constraint", "reservation")
-
 # A line of a job that tells why it ended before its element started.
 SAID = "salt: "
-
-
-def settle(cluster: ClusterConfig) -> tuple[ClusterConfig, str]:
-    """Takes what a profile leaves open from the environment, and clears that of Slurm's variables.
-
-    SBATCH_TIMELIMIT and the like beat the lines of a script. Those of a job in which this process
-    runs would reach the jobs that it submits.
-
-    Returns:
-        The profile, and what became of the user's variables; an empty text where there are none.
-    """
-    kept = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
-    prefixes = ("SBATCH_", "SLURM", "SRUN_", "SUBMITIT_")
-    names = [name for name in os.environ if name.startswith(prefixes) and name not in kept]
-    found = {name: os.environ.pop(name) for name in names}
-    taken: dict[str, Any] = {}
-    for option in FROM_SHELL:
-        stated = getattr(cluster, option, None) or cluster.sbatch.get(option)
-        if not stated and (value := found.pop(f"SBATCH_{option.upper()}", None)):
-            taken[option] = value
-    said = [f"{option}={value} (SBATCH_{option.upper()})" for option, value in taken.items()]
-    ignored = sorted(name for name in found if name.startswith("SBATCH_"))
-    if ignored:
-        said.append(f"not used: {', '.join(ignored)}")
-    if reservation := taken.pop("reservation", None):
-        cluster = replace(cluster, sbatch=cluster.sbatch | {"reservation": reservation})
-    return replace(cluster, **taken), f"from your environment: {', '.join(said)}" if said else ""
-
-
-def check_jobs(jobs: Sequence[Job], profiles: Mapping[str, ClusterConfig]) -> None:
-    """Finds what the cluster would refuse, before anything is submitted.
-
-    Raises:
-        SlurmError: Names the stage and the limit, or what Slurm says.
-    """
-    limits = queue.limits()
-    wanted = sum(len(job.elements) for job in jobs)
-    if wanted > limits.get("MaxJobCount", wanted):
-        raise SlurmError(
-            f"{wanted:,} elements exceed the cluster's MaxJobCount={limits['MaxJobCount']:,}; "
-            "launch fewer at a time"
-        )
-    for stage in dict.fromkeys(job.stage for job in jobs):
-        count = max(len(job.elements) for job in jobs if job.stage == stage)
-        profile = profiles[stage]
-        if count > limits.get("MaxArraySize", count):
-            raise SlurmError(
-                f"stage {stage}: an array of {count:,} elements exceeds the cluster's "
-                f"MaxArraySize={limits['MaxArraySize']:,}; split the sweep into several stages or "
-                "studies"
-            )
-        most = queue.partition_minutes(profile.partition)
-        if most is not None and profile.minutes > most:
-            raise SlurmError(
-                f"stage {stage}: time={profile.time} exceeds the {most} min of the partition; "
-                "give less: a job that reaches its limit saves and is queued again"
-            )
-        array = [f"--array=0-{count - 1}"] if count > 1 else []
-        try:
-            queue.call("sbatch", "--test-only", *_flags(profile), *array, "--wrap=true")
-        except SlurmError as error:
-            raise _refused(stage, str(error), profile) from None
 
 
 def submit(
@@ -127,7 +61,7 @@ def submit(
                 with redirect_stderr(io.StringIO()):  # submitit prints what it raises as well
                     first = executor.map_array(work_in_job, works)[0]
             except FailedJobError as error:
-                raise _refused(job.stage, str(error), profile) from None
+                raise refused(job.stage, str(error), flags_of(profile, len(works))) from None
             number = first.job_id.partition("_")[0]
             found.append(Submission(number, job.stage, [one.id for one in job.elements], waits))
         accepted()
@@ -178,33 +112,6 @@ def _outer(profile: ClusterConfig) -> list[str]:
     return [sys.executable] if profile.container else _python(profile)
 
 
-def _options(profile: ClusterConfig) -> dict[str, Any]:
-    """Returns the options of sbatch that a profile states."""
-    options = {
-        "partition": profile.partition,
-        "account": profile.account,
-        "qos": profile.qos,
-        "constraint": profile.constraint,
-        "nodes": profile.nodes,
-        "ntasks-per-node": profile.tasks_per_node,
-        "gpus-per-node": profile.gpus_per_node if profile.gpus else None,
-        "cpus-per-task": profile.cpus_per_task,
-        "mem": profile.mem,
-        "time": profile.minutes,
-        **{name.replace("_", "-"): value for name, value in profile.sbatch.items()},
-    }
-    return {
-        name: ",".join(map(str, value)) if isinstance(value, list) else value
-        for name, value in options.items()
-        if value is not None and value is not False
-    }
-
-
-def _flags(profile: ClusterConfig) -> list[str]:
-    options = _options(profile).items()
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in options]
-
-
 def _submission(study: Study, profile: ClusterConfig, waits: str) -> dict[str, Any]:
     code = shlex.quote(str(study.code))
     ours = {
@@ -232,7 +139,7 @@ def _submission(study: Study, profile: ClusterConfig, waits: str) -> dict[str, A
             *profile.srun_args,
         ],
         "additional_parameters": {
-            **_options(profile),
+            **options_of(profile),
             **ours,
             **({"dependency": waits} if waits else {}),
         },
@@ -257,33 +164,6 @@ def _checks(profile: ClusterConfig) -> list[str]:
             line = f"{one_each} bash -c {shlex.quote(line)} || exit 127"
         lines.append(line)
     return lines
-
-
-def _refused(stage: str, said: str, profile: ClusterConfig) -> SlurmError:
-    """Returns what Slurm says of a stage, what was asked for, and what would do."""
-    given = " ".join(_flags(profile))
-    line = said.strip().splitlines()[-1]
-    return SlurmError(
-        f"stage {stage}: {line}; asked for {given}{_hint(line)}; nothing was submitted"
-    )
-
-
-def _hint(said: str) -> str:
-    """Returns what would do, where Slurm tells."""
-    if "partition" in said.lower() and "account" not in said.lower():
-        names = queue.call("sinfo", "-h", "-o", "%R").split()
-        return f"; partitions here: {', '.join(dict.fromkeys(names))}"
-    if "node configuration" in said:
-        rows = queue.call(
-            "sinfo", "-h", "-e", "-o", "%R: %D nodes, %c CPUs, %m MB, %G"
-        ).splitlines()
-        return f"; there are {'; '.join(dict.fromkeys(row.strip() for row in rows))}"
-    if "job submit limit" in said:
-        return (
-            "; your account or QOS takes no more jobs (sacctmgr show assoc user=$USER, sacctmgr "
-            "show qos): wait for others of yours, or launch fewer elements"
-        )
-    return ""
 
 
 def log_of(study: Path, stage: str, job: str) -> Path:

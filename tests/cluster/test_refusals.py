@@ -55,7 +55,8 @@ def test_options_of_later_stages_are_tested_before_the_first_is_submitted(bench:
 def test_more_elements_than_an_array_may_have(bench: Bench) -> None:
     bench.pipeline.write_text(ONE_STAGE % (1, "range(0,1500)"))
     text = bench.launch(status=1)
-    assert f"an array of 1,500 elements exceeds the cluster's MaxArraySize={MAX_ARRAY:,}" in text
+    assert "error: stage run: sbatch: allocation failure: Invalid job array specification" in text
+    assert f"--array=0-1499; MaxArraySize={MAX_ARRAY}: split the sweep" in text
     assert not bench.study.root.exists()
 
 
