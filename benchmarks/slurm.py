@@ -16,7 +16,7 @@ from pathlib import Path
 
 PIPELINE = """\
 name: many
-overrides: [trainer.max_steps=1]
+overrides: [preset=demo, trainer.max_steps=1]
 stages:
   run: {{method: pixel_teacher, sweep: ["seed=range(0,{count})"]}}
 """

@@ -19,6 +19,7 @@ from salt_plugin.report.console import console, show_log
 from salt_plugin.studies.snapshot import run_kept_code
 from salt_plugin.studies.states import ACTIVE, rows_of
 from salt_plugin.studies.study import COMPARISON, Study
+from salt_plugin.studies.undo import claimed
 
 if TYPE_CHECKING:
     from salt_plugin.config.compare import CompareConfig
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> None:
     if given.dry_run:
         _list(cells, config)
         return
-    with study.claimed(elements):
+    with claimed(study, elements):
         study.write(pipeline, profile, elements, {CELLS: composed[cells[0]]})
         text = yaml.safe_dump({**asdict(config), "common": common}, sort_keys=False)
         write_text(study.root / COMPARISON, text)

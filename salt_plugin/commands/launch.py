@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -20,9 +22,11 @@ from salt_plugin.studies.cluster import LOCAL, SLURM, ClusterConfig, cluster_con
 from salt_plugin.studies.elements import Element, all_elements
 from salt_plugin.studies.go import fresh_jobs, profiles_of, run_missing
 from salt_plugin.studies.pipeline import PipelineConfig, pipeline_config
+from salt_plugin.studies.sbatch import check_jobs, settled
 from salt_plugin.studies.snapshot import run_kept_code
 from salt_plugin.studies.states import counts, rows_of
 from salt_plugin.studies.study import Study, Submission
+from salt_plugin.studies.undo import claimed
 
 
 def main(arguments: list[str]) -> None:
@@ -46,8 +50,12 @@ def main(arguments: list[str]) -> None:
     composed = check_configs(elements)
     if given.dry_run:
         _print_plan(config, elements, profiles)
+        if profile.kind == SLURM and shutil.which("sbatch") is None:
+            print("Slurm was not asked: sbatch is not installed here", file=sys.stderr)
+        elif profile.kind == SLURM:
+            check_jobs(fresh_jobs(config, elements), profiles)
         return
-    with study.claimed(elements):
+    with claimed(study, elements):
         study.write(config, profile, elements, composed)
         tell_failures(run_study(study, config, profile))
 
@@ -130,13 +138,13 @@ def settings_of(changes: Sequence[str]) -> tuple[list[str], tuple[str, list[str]
 
 
 def profile_of(name: str, changes: Sequence[str], **more: object) -> ClusterConfig:
-    """Returns a profile with changes, and with further keys that are not None.
+    """Returns a profile with changes, with further keys that are not None, and settled.
 
     Raises:
         ConfigError: There is no such profile, or a key or value cannot work.
     """
     given = {key: value for key, value in more.items() if value is not None}
-    return cluster_config(name, read_changes(changes, "cluster.partition=gpu") | given)
+    return settled(cluster_config(name, read_changes(changes, "cluster.partition=gpu") | given))
 
 
 def _print_plan(
@@ -180,6 +188,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, metavar="STUDY", help="where to (runs/NAME)")
     parser.add_argument(
-        "--dry-run", action="store_true", help="check, print jobs and costs, write nothing"
+        "--dry-run",
+        action="store_true",
+        help="check, here and with sbatch --test-only where Slurm is; print jobs and costs, write "
+        "nothing",
     )
     return parser

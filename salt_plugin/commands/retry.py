@@ -7,8 +7,10 @@ from pathlib import Path
 
 from salt_plugin.commands.launch import run_study, tell_failures
 from salt_plugin.studies.go import stored_study
+from salt_plugin.studies.sbatch import settled
 from salt_plugin.studies.snapshot import run_kept_code
 from salt_plugin.studies.study import Study
+from salt_plugin.studies.undo import claimed
 
 
 def main(arguments: list[str]) -> None:
@@ -24,8 +26,8 @@ def main(arguments: list[str]) -> None:
     study = Study(given.study.expanduser().absolute())
     run_kept_code(study.code, "retry", arguments)
     config, cluster = stored_study(study)
-    with study.claimed():
-        tell_failures(run_study(study, config, cluster, given.failed))
+    with claimed(study):
+        tell_failures(run_study(study, config, settled(cluster), given.failed))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -96,6 +96,6 @@ def _wait(wait: Any) -> str:
 
 def _resources(profile: Any) -> str:
     parts = [f"{profile.nodes} x {profile.tasks_per_node} tasks", f"{profile.cpus_per_task} CPUs"]
-    if profile.gpus_per_node:
+    if profile.gpus:
         parts.append(f"{profile.gpus_per_node} GPUs")
     return ", ".join([*parts, *filter(None, [profile.mem, profile.partition]), profile.time])

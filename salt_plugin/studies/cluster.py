@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import slurm_folder
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
-from salt_plugin.config.values import STRICT, AtLeast1, Count, Positive, setting
+from salt_plugin.config.values import STRICT, AtLeast1, Count, Positive, holds, setting
 from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 
 BASE = "base"
 SLURM, LOCAL, DEBUG = "slurm", "local", "debug"
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
+
+Gpus = Annotated[
+    Count | str,
+    holds(lambda value: re.fullmatch(r"([\w.-]+:)?\d+", str(value)) is not None),
+    Field(title="a number, or a type and a number, e.g. `a100:2`"),
+]
+
+# Options of sbatch that a profile cannot give, and why.
+OURS = {
+    "signal": "it tells a run to save; signal_delay_s says when",
+    "requeue": "what is interrupted is queued again",
+    "no-requeue": "what is interrupted is queued again",
+    "array": "its indices are the elements; array_parallelism limits how many run at a time",
+    "output": "logs lie in the study's folder",
+    "error": "logs lie in the study's folder",
+    "dependency": "stages wait by it",
+    "comment": "the jobs of a study are found by it",
+    "clusters": "the environment variable SLURM_CLUSTERS holds for all commands of Slurm",
+    "ntasks-per-node": "give tasks_per_node",
+}
 
 
 @dataclass(config=STRICT)
@@ -37,7 +58,7 @@ class ClusterConfig:
     tasks_per_node: AtLeast1 = setting(
         "Processes on each: with GPUs, as many as GPUs. Probes and reports always get one"
     )
-    gpus_per_node: Count = setting("Of each node")
+    gpus_per_node: Gpus = setting("Of each node, with or without a type: `2`, `a100:2`")
     cpus_per_task: AtLeast1 = setting(
         "Of each process; set `loader.num_workers` to no more than these"
     )
@@ -61,11 +82,13 @@ class ClusterConfig:
         "Lines of shell before the processes start, e.g. `[module load cuda]`"
     )
     srun_args: list[str] = setting("Further arguments of srun")
-    sbatch: dict[str, Any] = setting("Further options of sbatch, e.g. `{reservation: mine}`")
-    python: str | None = setting("The Python of the runs; null: the one that launches")
+    sbatch: dict[str, Any] = setting(
+        "Further options of sbatch, e.g. `{reservation: mine, exclude: [n1, n2], exclusive: true}`"
+    )
+    python: str | None = setting("The Python of the jobs; null: the one that launches")
     container: str | None = setting(
         "Goes before it, e.g. `apptainer exec --nv image.sif`; the study's folder has to be seen "
-        "inside"
+        "inside. `python` is then the one inside"
     )
     flops_per_second: Positive | None = setting(
         "Of one GPU, measured, for the hours of `--dry-run`"
@@ -77,9 +100,19 @@ class ClusterConfig:
         return minutes(self.time)
 
     @property
+    def gpus(self) -> int:
+        """GPUs of a node."""
+        return int(str(self.gpus_per_node).rpartition(":")[2])
+
+    @property
     def devices(self) -> int:
         """GPUs of a job, or its tasks where it has none."""
-        return self.nodes * (self.gpus_per_node or self.tasks_per_node)
+        return self.nodes * (self.gpus or self.tasks_per_node)
+
+    def gpus_up_to(self, most: int) -> str:
+        """Returns no more than so many GPUs of a node, of the same type."""
+        kind, colon, number = str(self.gpus_per_node).rpartition(":")
+        return f"{kind}{colon}{min(int(number), most)}"
 
 
 def minutes(text: str) -> int:
@@ -122,9 +155,8 @@ def cluster_config(name: str, changes: Mapping[str, Any]) -> ClusterConfig:
         raise ConfigError(
             f"cluster={name!r} is no profile; {suggestion(name, profiles())}, or a .yaml file"
         )
-    folder = slurm_folder() / "clusters"
-    found = read_yaml(file or folder / f"{name}.yaml", references=True)
-    return checked(found | dict(changes), "cluster.")
+    found = read_yaml(file or slurm_folder() / "clusters" / f"{name}.yaml", references=True)
+    return checked(_merged(found, changes), "cluster.")
 
 
 def with_resources(config: ClusterConfig, changes: Mapping[str, Any], stage: str) -> ClusterConfig:
@@ -136,7 +168,15 @@ def with_resources(config: ClusterConfig, changes: Mapping[str, Any], stage: str
     key = f"pipeline.stages.{stage}.resources."
     if "kind" in changes:
         raise ConfigError(f"{key}kind: all stages run in one place; give cluster=...")
-    return checked(asdict(config) | dict(changes), key)
+    return checked(_merged(asdict(config), changes), key)
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values with changes; options of sbatch are added to those that are there."""
+    changes = dict(changes)
+    if isinstance(values["sbatch"], dict) and isinstance(changes.get("sbatch"), dict):
+        changes["sbatch"] = values["sbatch"] | changes["sbatch"]
+    return {**values, **changes}
 
 
 def checked(values: Mapping[str, Any], key: str) -> ClusterConfig:
@@ -148,4 +188,11 @@ def checked(values: Mapping[str, Any], key: str) -> ClusterConfig:
     base = read_yaml(slurm_folder() / "clusters" / f"{BASE}.yaml")
     config: ClusterConfig = typed(ClusterConfig, base | dict(values), key)
     minutes(config.time)
+    own = {field.name for field in fields(ClusterConfig)}
+    for name in config.sbatch:
+        option = name.replace("_", "-")
+        if reason := OURS.get(option):
+            raise ConfigError(f"{key}sbatch.{name}: not for a profile to give: {reason}")
+        if option.replace("-", "_") in own:
+            raise ConfigError(f"{key}sbatch.{name}: give {key}{option.replace('-', '_')} instead")
     return config

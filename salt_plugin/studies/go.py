@@ -13,7 +13,8 @@ from salt_plugin.studies.here import Reporter, run_here
 from salt_plugin.studies.jobs import Job, jobs_of
 from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig
 from salt_plugin.studies.queue import SlurmError
-from salt_plugin.studies.slurm import check_jobs, strays, submit
+from salt_plugin.studies.sbatch import check_jobs
+from salt_plugin.studies.slurm import strays, submit
 from salt_plugin.studies.states import ACTIVE, LOST, PENDING, UNKNOWN, Row, rows_of
 from salt_plugin.studies.study import Study, Submission
 
@@ -36,7 +37,7 @@ def profiles_of(config: PipelineConfig, cluster: ClusterConfig) -> dict[str, Clu
         # Only training is spread over processes; a report needs no GPU.
         few: dict[str, Any] = {}
         if settings.command != TRAIN:
-            gpus = min(cluster.gpus_per_node, int(settings.command != REPORT))
+            gpus = cluster.gpus_up_to(int(settings.command != REPORT))
             few = {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": gpus}
         found[stage] = with_resources(cluster, few | settings.resources, stage)
     return found
@@ -94,11 +95,14 @@ def run_missing(
     if not selected:
         return {}
     again = [one for one in elements if config.stages[one.stage].command == REPORT]
-    for one in again:
-        row = rows[one.id]
-        if row.state == PENDING and row.job is not None:
-            queue.cancel([row.job])
-        study.element(one).finished.unlink(missing_ok=True)
+
+    def replace() -> None:
+        for one in again:
+            row = rows[one.id]
+            if row.state == PENDING and row.job is not None:
+                queue.cancel([row.job])
+            study.element(one).finished.unlink(missing_ok=True)
+
     selected |= {one.id for one in again}
     profiles = profiles_of(config, cluster)
     if cluster.kind == SLURM:
@@ -109,8 +113,10 @@ def run_missing(
         }
         jobs = jobs_of(config, elements, selected, active)
         check_jobs(jobs, profiles)
-        submit(study, jobs, profiles, config.name, told.submitted)
+        for submission in submit(study, jobs, profiles, config.name, replace):
+            told.submitted(submission)
         return {}
+    replace()
     return run_here(study, config, elements, selected, cluster, told)
 
 

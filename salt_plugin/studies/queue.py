@@ -115,8 +115,10 @@ def _call_once(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise SlurmError(f"{command[0]} gave no answer within {TIMEOUT:g} s") from None
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise SlurmError(f"{command[0]}: {said[-1] if said else f'status {done.returncode}'}")
+        text = done.stderr.strip() or done.stdout.strip()
+        said = [line for line in text.splitlines() if not line.startswith('Try "')]
+        last = said[-1].removeprefix(f"{command[0]}: ") if said else f"status {done.returncode}"
+        raise SlurmError(f"{command[0]}: {last}")
     # sbatch --test-only speaks on stderr.
     return done.stdout
 
@@ -232,45 +234,27 @@ def _state(job: str) -> str:
 
 def cancel(jobs: Iterable[str]) -> None:
     """Cancels jobs, arrays or elements; those that are over are left alone."""
-    listed = list(jobs)
-    for start in range(0, len(listed), 500):
+    _each(["scancel"], list(jobs))
+
+
+def release(jobs: Iterable[str]) -> None:
+    """Lets held jobs begin; those that are over are left alone."""
+    _each(["scontrol", "release"], list(jobs))
+
+
+def _each(command: Sequence[str], jobs: Sequence[str]) -> None:
+    for start in range(0, len(jobs), 500):
         try:
-            call("scancel", *listed[start : start + 500])
+            call(*command, *jobs[start : start + 500])
         except SlurmError as error:
-            if not any(text in str(error) for text in ("already complet", "Invalid job id")):
+            if not any(text in str(error) for text in ("already", "Invalid job id")):
                 raise
 
 
-def limits() -> dict[str, int]:
-    """Returns the limits of this cluster on a study: those that are set and can be read."""
-    found: dict[str, int] = {}
-    for line in call("scontrol", "show", "config").splitlines():
-        name, _, value = (part.strip() for part in line.partition("="))
-        if name in ("MaxArraySize", "MaxJobCount") and value.isdecimal():
-            found[name] = int(value)
-    return found
-
-
-def submit_limit(account: str | None) -> int | None:
-    """Returns how many jobs the user may have in the queue; None: as many as they like."""
-    columns = "format=Account,MaxSubmitJobs,GrpSubmitJobs"
-    user = getpass.getuser()
-    try:
-        text = call("sacctmgr", "-n", "-P", "show", "assoc", f"user={user}", columns)
-    except SlurmError:
-        return None
-    given = [
-        int(value)
-        for line in text.splitlines()
-        for value in line.split("|")[1:]
-        if value.isdecimal() and account in (None, line.split("|")[0])
-    ]
-    return min(given, default=None)
-
-
-def queued_of_user() -> int:
-    """Returns how many jobs the user has in the queue."""
-    return len(call("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i").splitlines())
+def largest_array() -> str:
+    """Returns how many elements an array may have here."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"))
+    return found[1] if found else "unknown"
 
 
 def partition_minutes(partition: str | None) -> int | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,52 +17,12 @@ from salt_plugin.studies.elements import Element
 from salt_plugin.studies.jobs import Job, dependency
 from salt_plugin.studies.pipeline import TRAIN
 from salt_plugin.studies.queue import SlurmError
+from salt_plugin.studies.sbatch import flags_of, options_of, refused
 from salt_plugin.studies.study import Study, Submission
 from salt_plugin.studies.worker import Work, work_in_job
 
-# Options of sbatch that tell whether a job can run at all.
-TESTED = (
-    "partition",
-    "account",
-    "qos",
-    "constraint",
-    "nodes",
-    "ntasks_per_node",
-    "gpus_per_node",
-    "cpus_per_task",
-    "mem",
-    "time",
-)
-
-
-def check_jobs(jobs: Sequence[Job], profiles: Mapping[str, ClusterConfig]) -> None:
-    """Finds what the cluster would refuse, before anything is submitted.
-
-    Raises:
-        SlurmError: Names the stage and the limit, or what Slurm says.
-    """
-    limits = queue.limits()
-    for job in jobs:
-        most = limits.get("MaxArraySize")
-        if most is not None and len(job.elements) > most:
-            raise SlurmError(
-                f"stage {job.stage}: an array of {len(job.elements):,} elements exceeds the "
-                f"cluster's MaxArraySize={most:,}; split the sweep into several stages or studies"
-            )
-    wanted = sum(len(job.elements) for job in jobs)
-    account = next(iter(profiles.values())).account
-    for name, limit in (
-        ("MaxJobCount", limits.get("MaxJobCount")),
-        ("MaxSubmitJobs", queue.submit_limit(account)),
-    ):
-        queued = queue.queued_of_user()
-        if limit is not None and wanted + queued > limit:
-            raise SlurmError(
-                f"{wanted:,} elements with {queued:,} jobs of yours in the queue exceed "
-                f"{name}={limit:,}; launch fewer at a time"
-            )
-    for stage in dict.fromkeys(job.stage for job in jobs):
-        _test(stage, profiles[stage])
+# A line of a job that tells why it ended before its element started.
+SAID = "salt: "
 
 
 def submit(
@@ -68,53 +30,66 @@ def submit(
     jobs: Sequence[Job],
     profiles: Mapping[str, ClusterConfig],
     name: str,
-    told: Callable[[Submission], None],
-) -> None:
-    """Submits jobs, and notes each in the study.
+    accepted: Callable[[], None],
+) -> list[Submission]:
+    """Submits jobs and notes them in the study: all, or none. They are held until all are accepted.
 
     Args:
         study: The study, claimed.
         jobs: In an order in which each waits for earlier ones only.
         profiles: Of each stage.
         name: Of the study.
-        told: Called with each job.
+        accepted: Called once all are accepted, before any begins.
 
     Raises:
-        SlurmError: sbatch refused one; those before it are submitted and noted.
+        SlurmError: One is refused, and nothing is in the queue; or says what could not be removed.
     """
     from submitit import SlurmExecutor
-
-    cwd = str(study.stored()["cwd"])
-    ids: dict[int, str] = {}
-    for number, job in enumerate(jobs):
-        profile = profiles[job.stage]
-        waits = dependency(job.waits, ids)
-        executor = SlurmExecutor(folder=study.jobs / job.stage)
-        parameters = _options(profile) | _submission(study, profile)
-        if waits:
-            parameters["dependency"] = waits
-        executor.update_parameters(job_name=f"{name}:{job.stage}", **parameters)
-        works = [work_of(one, study, profile, cwd) for one in job.elements]
-        ids[number] = queue.patiently(partial(_sent, executor, works, job.stage))
-        elements = [one.id for one in job.elements]
-        submission = Submission(ids[number], job.stage, elements, waits)
-        study.add_submission(submission)
-        told(submission)
-    # sbatch took these, but its answer was lost: they were submitted again, and cannot start.
-    queue.cancel(strays(study))
-
-
-def _sent(executor: Any, works: list[Work], stage: str) -> str:
     from submitit.core.utils import FailedJobError
 
+    cwd = str(study.stored()["cwd"])
+    found: list[Submission] = []
+
+    def sent(executor: SlurmExecutor, works: Sequence[Work], job: Job) -> str:
+        try:
+            with redirect_stderr(io.StringIO()):  # submitit prints what it raises as well
+                first = executor.map_array(work_in_job, works)[0]
+        except FailedJobError as error:
+            flags = flags_of(profiles[job.stage], len(works))
+            raise refused(job.stage, str(error), flags) from None
+        return str(first.job_id).partition("_")[0]
+
     try:
-        submitted = executor.map_array(work_in_job, works)
-    except FailedJobError as error:
-        said = str(error).strip().splitlines()[-1]
+        for job in jobs:
+            profile = profiles[job.stage]
+            waits = dependency(job.waits, {n: one.job for n, one in enumerate(found)})
+            executor = SlurmExecutor(study.jobs / job.stage, python=shlex.join(_outer(profile)))
+            executor.update_parameters(
+                job_name=f"{name}:{job.stage}", **_submission(study, profile, waits)
+            )
+            works = [work_of(one, study, profile, cwd) for one in job.elements]
+            number = queue.patiently(partial(sent, executor, works, job))
+            found.append(Submission(number, job.stage, [one.id for one in job.elements], waits))
+        accepted()
+        queue.release(one.job for one in found if not profiles[one.stage].sbatch.get("hold"))
+    except BaseException as error:
+        _withdraw(study, [one.job for one in found], error)
+        raise
+    for submission in found:
+        study.add_submission(submission)
+    # sbatch took these, but its answer was lost: they were submitted again, and are held.
+    queue.cancel(strays(study))
+    return found
+
+
+def _withdraw(study: Study, jobs: Sequence[str], why: BaseException) -> None:
+    try:
+        queue.cancel(strays(study))  # none is noted yet; one of them may not have told its id
+    except SlurmError:
         raise SlurmError(
-            f"stage {stage}: {said}. Jobs submitted before it go on: salt status, or salt cancel"
+            f"{why}; what was submitted before is held in the queue and could not be cancelled: "
+            f"scancel {' '.join(jobs)}"
         ) from None
-    return str(submitted[0].job_id).partition("_")[0]
 
 
 def strays(study: Study) -> list[str]:
@@ -125,10 +100,9 @@ def strays(study: Study) -> list[str]:
 
 def work_of(element: Element, study: Study, profile: ClusterConfig, cwd: str) -> Work:
     """Returns what a process of an element runs."""
-    python = shlex.split(profile.python) if profile.python else [sys.executable]
     return Work(
         folder=str(study.root / element.id),
-        prefix=[*shlex.split(profile.container or ""), *python],
+        prefix=[*shlex.split(profile.container or ""), *_python(profile)],
         module=element.module,
         arguments=element.arguments,
         cwd=cwd,
@@ -137,78 +111,79 @@ def work_of(element: Element, study: Study, profile: ClusterConfig, cwd: str) ->
     )
 
 
-def _options(profile: ClusterConfig) -> dict[str, Any]:
-    """Returns the options of sbatch under submitit's names."""
-    options = {
-        "partition": profile.partition,
-        "account": profile.account,
-        "qos": profile.qos,
-        "constraint": profile.constraint,
-        "nodes": profile.nodes,
-        "ntasks_per_node": profile.tasks_per_node,
-        "gpus_per_node": profile.gpus_per_node or None,
-        "cpus_per_task": profile.cpus_per_task,
-        "mem": profile.mem,
-        "time": profile.minutes,
-    }
-    return {key: value for key, value in options.items() if value is not None}
+def _python(profile: ClusterConfig) -> list[str]:
+    return shlex.split(profile.python) if profile.python else [sys.executable]
 
 
-def _submission(study: Study, profile: ClusterConfig) -> dict[str, Any]:
+def _outer(profile: ClusterConfig) -> list[str]:
+    """Returns the Python that srun starts: outside of a container, where Slurm's commands are."""
+    return [sys.executable] if profile.container else _python(profile)
+
+
+def _submission(study: Study, profile: ClusterConfig, waits: str) -> dict[str, Any]:
     code = shlex.quote(str(study.code))
-    return {
+    ours = {
         "comment": str(study.root),
+        "signal": f"USR2@{profile.signal_delay_s}",
+        "requeue": True,
+        "kill-on-invalid-dep": "yes",
+        "hold": True,
+    }
+    return {
+        "time": profile.minutes,  # submitit's own handler of signals goes by it
+        "wckey": None,  # its default is refused where these are enforced
         "array_parallelism": profile.array_parallelism,
-        "signal_delay_s": profile.signal_delay_s,
         # The study's own code, from the first import on.
         "setup": [
             f"export {queue.PATIENCE}={profile.patience}",
             *profile.setup,
+            *_checks(profile),
             f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
             f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{profile.cpus_per_task}}}",
         ],
         "srun_args": [
+            "--export=ALL",
             f"--cpus-per-task={profile.cpus_per_task}",  # not inherited since Slurm 22.05
             "--kill-on-bad-exit=1",
             *profile.srun_args,
         ],
         "additional_parameters": {
-            "requeue": True,
-            "kill-on-invalid-dep": "yes",
-            **{key.replace("_", "-"): value for key, value in profile.sbatch.items()},
+            **options_of(profile),
+            **ours,
+            **({"dependency": waits} if waits else {}),
         },
     }
 
 
-def _test(stage: str, profile: ClusterConfig) -> None:
-    most = queue.partition_minutes(profile.partition)
-    if most is not None and profile.minutes > most:
-        raise SlurmError(
-            f"stage {stage}: time={profile.time} exceeds the {most} min of the partition; give "
-            "less: a job that reaches its limit saves and is queued again"
+def _checks(profile: ClusterConfig) -> list[str]:
+    """Returns lines of shell that end a job where a node has no Python or container."""
+    python = "cluster.python" if profile.python else "the Python that launched"
+    needed = {_outer(profile)[0]: "the Python that launched" if profile.container else python}
+    if profile.container:
+        needed[shlex.split(profile.container)[0]] = "cluster.container"
+    lines = []
+    for program, key in needed.items():
+        mend = f"{program} ({key}): install it there, or leave the node out with sbatch.exclude"
+        line = (
+            f"command -v {shlex.quote(program)} >/dev/null || "
+            f'{{ echo "{SAID}$SLURMD_NODENAME has no" {shlex.quote(mend)} >&2; exit 127; }}'
         )
-    options = {key: value for key, value in _options(profile).items() if key in TESTED}
-    flags = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
-    try:
-        queue.call("sbatch", "--test-only", *flags, "--wrap=true")
-    except SlurmError as error:
-        given = " ".join(flags)
-        raise SlurmError(f"stage {stage}: {error}; asked for {given}{_hint(str(error))}") from None
-
-
-def _hint(said: str) -> str:
-    """Returns what would do, where Slurm tells."""
-    if "partition" in said.lower() and "account" not in said.lower():
-        names = queue.call("sinfo", "-h", "-o", "%R").split()
-        return f"; partitions here: {', '.join(dict.fromkeys(names))}"
-    if "node configuration" in said:
-        rows = queue.call(
-            "sinfo", "-h", "-e", "-o", "%R: %D nodes, %c CPUs, %m MB, %G"
-        ).splitlines()
-        return f"; there are {'; '.join(dict.fromkeys(row.strip() for row in rows))}"
-    return ""
+        if profile.nodes > 1:  # a script runs on the first node alone
+            one_each = f"srun --export=ALL --ntasks={profile.nodes} --ntasks-per-node=1"
+            line = f"{one_each} bash -c {shlex.quote(line)} || exit 127"
+        lines.append(line)
+    return lines
 
 
 def log_of(study: Path, stage: str, job: str) -> Path:
     """Returns where submitit leaves what a job says before its element starts."""
     return study / "jobs" / stage / f"{job}_0_log.err"
+
+
+def said_early(log: Path) -> str | None:
+    """Returns why a job ended before its element started; None where its script does not say."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line[len(SAID) :] for line in reversed(lines) if line.startswith(SAID)), None)

@@ -16,7 +16,7 @@ from salt_plugin.studies import queue
 from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED, STARTED, ElementDirectory
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.queue import JobState
-from salt_plugin.studies.slurm import log_of
+from salt_plugin.studies.slurm import log_of, said_early
 from salt_plugin.studies.study import Study
 from salt_plugin.studies.worker import work_in_job
 
@@ -99,7 +99,9 @@ def _row(
     elif job is not None and (of_slurm := known.get(job)) is not None:
         mine = [one for one in events if one.get("job") == job]  # not those of earlier jobs
         state, reason = _by_slurm(of_slurm, mine)
-        if state == FAILED and not events and _has_run(study, element, job, of_slurm):
+        if state == FAILED and (said := said_early(log_of(study.root, element.stage, job))):
+            reason = said
+        elif state == FAILED and not events and _has_run(study, element, job, of_slurm):
             state, reason = LOST, "its folder is gone; salt retry runs it again"
     elif job is not None:
         state, reason = _forgotten(events)

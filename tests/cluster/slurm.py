@@ -189,7 +189,7 @@ class Cluster:
         names = [host, "localhost"] if host != "localhost" else ["localhost", "ip6-localhost"]
         nodes = "\n".join(
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} "
-            f"RealMemory={MEMORY_MB} Gres=gpu:2 State=UNKNOWN"
+            f"RealMemory={MEMORY_MB} Gres=gpu:a100:2 State=UNKNOWN"
             for name, port in zip(names, ports[3:], strict=True)
         )
         values = {
@@ -211,7 +211,7 @@ class Cluster:
         (self.root / "gres.conf").write_text(
             "AutoDetect=off\n"
             + "".join(
-                f"NodeName={name} Name=gpu File={device}\n"
+                f"NodeName={name} Name=gpu Type=a100 File={device}\n"
                 for name in names
                 for device in ("/dev/null", "/dev/zero")
             )

@@ -168,3 +168,29 @@ def test_profiles() -> None:
     cluster = cluster_config("slurm", {})
     with pytest.raises(ConfigError, match=r"resources\.mem_gb"):
         profiles_of(config, cluster)
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "said"),
+    [
+        ({"signal": "USR1@60"}, r"cluster\.sbatch\.signal: .*signal_delay_s says when"),
+        ({"no_requeue": True}, r"cluster\.sbatch\.no_requeue: .*queued again"),
+        ({"array": "0-3"}, r"cluster\.sbatch\.array: .*array_parallelism"),
+        ({"output": "log"}, r"cluster\.sbatch\.output: .*in the study's folder"),
+        ({"partition": "gpu"}, r"cluster\.sbatch\.partition: give cluster\.partition instead"),
+        ({"cpus-per-task": 2}, r"give cluster\.cpus_per_task instead"),
+    ],
+)
+def test_options_of_sbatch_that_a_profile_cannot_give(sbatch: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        cluster_config("slurm", {"sbatch": sbatch})
+
+
+def test_gpus_with_a_type_and_options_of_sbatch_on_top_of_others(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("gpus_per_node: a100:4\nnodes: 2\nsbatch: {mail-user: me, exclusive: true}\n")
+    cluster = cluster_config(str(file), {"sbatch": {"hold": True}})
+    assert cluster.devices == 8
+    assert cluster.sbatch == {"mail-user": "me", "exclusive": True, "hold": True}
+    with pytest.raises(ConfigError, match=r"gpus_per_node=a100: expected a number, or a type"):
+        cluster_config(str(file), {"gpus_per_node": "a100"})
