@@ -174,7 +174,7 @@ def with_resources(config: ClusterConfig, changes: Mapping[str, Any], stage: str
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Returns values with changes; options of sbatch are added to those that are there."""
     changes = dict(changes)
-    if isinstance(values["sbatch"], dict) and isinstance(changes.get("sbatch"), dict):
+    if isinstance(values.get("sbatch"), dict) and isinstance(changes.get("sbatch"), dict):
         changes["sbatch"] = values["sbatch"] | changes["sbatch"]
     return {**values, **changes}
 
