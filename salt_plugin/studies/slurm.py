@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salt_plugin.studies import queue
+from salt_plugin.studies.batch_script import after_srun, before_srun
 from salt_plugin.studies.cluster import ClusterConfig
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.jobs import Job, dependency
@@ -91,6 +92,9 @@ def submit(
         waits = dependency(job.waits, ids)
         executor = SlurmExecutor(folder=study.jobs / job.stage)
         parameters = _options(profile) | _submission(study, profile)
+        folders = [study.root / one.id for one in job.elements]
+        parameters["setup"] = before_srun(profile.setup, folders) + parameters["setup"]
+        parameters["teardown"] = [after_srun(executor.python)]
         if waits:
             parameters["dependency"] = waits
         executor.update_parameters(job_name=f"{name}:{job.stage}", **parameters)
@@ -155,7 +159,6 @@ def _submission(study: Study, profile: ClusterConfig) -> dict[str, Any]:
         "signal_delay_s": profile.signal_delay_s,
         # The study's own code, from the first import on.
         "setup": [
-            *profile.setup,
             f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
             f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{profile.cpus_per_task}}}",
         ],

@@ -120,6 +120,8 @@ def _by_slurm(found: JobState, last: dict[str, Any] | None, started: bool) -> tu
     if found.state in queue.RUNNING:
         return RUNNING, ""
     if found.state in queue.PENDING:
+        if last is not None and last["event"] == INTERRUPTED:
+            return PENDING, f"{found.reason}; before: {last['reason']}"
         return PENDING, found.reason
     if found.state == "CANCELLED":
         never = "Dependency" in found.reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,6 +41,7 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "control"
     folder.mkdir()
     (folder / "fail").touch()
+    (folder / "hungry").touch()
     (folder / "seconds").write_text("0")
     monkeypatch.setenv("SALT_STUB", str(folder))
     monkeypatch.chdir(tmp_path)
@@ -133,6 +135,34 @@ def test_cancel_lets_the_runs_save_and_retry_goes_on(
     salt(monkeypatch, "retry", "study")
     assert counts(rows_of(Study(Path("study").absolute()))[0]) == {"finished": 11}
     assert len((Path("study/teacher/s1/teacher/metrics.csv")).read_text().splitlines()) == 1 + 3
+
+
+def test_what_fails_or_is_killed_says_why_and_the_same_command_goes_on(
+    control: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (control / "seconds").write_text("0.3")
+    (control / "fail").write_text("teacher/s2:hydra")
+    command = [sys.executable, "-m", "salt_plugin.cli", "launch", "tiny.yaml"]
+    command += ["cluster=here.yaml", "--out", "study"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    files = ElementDirectory(Path("study/teacher/s1").absolute())
+    deadline = time.monotonic() + 60
+    while not files.progress()["step"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(int((files.root / "pid-0").read_text()), signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert "teacher/s1: at work: interrupted: its process was ended by SIGKILL" in said
+    assert "teacher/s2: at work: failed: ValueError: the sky has fallen\n" in said
+    rows = {row.id: (row.state, row.reason) for row in rows_of(Study(Path("study").absolute()))[0]}
+    assert rows["teacher/s1"] == ("interrupted", "its process was ended by SIGKILL")
+    assert rows["teacher/s2"] == ("failed", "ValueError: the sky has fallen")
+    (control / "fail").write_text("")
+    (control / "seconds").write_text("0")
+    launch(monkeypatch)
+    assert counts(rows_of(Study(Path("study").absolute()))[0]) == {"finished": 11}
+    headers = re.findall(r"# [\d-]+ [\d:]+ process 0 on [\w.-]+(.*)", files.log().read_text())
+    assert headers == ["", ", the last attempt ended: its process was ended by SIGKILL"]
 
 
 def test_nothing_outlives_a_launch_that_is_killed(
