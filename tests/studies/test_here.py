@@ -142,6 +142,10 @@ def test_what_fails_or_is_killed_says_why_and_the_same_command_goes_on(
 ) -> None:
     (control / "seconds").write_text("0.3")
     (control / "fail").write_text("teacher/s2:hydra")
+    # A shell ends with 137 where its command is killed, as some containers do.
+    profile = json.loads(Path("here.yaml").read_text())
+    shell = 'sh -c \'"$0" "$@"; exit $?\''
+    Path("here.yaml").write_text(json.dumps(profile | {"container": shell}))
     command = [sys.executable, "-m", "salt_plugin.cli", "launch", "tiny.yaml"]
     command += ["cluster=here.yaml", "--out", "study"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
