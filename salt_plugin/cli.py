@@ -88,7 +88,7 @@ def _call(verb: str, arguments: list[str]) -> None:
     try:
         module.main(arguments)
     except SaltError as error:
-        fail(str(error))
+        fail(str(error), error.exit_status)
 
 
 if __name__ == "__main__":

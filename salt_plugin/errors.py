@@ -9,6 +9,11 @@ import signal
 class SaltError(Exception):
     """Base of every error that entry points print without a traceback."""
 
+    @property
+    def exit_status(self) -> int:
+        """Status to end with; 75 (`EX_TEMPFAIL`): the same command goes on."""
+        return 1
+
 
 class ConfigError(SaltError):
     """A configuration key or value that cannot work."""
@@ -41,7 +46,7 @@ class Interrupted(SaltError):  # noqa: N818  it is no mistake
 
     @property
     def exit_status(self) -> int:
-        """Status to end with: 75 (`EX_TEMPFAIL`: the same command goes on), 130 after Ctrl-C."""
+        """75, or 130 after Ctrl-C."""
         return 130 if self.signal_number == signal.SIGINT else os.EX_TEMPFAIL
 
 
@@ -50,10 +55,13 @@ class CacheError(SaltError):
 
 
 class LoaderError(SaltError):
-    """The processes that read videos have ended, or give no batch."""
+    """The processes that read videos give no batch."""
 
 
 class LostOthersError(SaltError):
-    """A process that a training needs has ended: the same command goes on from what was saved."""
+    """A process that this one needs has ended: the same command goes on from what was saved."""
 
-    exit_status = os.EX_TEMPFAIL
+    @property
+    def exit_status(self) -> int:
+        """75."""
+        return os.EX_TEMPFAIL

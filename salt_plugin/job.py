@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from salt_plugin.errors import Interrupted, LostOthersError, SaltError
+from salt_plugin.errors import Interrupted, SaltError
 from salt_plugin.report.console import accept_any_name
 
 
@@ -21,7 +21,7 @@ def train_job(cfg: DictConfig) -> None:
     Raises:
         SystemExit: With status 1 after such a mistake; with 75, or 130 after Ctrl-C, where a signal
             has stopped training and the same command goes on: a job of Hydra's launcher for Slurm
-            is queued again. With 75 also where another process of the training has ended.
+            is queued again. With 75 also where a process that the training needs has ended.
     """
     from salt_plugin.train import run
 
@@ -33,11 +33,8 @@ def train_job(cfg: DictConfig) -> None:
         if stop.exit_status == os.EX_TEMPFAIL and _is_sent_to_slurm():
             _queue_again()
         raise SystemExit(stop.exit_status) from None
-    except LostOthersError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_status) from None
     except SaltError as error:
-        fail(_without_traceback(str(error)))
+        fail(_without_traceback(str(error)), error.exit_status)
 
 
 def _is_sent_to_slurm() -> bool:
@@ -63,7 +60,7 @@ def _without_traceback(message: str) -> str:
     return message.strip().splitlines()[-1].partition(": ")[2]
 
 
-def fail(message: str) -> NoReturn:
-    """Prints an error and exits with status 1."""
+def fail(message: str, status: int = 1) -> NoReturn:
+    """Prints an error and exits."""
     print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(1)
+    raise SystemExit(status)

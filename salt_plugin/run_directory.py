@@ -20,6 +20,7 @@ from salt_plugin.config.command_line import quoted
 from salt_plugin.config.keys import marked
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import held, hold, write_text
+from salt_plugin.stage_directory import StageDirectory, unwritable
 
 # Keys that may differ when a run is resumed.
 OPERATIONAL = {
@@ -32,49 +33,6 @@ PROGRAMS = (["salt", "train"], ["lightly-ssl-train"])
 
 # Steps whose mean is called the loss at a step: one batch alone says little.
 LOSS_WINDOW = 100
-
-
-class StageDirectory:
-    """The files of one stage."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.metrics = root / "metrics.csv"
-        self.compute = root / "compute.json"
-        self.nonfinite = root / "nonfinite.json"
-        self.encoder = root / "encoder.safetensors"
-        self.predictor = root / "predictor.safetensors"
-        self.last_checkpoint = root / "checkpoints" / "last.ckpt"
-        self.encoders = root / "encoders"
-
-    def encoder_at(self, step: int) -> Path:
-        """Returns where the encoder of a step is kept, by `method.encoders_every_n_steps`."""
-        return self.encoders / f"step-{step}.safetensors"
-
-    def kept_encoders(self) -> dict[int, Path]:
-        """Returns the encoders that were kept, by step, in order."""
-        steps = [
-            int(step)
-            for path in self.encoders.glob("step-*.safetensors")
-            if (step := path.stem.removeprefix("step-")).isdecimal()
-        ]
-        return {step: self.encoder_at(step) for step in sorted(steps)}
-
-    @property
-    def finished(self) -> bool:
-        """Whether the stage has written its encoder, which it does last."""
-        return self.encoder.is_file()
-
-    def make(self) -> None:
-        """Makes the folders.
-
-        Raises:
-            ConfigError: They cannot be made.
-        """
-        try:
-            self.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(self.root, error) from None
 
 
 class RunDirectory:
@@ -181,7 +139,7 @@ class RunDirectory:
         try:
             self._lock = hold(self.root)
         except OSError as error:
-            raise _unwritable(self.root, error) from None
+            raise unwritable(self.root, error) from None
         if self._lock is None:
             raise ConfigError(
                 f"another process trains in hydra.run.dir={self.root}; wait for it, or choose "
@@ -213,10 +171,6 @@ def _read_config(file: Path) -> dict[str, Any]:
     if stored.get("input_dir") == "":  # of earlier versions: the demo
         stored["input_dir"] = f"{DEMO_PREFIX}train.csv"
     return stored
-
-
-def _unwritable(folder: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"hydra.run.dir: {folder} cannot be written to ({error.strerror})")
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

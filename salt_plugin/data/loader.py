@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -18,10 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from salt_plugin.data.shared_memory import free_shared_memory
 from salt_plugin.data.workers import signals_held, start_worker
-from salt_plugin.errors import LoaderError
+from salt_plugin.errors import LoaderError, LostOthersError, SaltError
 
 # Seconds. However long a process stands still, it takes it for one of these.
 _SLICE = 5.0
+# The error of a worker's end comes so long before it.
+_END_SECONDS = 1.0
 _PATH_BYTES = 4096
 _MOST_NAMED = 16
 
@@ -80,25 +83,27 @@ class ClipLoader(DataLoader[Any]):
         """Starts the workers, and returns what yields their batches.
 
         Raises:
-            LoaderError: None came in time, or a worker has ended.
+            LoaderError: None came in time.
+            LostOthersError: A worker has ended.
         """
         return self._watched(self._started())
 
     def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
         waited = 0.0
-        failure = None
+        failure: str | None = None
+        kind: type[SaltError] = LoaderError
         while failure is None:
             try:
                 batch = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except Exception as error:
                 if str(error).startswith("DataLoader timed out"):
                     waited += self.timeout
                     if self._stall is not None and waited >= self._stall:
                         failure = f"no batch has come for {self._stall:g} s ({self._key})"
-                elif str(error).startswith("DataLoader worker (pid"):
-                    failure = "a process that reads videos has ended"
+                elif self._lost_one():  # of which torch tells by errors of any kind
+                    failure, kind = "a process that reads videos has ended", LostOthersError
                 else:
                     raise
             else:
@@ -109,7 +114,15 @@ class ClipLoader(DataLoader[Any]):
         for process in self._processes:
             process.kill()
             process.join(_SLICE)
-        raise LoaderError(f"{failure}. {states}")
+        raise kind(f"{failure}. {states}")
+
+    def _lost_one(self) -> bool:
+        ends = [process.sentinel for process in self._processes]
+        ended = connection.wait(ends, _END_SECONDS) if ends else []
+        for process in self._processes:
+            if process.sentinel in ended:
+                process.join(_END_SECONDS)  # it may still be on its way to a status
+        return bool(ended)
 
     def _started(self) -> Iterator[Any]:
         before = set(multiprocessing.active_children())
@@ -126,8 +139,12 @@ class ClipLoader(DataLoader[Any]):
     def _states(self) -> str:
         """Returns sentences on what has become of each worker, and what it is at."""
         exits = {process.pid: process.exitcode for process in self._processes}
-        told, idle = [], 0
-        for pid, desk in zip(self._pids_w.tolist(), self._desks_wn.numpy(), strict=True):
+        begun = self._pids_w.tolist()
+        early = [pid for pid in exits if pid not in begun]
+        told, idle = [f"Worker {pid} {_fate(exits[pid])}, and had not begun." for pid in early], 0
+        for pid, desk in zip(begun, self._desks_wn.numpy(), strict=True):
+            if not pid:
+                continue
             path = os.fsdecode(desk.tobytes().partition(b"\0")[0])
             status = exits.get(pid)
             if status is None and not path:

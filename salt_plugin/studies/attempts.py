@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 from salt_plugin.files import write_json
+from salt_plugin.stage_directory import StageDirectory
 
 STARTED, FINISHED, FAILED, INTERRUPTED = "started", "finished", "failed", "interrupted"
 
-# So many attempts in a row that got no further end an element: it would go round for ever.
+# So many attempts in a row that saved no further step end an element: it would go round for ever.
 MOST_WITHOUT_PROGRESS = 5
 
 TAIL_BYTES = 4096
+LOG_TAIL_BYTES = 65_536
 
 
 class ElementDirectory:
@@ -61,30 +64,92 @@ class ElementDirectory:
                 continue
         return found
 
-    def stuck(self) -> bool:
-        """Whether the last attempts, since one failed, were interrupted and got no further."""
-        steps: list[int] = []
-        for event in self.events():
-            if event["event"] == INTERRUPTED:
-                steps.append(event["step"])
-            elif event["event"] == FAILED:
-                steps = []
-        last = steps[-MOST_WITHOUT_PROGRESS:]
-        return len(last) == MOST_WITHOUT_PROGRESS and max(last) <= last[0]
+    def end(self, event: str, reason: str, rank: int = 0, **found: Any) -> None:
+        """Notes how an attempt has ended, and says so in the log, where that does not end so."""
+        self.note(event, reason=reason, rank=rank, **found)
+        if self._last_lines(rank)[-1:] not in ([], [reason]):
+            with self.log(rank).open("a") as log:
+                log.write(f"{event}: {reason}\n")
 
-    def failure(self) -> str | None:
-        """Returns why a process of the last attempt has failed; None where none has."""
-        for event in reversed(self.events()):
-            if event["event"] == FAILED:
-                return str(event["reason"])
+    def last_words(self, rank: int = 0, since: int = 0) -> str:
+        """Returns the last error in a log from a byte on: ours, or of a traceback; else a line."""
+        line, error, in_traceback = "", "", False
+        for one in self._last_lines(rank, since):
+            line = re.sub(r"^\[rank\d+\]: ", "", one)
+            if "Traceback (most recent call last)" in line:
+                in_traceback = True
+            elif line.startswith("error: ") or (in_traceback and not line[:1].isspace()):
+                error, in_traceback = line, False
+        return error or line
+
+    def last_line(self) -> str:
+        """Returns the last line of the log that says anything."""
+        return "".join(self._last_lines(0)[-1:])
+
+    def _last_lines(self, rank: int, since: int = 0) -> list[str]:
+        try:
+            with self.log(rank).open("rb") as file:
+                file.seek(max(since, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
+                text = file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return []
+        return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+    def last_attempt(self) -> list[dict[str, Any]]:
+        """Returns what has happened since the last attempt was started, its start first."""
+        events = self.events()
+        starts = [n for n, event in enumerate(events) if event["event"] == STARTED]
+        if not starts:
+            return []
+        start, after = events[starts[-1]], events[starts[-1] + 1 :]
+        # Another process of the job may have ended before the first one noted its start.
+        early = [
+            one
+            for one in events[: starts[-1]]
+            if start["job"] is not None
+            and one["event"] != STARTED
+            and (one.get("job"), one.get("restart")) == (start["job"], start["restart"])
+        ]
+        return [start, *early, *after]
+
+    def reason(self, event: str) -> str | None:
+        """Returns why a process of the last attempt has failed, or was interrupted; None: not."""
+        found = [one["reason"] for one in self.last_attempt() if one["event"] == event]
+        return found[-1] if found else None
+
+    def saved(self) -> int:
+        """Returns the steps that an attempt would not make again, of all stages."""
+        steps = 0
+        for name in _STAGES:
+            ledger = StageDirectory(self.root / name).compute
+            steps += json.loads(ledger.read_text())["steps"] if ledger.is_file() else 0
+        return steps
+
+    def gives_up(self, job: str | None = None) -> bool:
+        """Ends an element that is stuck, as failed; returns whether it is."""
+        if not self.stuck():
+            return False
+        self.end(
+            FAILED,
+            f"interrupted {MOST_WITHOUT_PROGRESS} times in a row without getting past step "
+            f"{self.saved()}, at last: {self.reason(INTERRUPTED)}",
+            job=job,
+        )
+        return True
+
+    def stuck(self) -> bool:
+        """Whether so many attempts in a row, since one failed, have saved no further step."""
+        before: list[int] = []
+        for event in self.events():
             if event["event"] == STARTED:
-                break
-        return None
+                before.append(event["saved"])
+            elif event["event"] == FAILED:
+                before = []
+        few = len(before) < MOST_WITHOUT_PROGRESS
+        return not few and self.saved() <= before[-MOST_WITHOUT_PROGRESS]
 
     def progress(self, *stages: str) -> dict[str, Any]:
         """Returns `step` and `loss` of the last of some stages, `flops` of them; None: unknown."""
-        from salt_plugin.run_directory import StageDirectory  # elements start without it
-
         rows = [_last_row(StageDirectory(self.root / name).metrics) for name in stages or _STAGES]
         known = [row for row in rows if row]
         if not known:
@@ -117,14 +182,3 @@ def _last_row(metrics: Path) -> dict[str, str] | None:
         if len(cells) == len(names) and row.get("step", "").isdecimal():
             return row
     return None
-
-
-def last_line(log: Path) -> str:
-    """Returns the last line of a log that says anything."""
-    if not log.is_file():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 10_000))
-        text = file.read().decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""

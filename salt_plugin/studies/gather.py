@@ -11,7 +11,7 @@ from salt_plugin.config.typed import typed
 from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.files import write_text
 from salt_plugin.report.compare import markdown_table
-from salt_plugin.studies.attempts import ElementDirectory
+from salt_plugin.studies.attempts import FAILED, ElementDirectory
 from salt_plugin.studies.comparison import BASELINES, CELLS, PROBES, all_cells, baselines
 from salt_plugin.studies.results import DONE, Row, as_csv, groups, probe_columns, read_rows
 from salt_plugin.studies.study import COMPARISON
@@ -42,7 +42,7 @@ def outcome(root: Path) -> Outcome:
     rows, failed = read_rows(cells, config, root)
     for row, cell in zip(rows, cells, strict=True):
         for stage in (CELLS, PROBES, BASELINES):
-            reason = ElementDirectory(root / stage / cell.name).failure()
+            reason = ElementDirectory(root / stage / cell.name).reason(FAILED)
             if row["status"] != DONE and reason is not None:
                 failed.setdefault(cell.name, reason)
         if cell.name in failed:

@@ -13,7 +13,6 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Protocol
 
-from salt_plugin.studies.attempts import last_line
 from salt_plugin.studies.cluster import DEBUG, ClusterConfig
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.pipeline import PipelineConfig
@@ -94,7 +93,7 @@ def run_here(
             reporter.finished(one.id, time.monotonic() - began[one.id])
         else:
             said = [str(event["reason"]) for event in files.events() if "reason" in event]
-            failed[one.id] = said[-1] if said else last_line(files.log())
+            failed[one.id] = said[-1] if said else files.last_words()
             reporter.failed(one.id, failed[one.id])
         graph.done(one.id)
 
@@ -114,12 +113,12 @@ def run_here(
                 start(one)
             time.sleep(POLL_SECONDS if running else 0)
             for name in [name for name, process in running.items() if process.poll() is not None]:
-                if running.pop(name).returncode == TO_BE_CONTINUED:
+                code, files = running.pop(name).returncode, study.element(by_id[name])
+                if code == TO_BE_CONTINUED and not files.gives_up():
                     start(by_id[name])
                 else:
                     end(by_id[name])
-            logs = {name: study.element(by_id[name]).log() for name in running}
-            reporter.running({name: last_line(log) for name, log in logs.items()})
+            reporter.running({name: study.element(by_id[name]).last_line() for name in running})
     finally:
         _end(list(running.values()))
     return failed

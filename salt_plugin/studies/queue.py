@@ -30,6 +30,9 @@ AWAY = re.compile(
 PATIENCE = "SALT_SLURM_PATIENCE"
 patience = float(os.environ.get(PATIENCE, "600"))
 
+# Accounting lags so far behind.
+ACCOUNTED_SECONDS = 10.0
+
 # States of jobs that are not over.
 PENDING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
@@ -206,6 +209,40 @@ def own_job_id() -> str | None:
     if array is not None:
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ.get("SLURM_JOB_ID")
+
+
+def own_restart() -> int:
+    """Returns how often the job that this process belongs to was queued again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def out_of_memory(job: str) -> str | None:
+    """Returns peak and limit where the processes of a job, which have ended, ran out of memory.
+
+    None where they did not, or accounting does not say.
+    """
+    command = ("sacct", "-n", "-P", "--units=M", "-j", job, "-o", "JobID,State,MaxRSS,ReqMem")
+    deadline = time.monotonic() + ACCOUNTED_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            rows = [line.split("|") for line in call(*command).splitlines()]
+        except SlurmError:
+            return None
+        steps = [row for row in rows if row[0] == f"{job}.0" and row[1] != "RUNNING"]
+        if steps:
+            _, state, peak, _ = steps[0]
+            limit = rows[0][3]
+            # Where Slurm itself looks after memory, it calls the step cancelled.
+            if state == "OUT_OF_MEMORY" or 0 < _mib(limit) <= _mib(peak):
+                return f"out of memory: peak {peak or 'unknown'}, limit {limit or 'unknown'}"
+            return None
+        time.sleep(0.5)
+    return None
+
+
+def _mib(text: str) -> float:
+    match = re.fullmatch(r"([\d.]+)M[nc]?", text)  # of a node, or of a CPU: of earlier versions
+    return float(match[1]) if match else 0.0
 
 
 def requeue(job: str) -> bool:

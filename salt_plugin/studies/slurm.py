@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from salt_plugin.studies import queue
+from salt_plugin.studies.batch_script import after_srun, before_srun
 from salt_plugin.studies.cluster import ClusterConfig
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.jobs import Job, dependency
@@ -64,9 +65,11 @@ def submit(
             profile = profiles[job.stage]
             waits = dependency(job.waits, {n: one.job for n, one in enumerate(found)})
             executor = SlurmExecutor(study.jobs / job.stage, python=shlex.join(_outer(profile)))
-            executor.update_parameters(
-                job_name=f"{name}:{job.stage}", **_submission(study, profile, waits)
-            )
+            parameters = _submission(study, profile, waits)
+            folders = [study.root / one.id for one in job.elements]
+            parameters["setup"] = before_srun(profile.setup, folders) + parameters["setup"]
+            parameters["teardown"] = [after_srun(executor.python)]
+            executor.update_parameters(job_name=f"{name}:{job.stage}", **parameters)
             works = [work_of(one, study, profile, cwd) for one in job.elements]
             number = queue.patiently(partial(sent, executor, works, job))
             found.append(Submission(number, job.stage, [one.id for one in job.elements], waits))
@@ -136,7 +139,6 @@ def _submission(study: Study, profile: ClusterConfig, waits: str) -> dict[str, A
         # The study's own code, from the first import on.
         "setup": [
             f"export {queue.PATIENCE}={profile.patience}",
-            *profile.setup,
             *_checks(profile),
             f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
             f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{profile.cpus_per_task}}}",

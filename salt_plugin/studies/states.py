@@ -136,6 +136,8 @@ def _by_slurm(found: JobState, events: list[dict[str, Any]]) -> tuple[str, str]:
     if found.state in queue.RUNNING:
         return RUNNING, ""
     if found.state in queue.PENDING:
+        if events and events[-1]["event"] == INTERRUPTED:
+            return PENDING, f"{found.reason}; before: {events[-1]['reason']}"
         return PENDING, found.reason
     if found.state == "CANCELLED":
         never = "Dependency" in found.reason

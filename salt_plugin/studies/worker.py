@@ -1,7 +1,7 @@
 """One element, as a process of a job runs it.
 
 submitit's own handler of SIGUSR2 queues a job again at once, in the first process alone. Here all
-processes pass the signal on, and the job is queued again once the run has saved and ended.
+processes pass the signal on, and `batch_script` queues the job again once all of them have ended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from types import FrameType
 
 from salt_plugin.errors import SaltError
 from salt_plugin.studies import queue
-from salt_plugin.studies.attempts import FAILED, INTERRUPTED, STARTED, ElementDirectory, last_line
+from salt_plugin.studies.attempts import FAILED, INTERRUPTED, STARTED, ElementDirectory
 
 # Of a run that was asked to stop, and has saved (EX_TEMPFAIL).
 TO_BE_CONTINUED = 75
@@ -72,63 +72,88 @@ class Work:
 
 
 def work_in_job(work: Work) -> None:
-    """Runs an element as one process of a Slurm job; what is interrupted is queued again.
+    """Runs an element as one process of a Slurm job.
 
     Raises:
-        ElementFailedError: The command has failed, or is interrupted again and again.
-        InterruptedElementError: It was stopped for good, as by `scancel`.
+        ElementFailedError: The command has failed.
+        SystemExit: With status 75: it was interrupted. srun then ends the other processes.
     """
     rank = int(os.environ.get("SLURM_PROCID", "0"))
-    job = queue.own_job_id()
     try:
-        work_once(work, rank, job)
+        work_once(work, rank, queue.own_job_id())
     except InterruptedElementError:
-        if job is None or not queue.requeue(job):
-            raise
+        raise SystemExit(TO_BE_CONTINUED) from None
 
 
 def work_once(work: Work, rank: int = 0, job: str | None = None, in_process: bool = False) -> None:
     """Runs an element once; nothing happens where it is finished.
 
     Raises:
-        ElementFailedError: The command has failed, or is interrupted again and again.
-        InterruptedElementError: It was stopped, and goes on at the next attempt.
+        ElementFailedError: The command has failed.
+        InterruptedElementError: It was stopped or killed, or has lost a process that it needs, and
+            goes on at the next attempt.
     """
     files = ElementDirectory(Path(work.folder))
     if files.finished.is_file():
         return
     files.root.mkdir(parents=True, exist_ok=True)
-    restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    log = files.log(rank)
+    since = log.stat().st_size if log.is_file() else 0
+    header = _header(files, rank, job)
+    attempt = {"job": job, "restart": queue.own_restart()}
     if rank == 0:
-        files.note(STARTED, job=job, restart=restart, host=socket.gethostname(), pid=os.getpid())
+        place = {"host": _host(), "pid": os.getpid()}
+        files.note(STARTED, **attempt, **place, saved=files.saved())
     began = time.monotonic()
-    code, signalled = (_call(work) if in_process else _spawn(work, files, rank)), _received
+    code = _call(work) if in_process else _spawn(work, files, rank, header)
     if code == 0:
         if rank == 0:
             files.finish(time.monotonic() - began)
         return
-    said = last_line(files.log(rank))
-    if code == TO_BE_CONTINUED or code < 0 or signalled:
-        if failure := _failure_of_others(files, signalled):
+    said = files.last_words(rank, since)
+    killed = _killed_by(code)
+    if code == TO_BE_CONTINUED or killed or _received:
+        if failure := _failure_of_others(files):
             raise ElementFailedError(failure)
-        reason = _how(code, signalled)
-        step = files.progress()["step"] or 0
-        if rank == 0 or code < 0:
-            files.note(INTERRUPTED, reason=reason, step=step, job=job, rank=rank)
-        if not files.stuck():
-            raise InterruptedElementError(reason)
-        said = f"interrupted again and again without getting past step {step}: {reason}"
-    files.note(FAILED, reason=said, status=code, job=job, rank=rank)
+        if _received:
+            said = f"{signal.Signals(_received[0]).name} was received"
+        elif killed:
+            said = f"its process was ended by {killed}"
+        # srun's signal is no reason where another process has told one.
+        if not _received or (rank == 0 and not files.reason(INTERRUPTED)):
+            files.end(INTERRUPTED, said, rank, **attempt, signal=_received[:1])
+        raise InterruptedElementError(said)
+    files.end(FAILED, said, rank, **attempt, status=code)
     raise ElementFailedError(said)
 
 
-def _failure_of_others(files: ElementDirectory, signalled: list[int]) -> str | None:
+def _header(files: ElementDirectory, rank: int, job: str | None) -> str:
+    """Returns what tells one attempt from the others in a log."""
+    parts = [f"{time.strftime('%F %T')} process {rank} on {_host()}"]
+    if job is not None:
+        parts.append(f"job {job}, restart {queue.own_restart()}")
+    if rank == 0 and (before := files.reason(INTERRUPTED)):
+        parts.append(f"the last attempt ended: {before}")
+    return f"# {', '.join(parts)}"
+
+
+def _host() -> str:
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def _killed_by(code: int) -> str | None:
+    """Returns the signal that has ended a command; shells and containers add 128 to its number."""
+    number = -code if code < 0 else code - 128
+    return signal.Signals(number).name if number in set(signal.Signals) else None
+
+
+def _failure_of_others(files: ElementDirectory) -> str | None:
     """Returns why another process has failed and so ended this one, None where none has."""
     if int(os.environ.get("SLURM_NTASKS", "1")) == 1:
         return None
     # srun's signal comes after the other's word; without one, that may be yet to come.
-    deadline = time.monotonic() + (0 if signalled else WORD_SECONDS)
-    while (failure := files.failure()) is None and time.monotonic() < deadline:
+    deadline = time.monotonic() + (0 if _received else WORD_SECONDS)
+    while (failure := files.reason(FAILED)) is None and time.monotonic() < deadline:
         time.sleep(0.1)
     return failure
 
@@ -136,14 +161,15 @@ def _failure_of_others(files: ElementDirectory, signalled: list[int]) -> str | N
 _received: list[int] = []
 
 
-def _spawn(work: Work, files: ElementDirectory, rank: int) -> int:
+def _spawn(work: Work, files: ElementDirectory, rank: int, header: str) -> int:
     command = [*work.prefix, "-m", work.module, *work.arguments]
     command[0] = shutil.which(command[0]) or command[0]
     path = [work.code, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    # Without it, the last line of Hydra's errors is a hint how to see them.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "HYDRA_FULL_ERROR": "1"}
     with ExitStack() as stack:
         log = stack.enter_context(files.log(rank).open("ab"))
-        log.write(f"$ {shlex.join(command)}\n".encode())
+        log.write(f"{header}\n$ {shlex.join(command)}\n".encode())
         log.flush()
         output = log
         if work.keep_output:
@@ -198,12 +224,6 @@ def _call(work: Work) -> int:
     finally:
         sys.argv = before
     return 0
-
-
-def _how(code: int, signalled: list[int]) -> str:
-    if signalled:
-        return f"{signal.Signals(signalled[0]).name} was received"
-    return f"ended by {signal.Signals(-code).name}" if code < 0 else "it asked to be started again"
 
 
 def arguments_of(work: Work) -> list[str]:

@@ -14,8 +14,8 @@ from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError
 from salt_plugin.methods import Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, VideoEncoder
-from salt_plugin.run_directory import StageDirectory
 from salt_plugin.shapes import EncoderShape
+from salt_plugin.stage_directory import StageDirectory
 from salt_plugin.training.execution import autocast_dtype
 from salt_plugin.training.parts import Parts
 from salt_plugin.training.plan import StagePlan

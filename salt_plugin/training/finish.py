@@ -18,7 +18,8 @@ from salt_plugin.data.stream import training_loader
 from salt_plugin.files import write_json
 from salt_plugin.models import VideoEncoder
 from salt_plugin.report.figures import dim_outside, draw_losses, draw_strips
-from salt_plugin.run_directory import RunDirectory, StageDirectory, read_metrics
+from salt_plugin.run_directory import RunDirectory, read_metrics
+from salt_plugin.stage_directory import StageDirectory
 from salt_plugin.training.build import new_encoder, new_stage
 from salt_plugin.training.parts import Parts
 from salt_plugin.training.plan import RunPlan, stage_seed

@@ -50,8 +50,8 @@ def fit(
     signals = StopSignals()
     try:
         stop, step = _fit(stage, config, parts, videos, run, signals)
-    except LoaderError as error:
-        raise _without_batches(stage, str(error), signals.received, run) from error
+    except (LoaderError, LostOthersError) as error:
+        raise _interrupted(stage, error, signals.received, run) from error
     except RuntimeError as error:
         if not lost_others(error):
             raise
@@ -180,13 +180,17 @@ def _leave(
     ranks.gather(None)  # the next stage reads the file in every process
 
 
-def _without_batches(stage: Stage, reason: str, signal_number: int, run: RunDirectory) -> SaltError:
+def _interrupted(
+    stage: Stage, error: LoaderError | LostOthersError, signal_number: int, run: RunDirectory
+) -> SaltError:
     kept = _saved_step(stage)
     saved = f"Saved at step {kept}; {run.goes_on}" if kept else "Nothing is saved yet"
-    message = f"{stage.name}: {reason} {saved}"
+    message = f"{stage.name}: {str(error).rstrip('.')}. {saved}"
     if signal_number:
         return Interrupted(message, signal_number)
-    return LostOthersError(message) if kept else SaltError(message)
+    # A stall before anything is saved would be the next attempt's too.
+    lost = kept or isinstance(error, LostOthersError)
+    return LostOthersError(message) if lost else SaltError(message)
 
 
 def _saved_step(stage: Stage) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from salt_plugin.checkpoints import save_encoder
 from salt_plugin.methods import VideoMethod
-from salt_plugin.run_directory import StageDirectory
+from salt_plugin.stage_directory import StageDirectory
 from salt_plugin.training.metrics import Metrics
 from salt_plugin.training.nonfinite import NonFinite
 from salt_plugin.training.ranks import Ranks

@@ -61,17 +61,21 @@ class Bench:
         self.control = root / "control"
         self.control.mkdir()
         self.fail()
+        self.hungry()
         self.step_seconds(0.05)
         self.pipeline.write_text(PIPELINE)
         self.profile_keys()
 
     def profile_keys(self, **keys: object) -> None:
         stub = f"{sys.executable} {HERE / 'stub_python.py'}"
-        values = {"kind": "slurm", "python": stub, "time": "0:20:00", "mem": "100M"} | keys
+        values = {"kind": "slurm", "python": stub, "time": "0:20:00", "mem": "300M"} | keys
         self.profile.write_text(json.dumps(values))
 
     def fail(self, *elements: str) -> None:
         (self.control / "fail").write_text(" ".join(elements))
+
+    def hungry(self, *elements: str) -> None:
+        (self.control / "hungry").write_text(" ".join(elements))
 
     def step_seconds(self, seconds: float) -> None:
         (self.control / "seconds").write_text(str(seconds))

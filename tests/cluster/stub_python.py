@@ -1,8 +1,9 @@
 """Stands for Python on a node: training in milliseconds, under the rules of the real one.
 
 Under SIGTERM or SIGUSR2 it saves and ends with status 75; the same command goes on. `$SALT_STUB` is
-a folder: `fail` lists elements (`stage/name`) that fail, or of which the second process does
-(`stage/name:1`), `seconds` is the time of a step.
+a folder: `fail` lists elements (`stage/name`) that fail, of which the second process does
+(`stage/name:1`), or that fail as Hydra tells it (`stage/name:hydra`); `hungry` those that take
+600 MB, and `seconds` is the time of a step.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import FrameType
 
@@ -48,18 +50,33 @@ def train(overrides: list[str]) -> None:
         sys.exit(75 if stop else 0)
     if element in failing:
         sys.exit("error: the sky has fallen")
+    if f"{element}:hydra" in failing:
+        fail_as_hydra_tells_it()
+    if element in (CONTROL / "hungry").read_text().split():
+        taken = b"x" * 600_000_000
+        time.sleep(60)
+        sys.exit(f"error: nobody minds {len(taken)} bytes")
     while len(losses) < int(keys["trainer.max_steps"]) and not stop:
         time.sleep(float((CONTROL / "seconds").read_text()))
         losses.append(float(keys["seed"]) + 1 / (len(losses) + 1))
         rows = "".join(f"{n},{loss},{100 * n}\n" for n, loss in enumerate(losses, 1))
         (stage / "metrics.csv").write_text(COLUMNS + rows)
         print(f"step {len(losses)}", flush=True)
+    (stage / "compute.json").write_text(json.dumps({"steps": len(losses)}))
     saved.with_suffix(".tmp").write_text(json.dumps(losses))
     saved.with_suffix(".tmp").rename(saved)
     if stop:
         print("saved, to be continued", flush=True)
         sys.exit(75)
     (root / "summary.json").write_text("{}")
+
+
+def fail_as_hydra_tells_it() -> None:
+    try:
+        raise ValueError("the sky has fallen\nand lies there")
+    except ValueError:
+        traceback.print_exc()
+    sys.exit("\nSet the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.")
 
 
 if __name__ == "__main__":

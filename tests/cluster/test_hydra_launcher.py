@@ -29,7 +29,7 @@ def test_a_sweep_is_two_runs_of_which_the_interrupted_one_goes_on(
     bench: Bench, tiny_videos: Path, tmp_path: Path
 ) -> None:
     sweep = tmp_path / "sweep"
-    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.mem_gb=1"]
+    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.mem_gb=2"]
     run = ["method=pixel_teacher", f"input_dir={tiny_videos}", *SMALL, f"trainer.max_steps={STEPS}"]
     here = [f"hydra.sweep.dir={sweep}", "seed=1,2", "trainer.gpus=0", "method.probe=null"]
     process = subprocess.Popen(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
 
+from salt_plugin.studies.attempts import STARTED, ElementDirectory
 from salt_plugin.studies.states import Row
 from tests.cluster.bench import ONE_STAGE, Bench
 
@@ -39,6 +41,10 @@ def test_a_signal_saves_and_queues_again(bench: Bench, signals: list[str]) -> No
     for name in signals:
         bench.cluster.run("scancel", f"--signal={name}", str(row.job))
     assert_complete(bench, restarts=1)
+    log = (bench.study.root / "run" / "s1" / "log.txt").read_text()
+    told = re.findall(r"# [\d-]+ [\d:]+ process 0 on \w+, job (\w+), restart (\d)(.*)", log)
+    why = f", the last attempt ended: SIG{signals[0]} was received"
+    assert told == [(row.job, "0", ""), (row.job, "1", why)]
 
 
 def test_requeue_goes_on_and_what_is_finished_does_nothing(bench: Bench) -> None:
@@ -97,14 +103,48 @@ def test_a_failure_of_one_task_is_no_interruption_of_the_others(bench: Bench) ->
     assert (row.state, row.restarts, row.reason) == ("failed", 0, "error: the sky has fallen")
 
 
-def test_without_progress_it_ends(bench: Bench, tmp_path: Path) -> None:
-    from salt_plugin.studies.attempts import INTERRUPTED, ElementDirectory
+def test_out_of_memory_it_goes_on_and_at_last_says_peak_and_limit(bench: Bench) -> None:
+    bench.pipeline.write_text(ONE_STAGE % (2, "1"))
+    bench.hungry("run/s1")
+    bench.launch()
+    files, job = ElementDirectory(bench.study.root / "run" / "s1"), bench.rows()["run/s1"].job
+    files.root.mkdir(parents=True, exist_ok=True)
+    for _ in range(3):  # the job makes the fourth and the fifth
+        files.note(STARTED, job=job, restart=0, saved=0)
+    told = "before: all its processes were killed; out of memory"
+    bench.until(lambda rows: told in rows["run/s1"].reason)
+    row = bench.ended()["run/s1"]
+    assert (row.state, row.restarts) == ("failed", 4), row
+    found = re.fullmatch(
+        r"interrupted 5 times in a row without getting past step 0, at last: all its processes "
+        r"were killed; out of memory: peak ([\d.]+)M, limit 300M",
+        row.reason,
+    )
+    assert found, row.reason
+    assert float(found[1]) > 300
+    assert files.log().read_text().endswith(f"failed: {row.reason}\n")
+    bench.hungry()
+    bench.salt("retry", str(bench.study.root))
+    assert_complete(bench, restarts=5, steps=2)
 
-    row = started(bench)
-    files = ElementDirectory(bench.study.root / "run" / "s1")
-    for _ in range(4):
-        files.note(INTERRUPTED, reason="", step=1000)
-    bench.cluster.run("scancel", "--signal=USR2", str(row.job))
-    found = bench.ended()["run/s1"]
-    assert found.state == "failed"
-    assert "interrupted again and again without getting past step" in found.reason
+
+def test_a_line_of_setup_that_fails_stops_its_job_alone_and_is_named(
+    bench: Bench, tmp_path: Path
+) -> None:
+    sourced = tmp_path / "it's sourced"
+    sourced.write_text("false\nexport SEEN='by all'\n")
+    ifs = "if [ $SLURM_ARRAY_TASK_ID != 0 ]; then\n  nosuch 'cuda \"12\"'\nfi\ntrue"
+    bench.pipeline.write_text(ONE_STAGE % (2, "1,2"))
+    bench.profile_keys(setup=[f'source "{sourced}"', "echo seen $SEEN; [ -d / ]", ifs])
+    bench.launch()
+    rows = bench.ended()
+    assert (rows["run/s1"].state, rows["run/s2"].state) == ("finished", "failed")
+    named = "if [ $SLURM_ARRAY_TASK_ID != 0 ]; then; nosuch 'cuda \"12\"'; fi; true"
+    assert rows["run/s2"].reason == f"setup line failed (status 127): {named}"
+    for row in rows.values():
+        last = "step 2" if row.state == "finished" else f"failed: {row.reason}"
+        lines = Path(str(row.log)).read_text().splitlines()
+        assert re.fullmatch(rf"# .* setup on \w+, job {row.job}, restart 0", lines[0])
+        assert lines[1] == "seen by all"
+        assert lines[-1] == last
+    assert "nosuch: command not found" in "".join(lines)

@@ -55,7 +55,7 @@ stages:
   student:
     method: salt
     needs: teacher
-    overrides: ["method.teacher.path={{teacher}}"]
+    overrides: ["method.teacher.path={{teacher}}", loader.num_workers=1]
     sweep: ["seed=1,2"]
   pair:
     method: salt
@@ -75,7 +75,7 @@ def test_a_disturbed_study_computes_what_one_on_this_machine_does(
     bench: Bench, tiny_videos: Path
 ) -> None:
     bench.pipeline.write_text(PIPELINE.format(videos=tiny_videos))
-    bench.profile_keys(python=None, mem="1000M", cpus_per_task=2)
+    bench.profile_keys(python=None, mem="2500M", cpus_per_task=2)
     bench.launch(OMP_NUM_THREADS="1")
     disturb(bench)
     bench.until(lambda rows: all(row.state == "finished" for row in rows.values()), SECONDS)
@@ -114,7 +114,7 @@ def interrupt(bench: Bench, row: Row) -> set[int]:
     """Returns processes that are to stand still until Slurm tells them to stop."""
     job, folder = str(row.job), bench.study.root / row.id
     if row.id == "student/s1":
-        bench.cluster.run("scancel", "--signal=TERM", job)
+        os.kill(loader_worker(training_process(folder)), signal.SIGKILL)
     elif row.id == "student/s2":
         bench.cluster.run("scontrol", "requeue", job)
     elif row.id == "preempted/all":
@@ -151,6 +151,17 @@ def training_process(run_dir: Path, rank: int = 0) -> int:
         if named and f"SLURM_PROCID={rank}" in environment and "salt_plugin.cli" in command:
             return int(process.name)
     raise AssertionError(f"no process trains in {run_dir}")
+
+
+def loader_worker(process: int) -> int:
+    """Returns the one process that reads videos for a training process."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    (worker,) = (
+        int(child)
+        for child in children
+        if b"salt_plugin.cli" in Path(f"/proc/{child}/cmdline").read_bytes()
+    )
+    return worker
 
 
 def computed(study: Study, element: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from salt_plugin import load_encoder
 from salt_plugin.checkpoints import read_card
 from salt_plugin.config import compose
 from salt_plugin.errors import SaltError
-from salt_plugin.run_directory import StageDirectory, read_metrics
+from salt_plugin.run_directory import read_metrics
+from salt_plugin.stage_directory import StageDirectory
 from salt_plugin.train import run
 
 TINY = [

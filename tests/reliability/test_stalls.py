@@ -12,13 +12,16 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from hanging import ORDER, TARGET, last_checkpoint
 from small_run import TINY
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from salt_plugin.config import compose
+from salt_plugin.data.loader import ClipLoader
 from salt_plugin.errors import ConfigError, Interrupted, LoaderError, LostOthersError, SaltError
 from salt_plugin.train import run
 
@@ -70,7 +73,7 @@ def test_nothing_is_said_to_go_on_where_nothing_is_saved(
     monkeypatch.setenv(ORDER, "sleep:0")
     with pytest.raises(SaltError, match="Nothing is saved yet") as error:
         train(tiny_videos, tmp_path, "method.data.stall=1", "method.data.timeout=null")
-    assert not hasattr(error.value, "exit_status")
+    assert error.value.exit_status == 1
 
 
 def test_a_worker_that_is_killed_is_named_with_its_file(
@@ -81,6 +84,28 @@ def test_a_worker_that_is_killed_is_named_with_its_file(
         train(tiny_videos, tmp_path)
     assert re.search(r"Worker \d+ was ended by SIGKILL .*, at \S+\.mp4\.", str(error.value))
     assert saved_step(tmp_path) > 0
+
+
+def test_a_worker_that_is_killed_before_anything_is_saved_interrupts_the_run_too(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ORDER, "kill:0")
+    with pytest.raises(LostOthersError, match=r"ended by SIGKILL .*\. Nothing is saved") as error:
+        train(tiny_videos, tmp_path)
+    assert error.value.exit_status == os.EX_TEMPFAIL
+
+
+@pytest.mark.parametrize("torn", [ConnectionResetError(104, "Connection reset"), EOFError()])
+def test_whatever_error_a_killed_worker_leaves_it_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, torn: Exception
+) -> None:
+    # As where a batch was announced whose worker died before it was handed over.
+    loader = ClipLoader([0, 1], workers=1, stall=None, key="stall", batch_size=1)
+    batches = iter(loader)
+    monkeypatch.setattr(_BaseDataLoaderIter, "__next__", Mock(side_effect=torn))
+    loader._processes[0].kill()
+    with pytest.raises(LostOthersError, match=r"has ended. Worker \d+ was ended by SIGKILL"):
+        next(batches)
 
 
 def test_a_signal_during_a_stall_is_heeded_when_it_ends(
@@ -121,6 +146,31 @@ def test_a_probe_s_wait_ends_too(
     )
     with pytest.raises(LoaderError, match=r"no batch .* 1 s \(stall\). Worker \d+ is alive, at "):
         main(["random:vit_nano", "--data", str(given)])
+
+
+def test_a_probe_whose_worker_is_killed_ends_as_interrupted(
+    tiny_videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from salt_plugin.cli import main
+
+    def kill(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("salt_plugin.evaluation.views.open_reader", kill)
+    given = tmp_path / "set.yaml"
+    clip = "frames: 4\nsize: 32\nstep: 1\nprotocols: [knn]\n"
+    given.write_text(
+        f"train: {tiny_videos}\ntest: {tiny_videos}\n{clip}workers: 1\n"
+        f"cache: {tmp_path / 'cache'}\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["salt", "probe", "random:vit_nano", "--data", str(given)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == os.EX_TEMPFAIL
+    assert "error: a process that reads videos has ended" in capsys.readouterr().err
 
 
 def test_a_wait_of_no_time_is_refused(tiny_videos: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -41,6 +42,7 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "control"
     folder.mkdir()
     (folder / "fail").touch()
+    (folder / "hungry").touch()
     (folder / "seconds").write_text("0")
     monkeypatch.setenv("SALT_STUB", str(folder))
     monkeypatch.chdir(tmp_path)
@@ -187,6 +189,38 @@ def test_cancel_lets_the_runs_save_and_retry_goes_on(
     salt(monkeypatch, "retry", "study")
     assert counts(rows_of(Study(Path("study").absolute()))[0]) == {"finished": 11}
     assert len((Path("study/teacher/s1/teacher/metrics.csv")).read_text().splitlines()) == 1 + 3
+
+
+def test_what_is_killed_goes_on_and_what_fails_says_why(
+    control: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (control / "seconds").write_text("0.3")
+    (control / "fail").write_text("teacher/s2:hydra")
+    # A shell ends with 137 where its command is killed, as some containers do.
+    profile = json.loads(Path("here.yaml").read_text())
+    shell = 'sh -c \'"$0" "$@"; exit $?\''
+    Path("here.yaml").write_text(json.dumps(profile | {"container": shell}))
+    command = [sys.executable, "-m", "salt_plugin.cli", "launch", "tiny.yaml"]
+    command += ["cluster=here.yaml", "--out", "study"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    files = ElementDirectory(Path("study/teacher/s1").absolute())
+    deadline = time.monotonic() + 60
+    while not files.progress()["step"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(int((files.root / "pid-0").read_text()), signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert "teacher/s1: finished in" in said
+    assert "teacher/s2: failed: ValueError: the sky has fallen" in said
+    events = [(one["event"], one.get("reason")) for one in files.events()]
+    assert events == [
+        ("started", None),
+        ("interrupted", "its process was ended by SIGKILL"),
+        ("started", None),
+        ("finished", None),
+    ]
+    headers = re.findall(r"# [\d-]+ [\d:]+ process 0 on [\w.-]+(.*)", files.log().read_text())
+    assert headers == ["", ", the last attempt ended: its process was ended by SIGKILL"]
 
 
 def test_nothing_outlives_a_launch_that_is_killed_and_retry_goes_on(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from salt_plugin.studies.attempts import last_line
+from salt_plugin.studies.attempts import ElementDirectory
 from salt_plugin.studies.cluster import cluster_config
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.here import run_here, threads_of_each
@@ -122,10 +122,10 @@ def test_an_interruption_ends_the_processes_and_what_they_started(tmp_path: Path
 
 
 def test_the_last_line_of_a_log(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    assert last_line(log) == ""
-    log.write_bytes(b"x" * 20_000 + b"\nlast \xff line\n \n")
-    assert last_line(log) == "last � line"
+    files = ElementDirectory(tmp_path)
+    assert files.last_line() == ""
+    files.log().write_bytes(b"x" * 100_000 + b"\nlast \xff line\n \n")
+    assert files.last_line() == "last � line"
 
 
 def _at_work(pid: int) -> bool:

@@ -1,0 +1,118 @@
+"""What the script of a job does before and after srun.
+
+Before it: the `setup` of the profile, whose output goes to the element's log. After it, with
+`python -m salt_plugin.studies.batch_script FOLDER`: what was interrupted is queued again.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from salt_plugin.studies import queue
+from salt_plugin.studies.attempts import (
+    FAILED,
+    INTERRUPTED,
+    STARTED,
+    ElementDirectory,
+)
+
+_FOLDER = """\
+salt_folders=({folders})
+salt_folder=${{salt_folders[${{SLURM_ARRAY_TASK_ID:-0}}]}}"""
+
+# Lines run in the shell of the script. One that fails says so, as does one that ends the shell; in
+# files that a line sources, as in functions, only the status of the whole counts.
+_BEFORE = """\
+mkdir -p "$salt_folder" || exit
+salt_job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+salt_failed() {
+    [ -n "$salt_line" ] || return
+    local said="setup line failed (status $1)"
+    echo "failed: $said: $salt_line" >>"$salt_folder/log.txt"
+    printf '{"event": "failed", "time": %s, "job": "%s", "reason": "%s: %s"}\\n' \\
+        "$(date +%s)" "$salt_job" "$said" "$salt_json" >>"$salt_folder/attempts.jsonl"
+    salt_line=
+    exit $(($1 ? $1 : 1))
+}
+trap 'salt_failed $?' EXIT
+trap 'salt_status=$?; ((${#BASH_SOURCE[@]} > 1)) || salt_failed $salt_status' ERR
+echo "# $(date '+%F %T') setup on ${SLURMD_NODENAME:-$HOSTNAME}, job $salt_job," \\
+    "restart ${SLURM_RESTART_COUNT:-0}" >>"$salt_folder/log.txt"
+{"""
+
+_LINE = """\
+salt_line={line} salt_json={json}
+eval {text}"""
+
+_AFTER = """\
+} >>"$salt_folder/log.txt" 2>&1
+salt_line=
+trap - ERR"""
+
+
+def before_srun(setup: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Returns lines of bash that run those of a profile, and stop the job at one that fails.
+
+    Args:
+        setup: Of the profile; what a line exports, sources or loads holds for those after it.
+        folders: Of the elements of the job, in its order.
+    """
+    quoted = " ".join(shlex.quote(str(folder)) for folder in folders)
+    lines = [_FOLDER.format(folders=quoted)]
+    if setup:
+        lines.append(_BEFORE)
+        for text in setup:
+            line = "; ".join(one.strip() for one in text.splitlines() if one.strip())
+            lines.append(
+                _LINE.format(
+                    line=shlex.quote(line),
+                    json=shlex.quote(json.dumps(line)[1:-1]),
+                    text=shlex.quote(text),
+                )
+            )
+        lines.append(_AFTER)
+    return lines
+
+
+def after_srun(python: str) -> str:
+    """Returns a line of bash that queues an element again that is not over."""
+    module = "-m salt_plugin.studies.batch_script"
+    return f'[ -f "$salt_folder/finished.json" ] || {python} {module} "$salt_folder"'
+
+
+def goes_on(files: ElementDirectory, job: str) -> bool:
+    """Queues a job again whose processes have ended, if its element was interrupted.
+
+    Args:
+        files: The element.
+        job: The job that this process belongs to.
+
+    Returns:
+        Whether it goes on: not where it has failed, never began or is cancelled, and not after
+        `MOST_WITHOUT_PROGRESS` attempts that saved nothing.
+    """
+    attempt = files.last_attempt()
+    begun = attempt and (attempt[0]["job"], attempt[0]["restart"]) == (job, queue.own_restart())
+    if not begun or files.reason(FAILED):
+        return False
+    last = attempt[-1]
+    # Asked to stop, it has no time to lose: accounting may be slow.
+    memory = None if last.get("signal") else queue.out_of_memory(job)
+    if memory or last["event"] == STARTED:
+        told = files.reason(INTERRUPTED) or "all its processes were killed"
+        files.end(INTERRUPTED, f"{told}; {memory}" if memory else told, job=job)
+    return not files.gives_up(job) and queue.requeue(job)
+
+
+def main(folder: str) -> None:
+    """Ends the script of a job that this process belongs to: with status 1 where it is over."""
+    job = queue.own_job_id()
+    raise SystemExit(0 if job is not None and goes_on(ElementDirectory(Path(folder)), job) else 1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
