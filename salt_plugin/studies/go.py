@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from salt_plugin.studies import queue
+from salt_plugin.studies.ask import SlurmError
 from salt_plugin.studies.attempts import FAILED, FINISHED
 from salt_plugin.studies.cluster import SLURM, ClusterConfig, checked, with_resources
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.here import Reporter, run_here
 from salt_plugin.studies.jobs import Job, jobs_of
 from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig
-from salt_plugin.studies.queue import SlurmError
 from salt_plugin.studies.sbatch import check_jobs
 from salt_plugin.studies.slurm import strays, submit
 from salt_plugin.studies.states import ACTIVE, LOST, PENDING, UNKNOWN, Row, rows_of

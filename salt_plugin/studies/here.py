@@ -20,6 +20,7 @@ from salt_plugin.studies.slurm import work_of
 from salt_plugin.studies.study import Study
 from salt_plugin.studies.worker import (
     DIE_WITH_PARENT,
+    SAFE_PATH,
     TO_BE_CONTINUED,
     ElementFailedError,
     InterruptedElementError,
@@ -158,7 +159,7 @@ def _process(arguments: Sequence[str], log: Path, at_once: int) -> subprocess.Po
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads_of_each(at_once))},
+            env=os.environ | SAFE_PATH | {"OMP_NUM_THREADS": str(threads_of_each(at_once))},
             start_new_session=True,  # Ctrl-C reaches this process alone, which ends the others
         )
 

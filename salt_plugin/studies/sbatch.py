@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from salt_plugin.studies import queue
+from salt_plugin.studies.ask import SlurmError, call
 from salt_plugin.studies.cluster import SLURM, ClusterConfig
 from salt_plugin.studies.jobs import Job
-from salt_plugin.studies.queue import SlurmError
 
 # Options that a profile may leave to the user's environment.
 LEFT_OPEN = ("partition", "account", "qos", "constraint", "reservation")
@@ -89,7 +89,7 @@ def check_jobs(jobs: Sequence[Job], profiles: Mapping[str, ClusterConfig]) -> No
             )
         flags = flags_of(profile, max(len(job.elements) for job in jobs if job.stage == stage))
         try:
-            queue.call("sbatch", "--test-only", *flags, "--wrap=true")
+            call("sbatch", "--test-only", *flags, "--wrap=true")
         except SlurmError as error:
             raise refused(stage, str(error), flags) from None
 
@@ -105,12 +105,10 @@ def refused(stage: str, said: str, flags: Sequence[str]) -> SlurmError:
 def _hint(said: str) -> str:
     """Returns what would do, where Slurm tells."""
     if "partition" in said.lower() and "account" not in said.lower():
-        names = queue.call("sinfo", "-h", "-o", "%R").split()
+        names = call("sinfo", "-h", "-o", "%R").split()
         return f"; partitions here: {', '.join(dict.fromkeys(names))}"
     if "node configuration" in said:
-        rows = queue.call(
-            "sinfo", "-h", "-e", "-o", "%R: %D nodes, %c CPUs, %m MB, %G"
-        ).splitlines()
+        rows = call("sinfo", "-h", "-e", "-o", "%R: %D nodes, %c CPUs, %m MB, %G").splitlines()
         return f"; there are {'; '.join(dict.fromkeys(row.strip() for row in rows))}"
     if "array specification" in said:
         return f"; MaxArraySize={queue.largest_array()}: split the sweep into stages or studies"

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from salt_plugin.studies import queue
+from salt_plugin.studies.ask import PATIENCE, SlurmError, patiently
 from salt_plugin.studies.batch_script import after_srun, before_srun
 from salt_plugin.studies.cluster import ClusterConfig
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.jobs import Job, dependency
 from salt_plugin.studies.pipeline import TRAIN
-from salt_plugin.studies.queue import SlurmError
 from salt_plugin.studies.sbatch import flags_of, options_of, refused
 from salt_plugin.studies.study import Study, Submission
-from salt_plugin.studies.worker import Work, work_in_job
+from salt_plugin.studies.worker import SAFE_PATH, Work, work_in_job
 
 # A line of a job that tells why it ended before its element started.
 SAID = "salt: "
@@ -71,7 +71,7 @@ def submit(
             parameters["teardown"] = [after_srun(executor.python)]
             executor.update_parameters(job_name=f"{name}:{job.stage}", **parameters)
             works = [work_of(one, study, profile, cwd) for one in job.elements]
-            number = queue.patiently(partial(sent, executor, works, job))
+            number = patiently(partial(sent, executor, works, job))
             found.append(Submission(number, job.stage, [one.id for one in job.elements], waits))
         accepted()
         queue.release(one.job for one in found if not profiles[one.stage].sbatch.get("hold"))
@@ -138,9 +138,10 @@ def _submission(study: Study, profile: ClusterConfig, waits: str) -> dict[str, A
         "array_parallelism": profile.array_parallelism,
         # The study's own code, from the first import on.
         "setup": [
-            f"export {queue.PATIENCE}={profile.patience}",
+            f"export {PATIENCE}={profile.patience}",
             *_checks(profile),
             f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
+            *(f"export {name}={value}" for name, value in SAFE_PATH.items()),
             f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{profile.cpus_per_task}}}",
         ],
         "srun_args": [

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from salt_plugin.config import registry
 from salt_plugin.run_directory import RunDirectory
-from salt_plugin.studies import queue
+from salt_plugin.studies import ask, queue
 from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED, STARTED, ElementDirectory
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.queue import JobState
@@ -68,7 +68,7 @@ def rows_of(study: Study) -> tuple[list[Row], list[str]]:
     """
     elements = study.elements()
     # Studies of earlier versions have none.
-    queue.patience = study.stored()["cluster"].get("patience", queue.patience)
+    ask.patience = study.stored()["cluster"].get("patience", ask.patience)
     jobs = study.job_of()
     asked = sorted({job.partition("_")[0] for job in jobs.values()}, key=int)
     known = queue.states(asked)

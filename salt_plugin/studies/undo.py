@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from salt_plugin.studies.ask import SlurmError
 from salt_plugin.studies.elements import Element
-from salt_plugin.studies.queue import SlurmError
 from salt_plugin.studies.study import Study
 
 

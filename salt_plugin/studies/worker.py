@@ -40,6 +40,10 @@ _DIE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv
 DIE_WITH_PARENT = [sys.executable, "-S", "-c", _DIE] if sys.platform == "linux" else []
 
 
+# The working directory may be a checkout: what a study runs is its own copy.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+
+
 class ElementFailedError(SaltError):
     """The command of an element has failed."""
 
@@ -166,7 +170,8 @@ def _spawn(work: Work, files: ElementDirectory, rank: int, header: str) -> int:
     command[0] = shutil.which(command[0]) or command[0]
     path = [work.code, *filter(None, [os.environ.get("PYTHONPATH")])]
     # Without it, the last line of Hydra's errors is a hint how to see them.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "HYDRA_FULL_ERROR": "1"}
+    paths = SAFE_PATH | {"PYTHONPATH": os.pathsep.join(path)}
+    environment = os.environ | paths | {"HYDRA_FULL_ERROR": "1"}
     with ExitStack() as stack:
         log = stack.enter_context(files.log(rank).open("ab"))
         log.write(f"{header}\n$ {shlex.join(command)}\n".encode())

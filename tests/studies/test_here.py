@@ -120,6 +120,9 @@ def test_another_study_is_refused_and_says_what_differs(
 def test_a_study_takes_new_values_stages_and_seeds(
     control: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # A checkout in the working directory is not what the study runs.
+    Path("salt_plugin").mkdir()
+    Path("salt_plugin/__init__.py").write_text("raise ImportError('not this one')")
     launch(monkeypatch)
     finished = sorted(Path("study").glob("*/*/finished.json"))
     before = {file: file.stat().st_mtime_ns for file in finished if file.parts[1] != "report"}
