@@ -25,11 +25,11 @@ def main(arguments: list[str]) -> None:
     """
     given = _parser().parse_args(arguments)
     study = Study(given.study.expanduser().absolute())
-    of_slurm = study.stored()["cluster"]["kind"] == SLURM
     process = study.worked_on_by()
     rows, _ = rows_of(study)
     active = [row for row in rows if row.state in ACTIVE]
-    if of_slurm:
+    of_slurm = study.stored()["cluster"]["kind"] == SLURM
+    if of_slurm or (process is None and study.submissions()):
         with study.claimed():
             jobs = {row.job for row in active if row.job is not None}
             # Whole arrays at once: Slurm takes long over thousands of elements.
@@ -38,7 +38,10 @@ def main(arguments: list[str]) -> None:
             queue.cancel([*(one.job for one in whole), *sorted(rest), *strays(study)])
     elif process:
         os.kill(process, signal.SIGTERM)
-    print(f"cancelled {len(active)} elements; salt retry {study.root} goes on with them")
+    if active:
+        print(f"cancelled {len(active)} elements; salt retry {study.root} goes on with them")
+    else:
+        print("nothing of it waits or runs")
 
 
 def _parser() -> argparse.ArgumentParser:

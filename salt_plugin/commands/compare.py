@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from salt_plugin.commands.launch import profile_of, run_study, settings_of
+from salt_plugin.commands.launch import ask_slurm, profile_of, run_study, settings_of
 from salt_plugin.errors import SaltError
 from salt_plugin.files import write_text
 from salt_plugin.report.console import console, show_log
@@ -60,6 +60,7 @@ def main(arguments: list[str]) -> None:
     _check_lists(config)
     if given.dry_run:
         _list(cells, config)
+        ask_slurm(pipeline, elements, profile)
         return
     with claimed(study, elements):
         study.write(pipeline, profile, elements, {CELLS: composed[cells[0]]})

@@ -24,7 +24,7 @@ from salt_plugin.studies.go import fresh_jobs, profiles_of, run_missing
 from salt_plugin.studies.pipeline import PipelineConfig, pipeline_config
 from salt_plugin.studies.sbatch import check_jobs, settled
 from salt_plugin.studies.snapshot import run_kept_code
-from salt_plugin.studies.states import counts, rows_of
+from salt_plugin.studies.states import ACTIVE, counts, rows_of
 from salt_plugin.studies.study import Study, Submission
 from salt_plugin.studies.undo import claimed
 
@@ -50,10 +50,7 @@ def main(arguments: list[str]) -> None:
     composed = check_configs(elements)
     if given.dry_run:
         _print_plan(config, elements, profiles)
-        if profile.kind == SLURM and shutil.which("sbatch") is None:
-            print("Slurm was not asked: sbatch is not installed here", file=sys.stderr)
-        elif profile.kind == SLURM:
-            check_jobs(fresh_jobs(config, elements), profiles)
+        ask_slurm(config, elements, profile)
         return
     with claimed(study, elements):
         study.write(config, profile, elements, composed)
@@ -84,6 +81,21 @@ def run_study(
     return failed
 
 
+def ask_slurm(config: PipelineConfig, elements: Sequence[Element], profile: ClusterConfig) -> None:
+    """Asks Slurm, where it is to run a study, whether it would take the jobs.
+
+    Raises:
+        SlurmError: It would not.
+    """
+    if profile.kind != SLURM:
+        return
+    if shutil.which("sbatch") is None:
+        print("Slurm was not asked: sbatch is not installed here", file=sys.stderr)
+        return
+    check_jobs(fresh_jobs(config, elements), profiles_of(config, profile))
+    print("Slurm would take all jobs", file=sys.stderr)
+
+
 def tell_failures(failed: Mapping[str, str]) -> None:
     """Raises what has failed.
 
@@ -97,7 +109,9 @@ def tell_failures(failed: Mapping[str, str]) -> None:
 
 def _progress(study: Study) -> str:
     found = counts(rows_of(study)[0])
-    return f"{found.get(FINISHED, 0)} of {sum(found.values())} elements are finished"
+    active = sum(found.get(state, 0) for state in ACTIVE)
+    waits = f", {active} wait or run as they were submitted" if active else ""
+    return f"{found.get(FINISHED, 0)} of {sum(found.values())} elements are finished{waits}"
 
 
 class Submitting(Lines):

@@ -65,7 +65,7 @@ class ClusterConfig:
     mem: str | None = setting("Of a node, e.g. `64G`")
     time: str = setting(
         "Limit, `HH:MM:SS` or `D-HH:MM:SS`, in quotes. A run that needs longer saves and is queued "
-        "again, so short limits are fine"
+        "again, so short limits are fine for stages that train; other commands begin again"
     )
     array_parallelism: AtLeast1 = setting(
         "Most elements of a stage at a time; of `local`: of the study, by default 1"

@@ -89,6 +89,11 @@ def run_missing(
             f"jobs of this study that a killed launch did not note are in the queue: "
             f"{', '.join(found)}; salt cancel {study.root} ends them, then launch again"
         )
+    if cluster.kind != SLURM and any(row.state in ACTIVE and row.job for row in before):
+        raise SlurmError(
+            f"jobs of this study wait or run on Slurm, and cluster={cluster.kind} would run it "
+            f"here: give the profile that it was launched with, or salt cancel {study.root} first"
+        )
     rows = {row.id: row for row in before}
     selected = missing(elements, rows, only_failed)
     told = reporter(len(selected))

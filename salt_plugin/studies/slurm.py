@@ -166,7 +166,8 @@ def _checks(profile: ClusterConfig) -> list[str]:
         needed[shlex.split(profile.container)[0]] = "cluster.container"
     lines = []
     for program, key in needed.items():
-        mend = f"{program} ({key}): install it there, or leave the node out with sbatch.exclude"
+        mend = f"{program} ({key}): install it there, give another, or leave the node out "
+        "with sbatch.exclude"
         line = (
             f"command -v {shlex.quote(program)} >/dev/null || "
             f'{{ echo "{SAID}$SLURMD_NODENAME has no" {shlex.quote(mend)} >&2; exit 127; }}'

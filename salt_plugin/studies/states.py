@@ -131,16 +131,16 @@ def _row(
 def _by_slurm(found: JobState, events: list[dict[str, Any]]) -> tuple[str, str]:
     """Returns the state of an element and why, from its job and the attempts of that job."""
     failure = next((one for one in reversed(events) if one["event"] == FAILED), None)
+    stops = [one["reason"] for one in events if one["event"] == INTERRUPTED]
+    before = f"before: {stops[-1]}" if stops else ""
     if found.state == "COMPLETING" and failure:
         return FAILED, failure["reason"]
     if found.state in queue.RUNNING:
-        return RUNNING, ""
+        return RUNNING, before
     if found.state in queue.PENDING:
-        if events and events[-1]["event"] == INTERRUPTED:
-            return PENDING, f"{found.reason}; before: {events[-1]['reason']}"
-        return PENDING, found.reason
+        return PENDING, "; ".join(filter(None, [found.reason, before]))
     if found.state == "CANCELLED":
-        never = "Dependency" in found.reason
+        never = "DependencyNeverSatisfied" in found.reason
         return CANCELLED, "what it needs was not finished" if never else "by scancel"
     if failure:
         return FAILED, failure["reason"]
@@ -151,7 +151,7 @@ def _by_slurm(found: JobState, events: list[dict[str, Any]]) -> tuple[str, str]:
         )
     if events[-1]["event"] == INTERRUPTED:
         return FAILED, f"{events[-1]['reason']}, and it was not queued again ({said}); salt retry"
-    return FAILED, said
+    return FAILED, f"{said}; salt retry goes on from its last checkpoint"
 
 
 def _has_run(study: Study, element: Element, job: str, found: JobState) -> bool:

@@ -90,6 +90,8 @@ def test_cancel_ends_what_waits_and_runs_and_retry_goes_on(bench: Bench) -> None
     assert "cancelled 11 elements" in bench.salt("cancel", str(bench.study.root))
     rows = bench.ended()
     assert in_state(rows, "cancelled") == rows.keys()
+    assert rows["report/all"].reason == "by scancel"
+    assert "nothing of it waits or runs" in bench.salt("cancel", str(bench.study.root))
     assert "0 of 11 elements are finished" in bench.salt("retry", str(bench.study.root), "--failed")
     steps = rows["teacher/s1"].step
     assert steps is not None
@@ -104,8 +106,10 @@ def test_cancel_ends_what_waits_and_runs_and_retry_goes_on(bench: Bench) -> None
 def test_another_study_in_the_same_folder_is_refused(bench: Bench) -> None:
     bench.launch("cluster.sbatch.hold=true")
     said = bench.launch("overrides=[preset=demo,trainer.max_steps=5]", status=1)
-    assert "holds another study: overrides was ['preset=demo', 'trainer.max_steps=4']" in said
+    assert "holds another study: trainer.max_steps was 4 and is now 5: teacher/s1" in said
     assert "11 of" not in said
+    here = bench.salt("launch", str(bench.pipeline), "--out", str(bench.study.root), status=1)
+    assert "jobs of this study wait or run on Slurm, and cluster=local would run it here" in here
     bench.salt("cancel", str(bench.study.root))
 
 
