@@ -134,7 +134,7 @@ def test_a_resumed_run_does_not_wait_again_for_a_file_that_hung(
     waited: list[str] = []
 
     def opening(path: str, reader: str) -> ExactReader:
-        if path == paths[0]:
+        if path == paths[3]:
             waited.append(path)
             raise ReadTimeoutError(path, "not read within 60 s")
         return ExactReader(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from salt_plugin.errors import SaltError
 from salt_plugin.report.compare import Lines
 from salt_plugin.report.console import console
 from salt_plugin.report.study import jobs_table
+from salt_plugin.studies.ask import SlurmError, call_once
 from salt_plugin.studies.attempts import FINISHED
 from salt_plugin.studies.check import check_configs, planned
 from salt_plugin.studies.cluster import LOCAL, SLURM, ClusterConfig, cluster_config
@@ -89,8 +89,10 @@ def ask_slurm(config: PipelineConfig, elements: Sequence[Element], profile: Clus
     """
     if profile.kind != SLURM:
         return
-    if shutil.which("sbatch") is None:
-        print("Slurm was not asked: sbatch is not installed here", file=sys.stderr)
+    try:
+        call_once("sinfo", "-h", "-o", "%R")
+    except SlurmError as error:
+        print(f"Slurm was not asked: {error}", file=sys.stderr)
         return
     check_jobs(fresh_jobs(config, elements), profiles_of(config, profile))
     print("Slurm would take all jobs", file=sys.stderr)

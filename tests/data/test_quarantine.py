@@ -99,8 +99,8 @@ def test_what_hangs_every_time_changes_nothing_and_is_waited_for_once(
     disk = _disk(monkeypatch, videos, tmp_path / f"log{workers}", always=True)
     items, states = _train(videos, workers)
     assert _same(items, without)
-    assert disk.times == 1  # though it was drawn in three epochs
-    assert sum(item.key.index == videos.paths.index(disk.hangs) for item in items) == 3
+    assert disk.times == 1  # though it was drawn in more epochs than one
+    assert sum(item.key.index == videos.paths.index(disk.hangs) for item in items) > 1
     again, _ = _train(videos, workers, start=20, state=states[19])
     assert _same(again, without[20 * CLIPS :])
     assert disk.times == 1
