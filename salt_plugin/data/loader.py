@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from salt_plugin.data.shared_memory import free_shared_memory
 from salt_plugin.data.workers import signals_held, start_worker
@@ -127,6 +128,8 @@ class ClipLoader(DataLoader[Any]):
     def _started(self) -> Iterator[Any]:
         before = set(multiprocessing.active_children())
         handler = signal.getsignal(signal.SIGCHLD)
+        if getattr(handler, "__module__", "") == signal_handling.__name__:
+            handler = signal.SIG_DFL  # left by another loader of this process
         with signals_held((self.multiprocessing_context or multiprocessing).get_start_method()):
             batches = super().__iter__()
         self._processes = [one for one in multiprocessing.active_children() if one not in before]

@@ -18,6 +18,7 @@ import pytest
 import torch
 from hanging import ORDER, TARGET, last_checkpoint
 from small_run import TINY
+from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from salt_plugin.config import compose
@@ -211,3 +212,15 @@ def _wait_for(holds: Any) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_the_end_of_a_worker_is_told_with_the_next_batch_and_not_amid_other_work() -> None:
+    list(DataLoader([0, 1], num_workers=1))  # leaves torch's handler, which raises anywhere
+    before = set(multiprocessing.active_children())
+    batches = iter(ClipLoader([0] * 64, workers=1, stall=30, key="stall"))
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - before
+    worker.kill()
+    time.sleep(1)
+    with pytest.raises(LostOthersError, match="a process that reads videos has ended"):
+        list(batches)
