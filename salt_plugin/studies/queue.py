@@ -145,7 +145,8 @@ def out_of_memory(job: str) -> str | None:
             # Where Slurm itself looks after memory, it calls the step cancelled.
             if state == "OUT_OF_MEMORY" or 0 < _mib(limit) <= _mib(peak):
                 return f"out of memory: peak {peak or 'unknown'}, limit {limit or 'unknown'}"
-            return None
+            if peak:  # it comes after the state
+                return None
         time.sleep(0.5)
     return None
 
