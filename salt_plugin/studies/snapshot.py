@@ -32,14 +32,16 @@ def run_kept_code(folder: Path, verb: str, arguments: Sequence[str]) -> None:
     """Gives a command to the copy of a study instead, where the installed package differs.
 
     Args:
-        folder: The copy; nothing happens where there is none.
+        folder: The copy; nothing happens where it is not there.
         verb: Of `salt`.
         arguments: Of the verb.
     """
+    # Without its start, Python would take the installed one again, for ever.
+    if not (folder / "salt_plugin" / "cli.py").is_file():
+        return
     kept, installed = _files(folder), _installed()
-    if not kept or (
-        kept.keys() == installed.keys()
-        and all(filecmp.cmp(kept[name], installed[name], shallow=False) for name in kept)
+    if kept.keys() == installed.keys() and all(
+        filecmp.cmp(kept[name], installed[name], shallow=False) for name in kept
     ):
         return
     print(

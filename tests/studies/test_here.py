@@ -153,6 +153,9 @@ def test_additions_run_the_code_that_the_study_was_launched_with(control: Path) 
     assert "own copy of the code" in done.stderr
     assert "this is the copy" in Path("study/student/s1-s2/log.txt").read_text()
     assert "this is the copy" not in Path("study/student/s1-s1/log.txt").read_text()
+    shutil.rmtree("study/code/salt_plugin")  # what is left cannot take the command
+    grown = [*command, "stages.student.sweep=['seed=1,2']", "--dry-run"]
+    subprocess.run(grown, check=True, timeout=60)
     shutil.rmtree("study/code")
     done = subprocess.run(
         [*command, "stages.student.sweep=['seed=1,2,3']"],
