@@ -156,7 +156,17 @@ def cluster_config(name: str, changes: Mapping[str, Any]) -> ClusterConfig:
             f"cluster={name!r} is no profile; {suggestion(name, profiles())}, or a .yaml file"
         )
     found = read_yaml(file or slurm_folder() / "clusters" / f"{name}.yaml", references=True)
-    return checked(_merged(found, changes), "cluster.")
+    return completed(_merged(found, changes))
+
+
+def completed(values: Mapping[str, Any]) -> ClusterConfig:
+    """Returns a profile of these values; what they leave out is as in `base.yaml`.
+
+    Raises:
+        ConfigError: A key or value cannot work.
+    """
+    base = read_yaml(slurm_folder() / "clusters" / f"{BASE}.yaml")
+    return _checked(base | dict(values), "cluster.")
 
 
 def with_resources(config: ClusterConfig, changes: Mapping[str, Any], stage: str) -> ClusterConfig:
@@ -168,7 +178,7 @@ def with_resources(config: ClusterConfig, changes: Mapping[str, Any], stage: str
     key = f"pipeline.stages.{stage}.resources."
     if "kind" in changes:
         raise ConfigError(f"{key}kind: all stages run in one place; give cluster=...")
-    return checked(_merged(asdict(config), changes), key)
+    return _checked(_merged(asdict(config), changes), key)
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,14 +189,8 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return {**values, **changes}
 
 
-def checked(values: Mapping[str, Any], key: str) -> ClusterConfig:
-    """Returns a profile of these values; what they leave out is as in `base.yaml`.
-
-    Raises:
-        ConfigError: A key or value cannot work.
-    """
-    base = read_yaml(slurm_folder() / "clusters" / f"{BASE}.yaml")
-    config: ClusterConfig = typed(ClusterConfig, base | dict(values), key)
+def _checked(values: Mapping[str, Any], key: str) -> ClusterConfig:
+    config: ClusterConfig = typed(ClusterConfig, values, key)
     minutes(config.time)
     own = {field.name for field in fields(ClusterConfig)}
     for name in config.sbatch:

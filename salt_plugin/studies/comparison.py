@@ -112,15 +112,18 @@ def study_of(config: CompareConfig, name: str, root: Path) -> tuple[PipelineConf
         arguments = [product, f"seed={cell.seed}", *encoder, *settings]
         return Element(stage, cell.name, {}, parent, "salt_plugin.studies.evaluate", arguments)
 
-    found = []
-    for cell in all_cells(config):
-        folder = runs / cell.name
-        train = [TRAIN, *train_overrides(cell, config), run_dir_override(folder)]
-        found.append(Element(CELLS, cell.name, {}, None, "salt_plugin.cli", train))
-        found.append(evaluation(PROBES, cell, found[-1].id, f"encoder={folder}"))
-    for cell in baselines(config):
-        found.append(evaluation(BASELINES, cell, None, f"random_of={runs}", f"size={cell.encoder}"))
-    found.append(Element(REPORT, "all", {}, None, "salt_plugin.studies.gather", [str(root)]))
-    order = list(stages)
-    found.sort(key=lambda one: order.index(one.stage))
-    return PipelineConfig(name=name, stages=stages), found
+    def training(cell: Cell) -> Element:
+        train = [TRAIN, *train_overrides(cell, config), run_dir_override(runs / cell.name)]
+        return Element(CELLS, cell.name, {}, None, "salt_plugin.cli", train)
+
+    trained = [(cell, training(cell)) for cell in all_cells(config)]
+    elements = [
+        *(one for _, one in trained),
+        *(evaluation(PROBES, cell, one.id, f"encoder={runs / cell.name}") for cell, one in trained),
+        *(
+            evaluation(BASELINES, cell, None, f"random_of={runs}", f"size={cell.encoder}")
+            for cell in baselines(config)
+        ),
+        Element(REPORT, "all", {}, None, "salt_plugin.studies.gather", [str(root)]),
+    ]
+    return PipelineConfig(name=name, stages=stages), elements

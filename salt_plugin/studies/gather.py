@@ -41,9 +41,11 @@ def outcome(root: Path) -> Outcome:
     cells = [*baselines(config), *all_cells(config)]
     rows, failed = read_rows(cells, config, root)
     for row, cell in zip(rows, cells, strict=True):
+        if row["status"] == DONE:
+            continue
         for stage in (CELLS, PROBES, BASELINES):
             reason = ElementDirectory(root / stage / cell.name).reason(FAILED)
-            if row["status"] != DONE and reason is not None:
+            if reason is not None:
                 failed.setdefault(cell.name, reason)
         if cell.name in failed:
             row["status"] = "failed"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from salt_plugin.studies import queue
 from salt_plugin.studies.ask import SlurmError
 from salt_plugin.studies.attempts import FAILED, FINISHED
-from salt_plugin.studies.cluster import SLURM, ClusterConfig, checked, with_resources
+from salt_plugin.studies.cluster import SLURM, ClusterConfig, completed, with_resources
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.here import Reporter, run_here
 from salt_plugin.studies.jobs import Job, jobs_of
@@ -52,9 +52,8 @@ def stored_study(study: Study) -> tuple[PipelineConfig, ClusterConfig]:
     from salt_plugin.config.typed import typed
 
     stored = study.stored()
-    return typed(PipelineConfig, stored["pipeline"], "pipeline."), checked(
-        stored["cluster"], "cluster."
-    )
+    pipeline: PipelineConfig = typed(PipelineConfig, stored["pipeline"], "pipeline.")
+    return pipeline, completed(stored["cluster"])
 
 
 def run_missing(

@@ -26,8 +26,8 @@ from salt_plugin.errors import SaltError
 from salt_plugin.studies import queue
 from salt_plugin.studies.attempts import FAILED, INTERRUPTED, STARTED, ElementDirectory
 
-# Of a run that was asked to stop, and has saved (EX_TEMPFAIL).
-TO_BE_CONTINUED = 75
+# Of a run that was asked to stop, and has saved: the status of `errors.Interrupted`.
+TO_BE_CONTINUED = os.EX_TEMPFAIL
 
 # A process that has lost another waits so long for word of why.
 WORD_SECONDS = 3.0
@@ -38,7 +38,6 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 # stands that, and whoever goes on finds nobody at work in it.
 _DIE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 DIE_WITH_PARENT = [sys.executable, "-S", "-c", _DIE] if sys.platform == "linux" else []
-
 
 # The working directory may be a checkout: what a study runs is its own copy.
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
@@ -169,9 +168,9 @@ def _spawn(work: Work, files: ElementDirectory, rank: int, header: str) -> int:
     command = [*work.prefix, "-m", work.module, *work.arguments]
     command[0] = shutil.which(command[0]) or command[0]
     path = [work.code, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | SAFE_PATH | {"PYTHONPATH": os.pathsep.join(path)}
     # Without it, the last line of Hydra's errors is a hint how to see them.
-    paths = SAFE_PATH | {"PYTHONPATH": os.pathsep.join(path)}
-    environment = os.environ | paths | {"HYDRA_FULL_ERROR": "1"}
+    environment["HYDRA_FULL_ERROR"] = "1"
     with ExitStack() as stack:
         log = stack.enter_context(files.log(rank).open("ab"))
         log.write(f"{header}\n$ {shlex.join(command)}\n".encode())

@@ -130,6 +130,15 @@ def test_a_signal_during_a_stall_is_heeded_when_it_ends(
     assert "Saved at step 4; " in str(error.value)
 
 
+def probe_set(videos: Path, folder: Path, *lines: str) -> str:
+    """Writes a set of a fast probe with one worker; returns its file."""
+    given = folder / "set.yaml"
+    fixed = ["frames: 4", "size: 32", "step: 1", "protocols: [knn]", "workers: 1"]
+    lists = [f"train: {videos}", f"test: {videos}", f"cache: {folder / 'cache'}"]
+    given.write_text("\n".join([*lists, *fixed, *lines]) + "\n")
+    return str(given)
+
+
 def test_a_probe_s_wait_ends_too(
     tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,14 +148,9 @@ def test_a_probe_s_wait_ends_too(
         time.sleep(600)
 
     monkeypatch.setattr("salt_plugin.evaluation.views.open_reader", hang)
-    given = tmp_path / "set.yaml"
-    clip = "frames: 4\nsize: 32\nstep: 1\nprotocols: [knn]\n"
-    given.write_text(
-        f"train: {tiny_videos}\ntest: {tiny_videos}\n{clip}workers: 1\nstall: 1\n"
-        f"cache: {tmp_path / 'cache'}\n"
-    )
+    given = probe_set(tiny_videos, tmp_path, "stall: 1")
     with pytest.raises(LoaderError, match=r"no batch .* 1 s \(stall\). Worker \d+ is alive, at "):
-        main(["random:vit_nano", "--data", str(given)])
+        main(["random:vit_nano", "--data", given])
 
 
 def test_a_probe_whose_worker_is_killed_ends_as_interrupted(
@@ -161,13 +165,8 @@ def test_a_probe_whose_worker_is_killed_ends_as_interrupted(
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr("salt_plugin.evaluation.views.open_reader", kill)
-    given = tmp_path / "set.yaml"
-    clip = "frames: 4\nsize: 32\nstep: 1\nprotocols: [knn]\n"
-    given.write_text(
-        f"train: {tiny_videos}\ntest: {tiny_videos}\n{clip}workers: 1\n"
-        f"cache: {tmp_path / 'cache'}\n"
-    )
-    monkeypatch.setattr(sys, "argv", ["salt", "probe", "random:vit_nano", "--data", str(given)])
+    given = probe_set(tiny_videos, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["salt", "probe", "random:vit_nano", "--data", given])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == os.EX_TEMPFAIL
