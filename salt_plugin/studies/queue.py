@@ -139,7 +139,8 @@ def out_of_memory(job: str) -> str | None:
         except SlurmError:
             return None
         steps = [row for row in rows if row[0] == f"{job}.0" and row[1] != "RUNNING"]
-        if steps:
+        # The start of a job that ends at once may come to accounting after its steps.
+        if steps and rows[0][1] != "PENDING":
             _, state, peak, _ = steps[0]
             limit = rows[0][3]
             # Where Slurm itself looks after memory, it calls the step cancelled.
