@@ -46,11 +46,11 @@ def _is_sent_to_slurm() -> bool:
 
 def _queue_again() -> None:
     # submitit's own way queues it before anything is saved; in training, signals are not its own.
-    from salt_plugin.studies import queue
+    from salt_plugin.studies.slurm_commands import own_job_id, requeue
 
-    job = queue.own_job_id()
+    job = own_job_id()
     if job is not None:
-        queue.requeue(job)
+        requeue(job)
 
 
 def _without_traceback(message: str) -> str:

@@ -19,10 +19,9 @@ from salt_plugin import cli
 from salt_plugin.config import compose
 from salt_plugin.data import read_inputs
 from salt_plugin.errors import ConfigError
-from salt_plugin.report.compare import Lines
 from salt_plugin.report.compute import bills_table
 from salt_plugin.report.console import console
-from salt_plugin.report.study import jobs_table
+from salt_plugin.report.study_tables import Lines, jobs_table
 from salt_plugin.report.track import ranking_table
 from salt_plugin.studies.cluster import cluster_config
 from salt_plugin.train import run
