@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from salt_plugin.evaluation import attentive
 from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.bank import ProbeBank
 from salt_plugin.evaluation.grid import GridSettings, halving_plan
@@ -138,8 +137,6 @@ def _single(probe: AttentiveProbe, batch: tuple[Tensor, ...], dtype: torch.dtype
 @contextlib.contextmanager
 def _as_vjepa2(probes: list[AttentiveProbe], recompute: bool) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        fused = F.scaled_dot_product_attention
-        stack.enter_context(mock.patch.object(attentive, "attention", fused))
         for block in (block for probe in probes for block in probe.pooler.blocks):
             if recompute:
                 forward = block.forward

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import conf_folder
 from salt_plugin.config.command_line import check_overrides, in_yaml
-from salt_plugin.config.probe import ProbeConfig, probe_config, with_absolute_paths
+from salt_plugin.config.evaluation import ProbeConfig, probe_config, with_absolute_paths
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
 from salt_plugin.config.values import STRICT, Part, Positive, Seed32, holds, setting
