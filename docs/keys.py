@@ -22,9 +22,9 @@ from omegaconf import OmegaConf
 
 from salt_plugin.conf_folder import conf_folder, slurm_folder
 from salt_plugin.config.compare import CompareConfig
+from salt_plugin.config.evaluation import ProbeConfig
 from salt_plugin.config.keys import Key, keys_of, marked, run_keys
 from salt_plugin.config.planning import compose_alone
-from salt_plugin.config.probe import ProbeConfig
 from salt_plugin.config.values import COMPARED, OPERATIONAL, expected
 from salt_plugin.studies.cluster import ClusterConfig
 from salt_plugin.studies.pipeline import StageConfig

@@ -21,8 +21,8 @@ from salt_plugin.data import read_inputs
 from salt_plugin.errors import ConfigError
 from salt_plugin.report.compute import bills_table
 from salt_plugin.report.console import console
+from salt_plugin.report.loss_accuracy import ranking_table
 from salt_plugin.report.study_tables import Lines, jobs_table
-from salt_plugin.report.track import ranking_table
 from salt_plugin.studies.cluster import cluster_config
 from salt_plugin.train import run
 
@@ -145,7 +145,7 @@ def test_tables_hold_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> No
         stage="[b]s[/i]", elements=[SimpleNamespace(id="", name=MARKUP)], waits=[]
     )
     profile = {"[b]s[/i]": cluster_config("local", {})}
-    tables = [ranking_table([student], "test"), bills_table([bill])]
+    tables = [ranking_table([student], None), bills_table([bill])]
     for table in [*tables, jobs_table([job], profile, {})]:
         console().print(table)
         assert MARKUP in capsys.readouterr().out

@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import conf_folder
-from salt_plugin.config.probe import ProbeConfig, probe_config, with_absolute_paths
+from salt_plugin.config.evaluation import ProbeConfig, probe_config, with_absolute_paths
 from salt_plugin.config.suggest import BASE, require_known, shipped, shipped_file
 from salt_plugin.config.typed import typed
 from salt_plugin.config.values import STRICT, Part, Positive, Seed32, holds, setting

@@ -19,7 +19,7 @@ from salt_plugin.conf_folder import is_lightlys, is_ours
 from salt_plugin.config import registry
 from salt_plugin.config.application import absolute, running_application
 from salt_plugin.config.checks import check_values
-from salt_plugin.config.probe import probe_config
+from salt_plugin.config.evaluation import probe_config
 from salt_plugin.config.schema import RunConfig
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed

@@ -1,4 +1,4 @@
-"""The control that looks at no picture: what the files' metadata alone tell of the classes."""
+"""A control without pictures: classes predicted from the metadata of the files alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def metadata(paths: list[str]) -> np.ndarray:
 
     Returns:
         float64 [n, 6]: bytes, frames per second, number of frames, width, height, seconds; 0 where
-        a header does not tell.
+        a header states none.
 
     Raises:
         VideoReadError: A file has no video header.

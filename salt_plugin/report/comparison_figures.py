@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from salt_plugin.report.agreement import agreement
 from salt_plugin.report.comparison_table import budget, label
 from salt_plugin.report.figures import as_it_is, save
-from salt_plugin.report.track import sentence
+from salt_plugin.report.loss_accuracy import sentence
 
 Rows = Sequence[Mapping[str, Any]]
 PANEL = (5.2, 4.2)  # inches

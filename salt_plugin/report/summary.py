@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from salt_plugin.report.accuracies import caption
 from salt_plugin.report.console import console
-from salt_plugin.report.probe import caption
 from salt_plugin.report.units import duration, flops
 
 

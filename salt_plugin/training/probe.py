@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from salt_plugin.config import ProbeConfig, RunConfig, probe_config
-from salt_plugin.config.probe import PROTOCOLS
+from salt_plugin.config.evaluation import PROTOCOLS
 from salt_plugin.data.demo import make_demo
 from salt_plugin.data.stream import clip_sampler, demo_spec
 from salt_plugin.evaluation.demo import CHANCE, probe_demo
 from salt_plugin.evaluation.encoders import FrozenEncoder
-from salt_plugin.evaluation.leaks import RealPaths, find_leaks
+from salt_plugin.evaluation.leaks import find_leaks
 from salt_plugin.evaluation.lists import read_lists
 from salt_plugin.evaluation.protocol import probe
 from salt_plugin.evaluation.results import ProbeReport
 from salt_plugin.models import VideoEncoder
-from salt_plugin.report.probe import Bars
+from salt_plugin.report.accuracies import Bars
 from salt_plugin.training.parts import Parts
 
 DEMO = "demo"
@@ -87,12 +88,11 @@ def probe_run(
     with Bars() as bars:
         for name, encoder in encoders.items():
             untrained = name == "random" and not config.checkpoint
-            frozen = FrozenEncoder.of(name, encoder, transform.mean, transform.std, untrained)
+            frozen = FrozenEncoder(name, encoder, transform.mean, transform.std, untrained)
             reports[name] = probe(frozen, settings, device, bars)
     first = next(iter(reports.values()))
-    real = RealPaths()
-    known = set(real.all(seen))
-    test = real.all(read_lists(settings).test.paths)
+    known = set(map(os.path.realpath, seen))
+    test = map(os.path.realpath, read_lists(settings).test.paths)
     return {
         "set": config.method.probe,
         "chance": {protocol: one.chance for protocol, one in first.results.items()},
