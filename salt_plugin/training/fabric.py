@@ -15,7 +15,6 @@ from salt_plugin.config import RunConfig
 from salt_plugin.training import world
 from salt_plugin.training.execution import autocast_dtype, devices, uses_gpu
 from salt_plugin.training.loop import Autocast
-from salt_plugin.training.world import publish, started_tasks
 
 
 def new_fabric(config: RunConfig) -> Fabric:
@@ -25,27 +24,27 @@ def new_fabric(config: RunConfig) -> Fabric:
     node, and would have Slurm run the job again by itself.
 
     Raises:
-        ConfigError: They cannot meet where they were told to.
+        ConfigError: They cannot meet at `MASTER_PORT`.
         LostOthersError: Some have not come.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*`srun` command is available.*")
-    tasks = started_tasks()
-    count, nodes = devices(config), 1
+    accelerator, dtype = "cuda" if uses_gpu(config) else "cpu", autocast_dtype(config)
+    tasks, count = world.started_tasks(), devices(config)
     if tasks is not None:
         if uses_gpu(config) and torch.cuda.device_count() == 1:
             tasks = tasks._replace(local_rank=0, nodes=tasks.size)
-        publish(tasks)
-        count, nodes = tasks.size // tasks.nodes, tasks.nodes
+        world.publish(tasks)
     plugins: list[Any] = [LightningEnvironment() if tasks is None else TorchElasticEnvironment()]
-    dtype = autocast_dtype(config)
     if dtype is not None:
-        device = "cuda" if uses_gpu(config) else "cpu"
-        plugins.append(Autocast("bf16-mixed" if dtype is torch.bfloat16 else "16-mixed", device))
+        plugins.append(
+            Autocast("bf16-mixed" if dtype is torch.bfloat16 else "16-mixed", accelerator)
+        )
+    nodes = 1 if tasks is None else tasks.nodes
     fabric = Fabric(
-        accelerator="cuda" if uses_gpu(config) else "cpu",
-        strategy=DDPStrategy(timeout=world.PATIENCE) if devices(config) > 1 else "auto",
-        devices=count,
+        accelerator=accelerator,
+        strategy=DDPStrategy(timeout=world.PATIENCE) if count > 1 else "auto",
+        devices=count // nodes,
         num_nodes=nodes,
         plugins=plugins,
         precision=config.trainer.precision if dtype is None else None,
