@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from dataclasses import asdict
 from typing import Any
 
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning_fabric.strategies import DDPStrategy
 from pytorch_lightning.utilities.model_summary import summarize
 
 from salt_plugin.checkpoints import save_encoder, save_predictor
+from salt_plugin.config import RunConfig
 from salt_plugin.data.sampler import micro_batches
 from salt_plugin.errors import Interrupted, LoaderError, LostOthersError, SaltError
 from salt_plugin.report.console import console
@@ -16,9 +23,8 @@ from salt_plugin.stop_signals import StopSignals
 from salt_plugin.training import world
 from salt_plugin.training.build import Stage
 from salt_plugin.training.checkpoint import resume_point
-from salt_plugin.training.execution import set_up, sharing
-from salt_plugin.training.fabric import new_fabric
-from salt_plugin.training.loop import train
+from salt_plugin.training.execution import autocast_dtype, devices, set_up, sharing, uses_gpu
+from salt_plugin.training.loop import Autocast, train
 from salt_plugin.training.records import Records
 from salt_plugin.training.world import Ranks, lost_others
 
@@ -54,7 +60,7 @@ def fit(stage: Stage) -> None:
 def _fit(stage: Stage, signals: StopSignals) -> None:
     run, config, files = stage.run, stage.run.config, stage.files
     resumed = resume_point(files.last_checkpoint)
-    fabric = new_fabric(config)
+    fabric = _new_fabric(config)
     ranks = Ranks(fabric)
     ranks.require_alike(
         {
@@ -102,6 +108,44 @@ def _fit(stage: Stage, signals: StopSignals) -> None:
             f"{run.directory.goes_on}",
             stop,
         )
+
+
+def _new_fabric(config: RunConfig) -> Fabric:
+    """Returns the Fabric of a stage; its processes have met.
+
+    Lightning's own Slurm environment is not used: it refuses tasks that were not given node by
+    node, and would have Slurm run the job again by itself.
+
+    Raises:
+        ConfigError: They cannot meet at `MASTER_PORT`.
+        LostOthersError: Some have not come.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*`srun` command is available.*")
+    accelerator, dtype = "cuda" if uses_gpu(config) else "cpu", autocast_dtype(config)
+    tasks, count = world.started_tasks(), devices(config)
+    if tasks is not None:
+        if uses_gpu(config) and torch.cuda.device_count() == 1:
+            tasks = tasks._replace(local_rank=0, nodes=tasks.size)
+        world.publish(tasks)
+    plugins: list[Any] = [LightningEnvironment() if tasks is None else TorchElasticEnvironment()]
+    if dtype is not None:
+        plugins.append(
+            Autocast("bf16-mixed" if dtype is torch.bfloat16 else "16-mixed", accelerator)
+        )
+    nodes = 1 if tasks is None else tasks.nodes
+    fabric = Fabric(
+        accelerator=accelerator,
+        strategy=DDPStrategy(timeout=world.PATIENCE) if count > 1 else "auto",
+        devices=count // nodes,
+        num_nodes=nodes,
+        plugins=plugins,
+        precision=config.trainer.precision if dtype is None else None,
+    )
+    if tasks is not None:
+        world.meet(tasks, fabric.strategy.root_device)
+    fabric.launch()
+    return fabric
 
 
 def _write_encoder(records: Records) -> None:

@@ -83,11 +83,9 @@ class NonFinite:
             bad &= self.scaler.scale(torch.ones_like(norm)) < 1
         bad |= ~loss.isfinite()
         found_3 = torch.stack([bad.float(), loss.float(), norm.float()])
-        copied = torch.cuda.Event() if found_3.is_cuda else None
-        found_3 = found_3.to("cpu", non_blocking=True)
-        if copied is not None:
-            copied.record()
-        self._last = _Step(step, paths, found_3, copied)
+        on_host_3 = found_3.to("cpu", non_blocking=True)
+        copied = torch.cuda.current_stream().record_event() if found_3.is_cuda else None
+        self._last = _Step(step, paths, on_host_3, copied)
 
     def settle(self) -> int:
         """Looks at what was taken down, waiting for the device; every process has to call it.
