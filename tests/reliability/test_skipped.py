@@ -51,16 +51,6 @@ def test_each_is_listed_once_with_its_reason(whole: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("left", [5, -10])
-def test_a_row_that_is_torn_is_listed_again(
-    whole: Path, videos: Path, tmp_path: Path, left: int
-) -> None:
-    # As a power failure leaves it, before the first checkpoint.
-    (tmp_path / "skipped.csv").write_bytes((whole / "skipped.csv").read_bytes()[:left])
-    train(videos, tmp_path, "method.data.max_bad=0.5")
-    assert (tmp_path / "skipped.csv").read_bytes() == (whole / "skipped.csv").read_bytes()
-
-
 def test_more_than_max_bad_ends_the_run_with_the_list_also_when_it_goes_on(
     videos: Path, tmp_path: Path
 ) -> None:
