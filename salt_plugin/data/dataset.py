@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 from salt_plugin.batch import Normalization
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.loader import at_work_on
-from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.data.sampler import SampleKey
 from salt_plugin.data.sources import VideoList
 from salt_plugin.errors import DataError
-from salt_plugin.video.opening import DEFAULT_READER, ReadTimeoutError, open_video, within
+from salt_plugin.video.opening import DEFAULT_READER, open_video
 from salt_plugin.video.reader import MemoryReader, Reader, VideoReadError
+from salt_plugin.video.time_limit import ReadTimeoutError, within
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -65,7 +65,6 @@ class VideoDataset(Dataset[ClipItem]):
         reader: Reads the files: `pyav`, `auto` or `decord` (see `open_video`).
         timeout: Seconds without a packet or a frame after which a file is given up, None for never.
             Files that hang are left out of the promise above: time is not a function of the seed.
-        quarantine: Files that any worker, or the run before it was stopped, found to hang.
     """
 
     def __init__(
@@ -78,7 +77,6 @@ class VideoDataset(Dataset[ClipItem]):
         cache: bool = False,
         reader: str = DEFAULT_READER,
         timeout: float | None = None,
-        quarantine: Quarantine | None = None,
     ) -> None:
         self.videos = videos
         self.clip_sampler = clip_sampler
@@ -88,8 +86,8 @@ class VideoDataset(Dataset[ClipItem]):
         self.max_attempts = max_attempts
         self.reader = reader
         self.timeout = timeout
-        self.quarantine = quarantine or Quarantine(videos.paths, clips=1)
-        self._cache: dict[str, MemoryReader] | None = {} if cache else None
+        self.cache = cache
+        self._cache: dict[str, Reader] = {}
         self._bad: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -109,7 +107,6 @@ class VideoDataset(Dataset[ClipItem]):
             path = self.videos.paths[index]
             at_work_on(path)
             try:
-                self.quarantine.require(index, key.step)
                 frames = self._read(path, rng)
             except VideoReadError as error:
                 skipped.append((path, error.reason))
@@ -127,26 +124,27 @@ class VideoDataset(Dataset[ClipItem]):
     def _read(self, path: str, rng: np.random.Generator) -> Tensor:
         if path in self._bad:
             raise VideoReadError(path, self._bad[path])
+
+        def clip() -> Tensor:
+            return _read_clip(self._open(path), self.clip_sampler, rng)
+
         try:
-            return within(self.timeout, path, lambda: self._clip(path, rng))
+            return within(self.timeout, path, clip)
         except ReadTimeoutError as error:
             self._bad[path] = error.reason
             raise
 
-    def _clip(self, path: str, rng: np.random.Generator) -> Tensor:
+    def _open(self, path: str) -> Reader:
+        if path in self._cache:
+            return self._cache[path]
         try:
-            reader = self._open(path)
+            reader = open_video(path, self.reader)
+            if self.cache:
+                reader = self._cache[path] = MemoryReader(reader, path)
         except VideoReadError as error:
             self._bad[path] = error.reason
             raise
-        return _read_clip(reader, self.clip_sampler, rng)
-
-    def _open(self, path: str) -> Reader:
-        if self._cache is None:
-            return open_video(path, self.reader)
-        if path not in self._cache:
-            self._cache[path] = MemoryReader(open_video(path, self.reader), path)
-        return self._cache[path]
+        return reader
 
     def _transformed(self, frames: Tensor, seed: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):

@@ -94,12 +94,6 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
     ) -> None:
         if num_samples < 1:
             raise DataError("there are no videos to sample from: expected at least 1.")
-        if batch_size < 1:
-            raise ConfigError(f"loader.batch_size={batch_size}: expected at least 1.")
-        if seed < 0:
-            raise ConfigError(f"seed={seed}: expected 0 or more.")
-        if not 0 <= rank < world_size:
-            raise ConfigError(f"rank={rank} of world_size={world_size}: expected 0 <= rank < size.")
         if clips < world_size:
             raise ConfigError(
                 f"method.global_batch_size={clips}: expected at least the {world_size} devices."

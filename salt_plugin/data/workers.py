@@ -67,10 +67,7 @@ def start_worker(_: int) -> None:
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_told, args=(trainer.pid,), daemon=True).start()
-    else:  # macOS does not tell who sent a signal, but nobody sends one to this group
-        os.setpgid(0, 0)
-        if signal.SIGTERM in signal.sigpending():
-            signal.sigwait({signal.SIGTERM})
+    else:  # macOS does not tell who sent a signal
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
 

@@ -11,11 +11,9 @@ from torch.optim import Optimizer
 from salt_plugin.batch import MaskCollator
 from salt_plugin.checkpoints import save_encoder, save_predictor
 from salt_plugin.config import RunConfig
-from salt_plugin.data.quarantine import MOST_AHEAD, Quarantine
 from salt_plugin.data.sampler import micro_batches
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
-from salt_plugin.data.workers import loader_workers
 from salt_plugin.errors import ConfigError, Interrupted, LoaderError, LostOthersError, SaltError
 from salt_plugin.report.console import console
 from salt_plugin.run_directory import RunDirectory, comparable
@@ -94,7 +92,7 @@ def _fit(
     model = fabric.setup_module(stage.method)
     optimizer: Any = fabric.setup_optimizers(stage.method.optimizer())
     accounts = Accounts(ranks, stage.files.compute, stage.plan, stage.inherited)
-    state = _new_state(stage, config, videos, resumed, ranks, fabric, optimizer, accounts)
+    state = _new_state(stage, config, resumed, ranks, fabric, optimizer, accounts)
     state.restore(resumed)
     seed, clips, group = stage.plan.seed, config.method.global_batch_size, config.method.mask_group
     batches = training_loader(
@@ -108,7 +106,6 @@ def _fit(
         rank=ranks.rank,
         world_size=ranks.size,
         sharing=sharing(config),
-        quarantine=state.quarantine,
         stall=_stall(config, ranks.size),
     )
     records = open_records(
@@ -128,15 +125,13 @@ def _fit(
 def _new_state(
     stage: Stage,
     config: RunConfig,
-    videos: VideoList,
     resumed: ResumePoint,
     ranks: Ranks,
     fabric: Fabric,
     optimizer: Optimizer,
     accounts: Accounts,
 ) -> TrainingState:
-    precision, clips = fabric.strategy.precision, config.method.global_batch_size
-    assert clips is not None, "train.run sets it"
+    precision = fabric.strategy.precision
     nonfinite = NonFinite(
         ranks,
         stage.files.nonfinite,
@@ -145,10 +140,7 @@ def _new_state(
         resumed.step,
         getattr(precision, "scaler", None),
     )
-    workers = loader_workers(config.loader.num_workers, sharing(config))
-    ahead = max(MOST_AHEAD, workers * (config.loader.prefetch_factor or 0))
-    quarantine = Quarantine(videos.paths, clips, ahead)
-    return TrainingState(stage.method, optimizer, precision, accounts.ledger, nonfinite, quarantine)
+    return TrainingState(stage.method, optimizer, precision, accounts.ledger, nonfinite)
 
 
 def _stall(config: RunConfig, world_size: int) -> float | None:

@@ -91,7 +91,7 @@ def train(
 
         r.accounts.book(price)
         _add_row(r, step, price, waiting.seconds(), optimizer, loss, fabric.device, method)
-        r.skipped.take(step, skipped)
+        r.skipped.take(skipped)
         r.progress.show(r.accounts.position(), loss)
         r.nonfinite.take(step, loss, method.grad_norm, paths)
         r.kept.keep_if_due(step, method)

@@ -80,20 +80,14 @@ def open_records(
     """Returns the records of a stage that begins, or goes on; files are cut back to that step."""
     files, often = stage.files, config.method.checkpoint
     metrics = Metrics(files.root, ranks, resumed.step)
-    skipped = SkippedFiles(
-        ranks,
-        run.skipped,
-        len(set(videos.paths)),
-        config.method.data.max_bad,
-        state.quarantine,
-        resumed.step,
-    )
+    files_in_all, max_bad = len(set(videos.paths)), config.method.data.max_bad
+    skipped = SkippedFiles(ranks, run.skipped, files_in_all, max_bad)
 
     def write_beside(step: int) -> None:
         # A resume counts on them: they must not be behind the checkpoint.
         accounts.write()
         metrics.flush()
-        skipped.share(step)
+        skipped.share()
 
     return Records(
         ranks=ranks,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.errors import DataError
 from salt_plugin.training.ranks import Ranks
 
@@ -19,16 +18,13 @@ _SHOWN = 5
 class SkippedFiles:
     """Lists each unreadable file once in `skipped.csv`, when it is first met; ends at too many.
 
-    What other processes meet is listed, and counted, with the next checkpoint. Files that hang are
-    put in quarantine.
+    What other processes meet is listed, and counted, with the next checkpoint.
 
     Args:
         ranks: The processes that train together.
         path: The list; it is made at the start, with its header alone while nothing was skipped.
         files: How many distinct files there are to train on.
         max_bad: Share of them that may be bad.
-        quarantine: That the loader heeds.
-        start_step: Steps that were done before, when the stage resumes.
     """
 
     def __init__(
@@ -37,14 +33,11 @@ class SkippedFiles:
         path: Path,
         files: int,
         max_bad: float,
-        quarantine: Quarantine,
-        start_step: int,
     ) -> None:
         self.ranks = ranks
         self.path = path
         self.files = files
         self.allowed = int(max_bad * files)
-        self.quarantine = quarantine
         self._met: dict[str, str] = {}
         listed: dict[str, str] = {}
         if ranks.is_first:  # an earlier stage, or an interrupted run, may have listed some
@@ -54,10 +47,9 @@ class SkippedFiles:
                 self._append({"path": "reason"})
         # What all processes know, so that all of them end at the same step.
         self._shared: dict[str, str] = ranks.gather(listed)[0]
-        quarantine.add(self._shared, start_step)
 
-    def take(self, step: int, skipped: Sequence[tuple[str, str]]) -> None:
-        """Takes down what was met in the batch of a step, as (path, reason).
+    def take(self, skipped: Sequence[tuple[str, str]]) -> None:
+        """Takes down what was met in a batch, as (path, reason).
 
         Raises:
             DataError: More files are bad than may be.
@@ -68,11 +60,11 @@ class SkippedFiles:
         if self.ranks.is_first and new:
             self._append(new)
         if self.ranks.size == 1:
-            self.share(step)
+            self.share()
         if len(self._shared) > self.allowed:
             raise self._too_many()
 
-    def share(self, step: int) -> None:
+    def share(self) -> None:
         """Adds what other processes have met since the last call; every process has to call it."""
         learnt: dict[str, str] = {}
         for met in self.ranks.gather(self._met):
@@ -80,7 +72,6 @@ class SkippedFiles:
                 if path not in self._shared:
                     learnt.setdefault(path, reason)
         self._shared |= learnt
-        self.quarantine.add(learnt, step)
         new = {path: reason for path, reason in learnt.items() if path not in self._met}
         if self.ranks.is_first and new:
             self._append(new)

@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 
 from salt_plugin.checkpoints import read_torch_file
 from salt_plugin.compute import Ledger
-from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.errors import CheckpointError
 from salt_plugin.methods import VideoMethod
 from salt_plugin.training.nonfinite import NonFinite
@@ -29,7 +28,6 @@ class TrainingState:
         precision: The gradient scaler under float16.
         ledger: What was spent.
         nonfinite: Steps in a row that were not finite.
-        quarantine: Files that hung.
     """
 
     method: VideoMethod
@@ -37,7 +35,6 @@ class TrainingState:
     precision: Precision
     ledger: Ledger
     nonfinite: NonFinite
-    quarantine: Quarantine
 
     def as_dict(self, step: int) -> dict[str, Any]:
         """Returns what a checkpoint after a step holds."""
@@ -48,7 +45,6 @@ class TrainingState:
             "precision": self.precision.state_dict(),
             "ledger": self.ledger.as_dict(),
             "nonfinite": self.nonfinite.state_dict(),
-            "quarantine": self.quarantine.state(),
         }
         self.method.on_save_checkpoint(state)
         return state
@@ -69,7 +65,6 @@ class TrainingState:
             self.precision.load_state_dict(held["precision"])
             self.ledger.load(held["ledger"])
             self.nonfinite.load_state_dict(held["nonfinite"])
-            self.quarantine.load(held["quarantine"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{resumed.path} does not fit this stage ({error}); delete it to start the stage "

@@ -14,14 +14,7 @@ def as_they_are(frames: Tensor) -> Tensor:
     return frames.float().transpose(0, 1)
 
 
-def start_on_macos(number: int) -> None:
-    from salt_plugin.data.workers import start_worker
-
-    del signal.sigwaitinfo
-    start_worker(number)
-
-
-def main(videos: str, folder: str, method: str, system: str) -> None:
+def main(videos: str, folder: str, method: str) -> None:
     # Not above: a spawned worker imports this module again, and needs little of it.
     from small_run import TINY
 
@@ -46,8 +39,6 @@ def main(videos: str, folder: str, method: str, system: str) -> None:
         rank=0,
         world_size=1,
     )
-    if system == "macos":
-        loader.worker_init_fn = start_on_macos
     batches = iter(loader)
     first, second = sorted(multiprocessing.active_children(), key=lambda worker: worker.pid or 0)
     print(first.pid, second.pid, flush=True)
