@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 
 from salt_plugin.batch import Normalization
 from salt_plugin.data.clips import ClipSampler
-from salt_plugin.data.loader import at_work_on
+from salt_plugin.data.loader import note_file
 from salt_plugin.data.sampler import SampleKey
 from salt_plugin.data.sources import VideoList
 from salt_plugin.errors import DataError
@@ -43,6 +44,7 @@ class ClipItem(NamedTuple):
     normalization: Normalization = Normalization()
 
 
+@dataclass(eq=False, repr=False)
 class VideoDataset(Dataset[ClipItem]):
     """Training clips, one decode each, addressed by `SampleKey`.
 
@@ -67,28 +69,16 @@ class VideoDataset(Dataset[ClipItem]):
             Files that hang are left out of the promise above: time is not a function of the seed.
     """
 
-    def __init__(
-        self,
-        videos: VideoList,
-        clip_sampler: ClipSampler,
-        transform: Transform,
-        seed: int,
-        max_attempts: int = 10,
-        cache: bool = False,
-        reader: str = DEFAULT_READER,
-        timeout: float | None = None,
-    ) -> None:
-        self.videos = videos
-        self.clip_sampler = clip_sampler
-        self.transform = transform
-        self.normalization = getattr(transform, "normalization", Normalization())
-        self.seed = seed
-        self.max_attempts = max_attempts
-        self.reader = reader
-        self.timeout = timeout
-        self.cache = cache
-        self._cache: dict[str, Reader] = {}
-        self._bad: dict[str, str] = {}
+    videos: VideoList
+    clip_sampler: ClipSampler
+    transform: Transform
+    seed: int
+    max_attempts: int = 10
+    cache: bool = False
+    reader: str = DEFAULT_READER
+    timeout: float | None = None
+    _kept: dict[str, Reader] = field(default_factory=dict, init=False)
+    _bad: dict[str, str] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -105,16 +95,17 @@ class VideoDataset(Dataset[ClipItem]):
             rng = np.random.default_rng([self.seed, key.step, key.slot, attempt])
             index = key.index if attempt == 0 else int(rng.integers(len(self)))
             path = self.videos.paths[index]
-            at_work_on(path)
+            note_file(path)
             try:
                 frames = self._read(path, rng)
             except VideoReadError as error:
                 skipped.append((path, error.reason))
                 continue
             clip = self._transformed(frames, int(rng.integers(2**63)))
-            at_work_on(None)
+            note_file(None)
             label = self.videos.labels[index]
-            return ClipItem(clip, label, key, path, skipped, self.normalization)
+            normalization = getattr(self.transform, "normalization", Normalization())
+            return ClipItem(clip, label, key, path, skipped, normalization)
         listed = "; ".join(f"{path}: {reason}" for path, reason in dict(skipped).items())
         raise DataError(
             f"{self.max_attempts} videos in a row cannot be read: expected mostly readable videos; "
@@ -135,12 +126,12 @@ class VideoDataset(Dataset[ClipItem]):
             raise
 
     def _open(self, path: str) -> Reader:
-        if path in self._cache:
-            return self._cache[path]
+        if path in self._kept:
+            return self._kept[path]
         try:
             reader = open_video(path, self.reader)
             if self.cache:
-                reader = self._cache[path] = MemoryReader(reader, path)
+                reader = self._kept[path] = MemoryReader(reader, path)
         except VideoReadError as error:
             self._bad[path] = error.reason
             raise
@@ -152,6 +143,7 @@ class VideoDataset(Dataset[ClipItem]):
             return self.transform(frames)
 
 
+@dataclass(eq=False, repr=False)
 class EvalDataset(Dataset[tuple[Tensor, int]]):
     """The centred clip of each video, for evaluation; a bad file is an error, not replaced.
 
@@ -161,10 +153,9 @@ class EvalDataset(Dataset[tuple[Tensor, int]]):
         transform: Maps uint8 [T, C, H, W] to float32 [C, T, H, W].
     """
 
-    def __init__(self, videos: VideoList, clip_sampler: ClipSampler, transform: Transform) -> None:
-        self.videos = videos
-        self.clip_sampler = clip_sampler
-        self.transform = transform
+    videos: VideoList
+    clip_sampler: ClipSampler
+    transform: Transform
 
     def __len__(self) -> int:
         """Number of videos."""

@@ -1,7 +1,8 @@
-"""Batches from workers that are watched: when none comes, the error says what they are at."""
+"""Batches from workers; when none comes, the error says which files they read."""
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -18,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
-from salt_plugin.data.workers import signals_held, start_worker
+from salt_plugin.data.workers import start_worker
 from salt_plugin.errors import LoaderError, LostOthersError, SaltError
 
-# Seconds. However long a process stands still, it takes it for one of these.
+# Seconds. A process that is suspended, however long, loses at most one of these.
 _SLICE = 5.0
 # The error of a worker's end comes so long before it.
 _END_SECONDS = 1.0
@@ -33,18 +34,18 @@ _HINTS = {
     signal.SIGBUS: " (as where /dev/shm is full)",
 }
 
-# Where this process, a worker, writes what it is at; None elsewhere.
-_desk: np.ndarray | None = None
+# Where this process, a loader worker, writes the file that it reads; None elsewhere.
+_file: np.ndarray | None = None
 
 # Iterators of killed workers. To shut them down may wait for a lock that died with a worker.
 _abandoned: list[Any] = []
 
 
-def at_work_on(path: str | None) -> None:
-    """Says which file this process is at, where it is a loader worker; None: at none."""
-    if _desk is not None:
+def note_file(path: str | None) -> None:
+    """Notes which file a loader worker reads, None for none; does nothing in other processes."""
+    if _file is not None:
         text = b"%d %s\0" % (os.getpid(), os.fsencode(path or "")[:_PATH_BYTES])
-        _desk[: len(text)] = np.frombuffer(text, np.uint8)
+        _file[: len(text)] = np.frombuffer(text, np.uint8)
 
 
 class ClipLoader(DataLoader[Any]):
@@ -52,10 +53,10 @@ class ClipLoader(DataLoader[Any]):
 
     Args:
         dataset: Its items are made in `workers` processes, or in this one for 0. It calls
-            `at_work_on`.
+            `note_file`.
         workers: Number of processes.
-        stall: Seconds to wait for a batch of the workers, but for most of what this process stands
-            still in (suspended by Slurm, or with the machine); None waits for ever.
+        stall: Seconds to wait for a batch of the workers, without most of the time in which this
+            process was suspended; None waits for ever.
         key: Where `stall` is set, for the message.
         **settings: Further arguments of `DataLoader`.
     """
@@ -66,13 +67,13 @@ class ClipLoader(DataLoader[Any]):
         self._stall = stall
         self._key = key
         self._processes: list[BaseProcess] = []
-        self._desks_wn = torch.zeros(workers, _PATH_BYTES + 32, dtype=torch.uint8)
+        self._files_wn = torch.zeros(workers, _PATH_BYTES + 32, dtype=torch.uint8)
         if workers:
-            self._desks_wn.share_memory_()
+            self._files_wn.share_memory_()
         super().__init__(
             dataset,
             num_workers=workers,
-            worker_init_fn=partial(_start, self._desks_wn) if workers else None,
+            worker_init_fn=partial(_start, self._files_wn) if workers else None,
             timeout=min(stall, _SLICE) if workers and stall is not None else 0,
             **settings,
         )
@@ -98,11 +99,11 @@ class ClipLoader(DataLoader[Any]):
                 if str(error).startswith("DataLoader timed out"):
                     waited += self.timeout
                     if self._stall is not None and waited >= self._stall:
-                        told = f"no batch has come for {self._stall:g} s ({self._key})"
-                        failure = LoaderError(f"{told}. {self._states()}")
+                        reason = f"no batch has come for {self._stall:g} s ({self._key})"
+                        failure = LoaderError(f"{reason}. {self._states()}")
                 elif self._lost_one():  # of which torch tells by errors of any kind
-                    told = "a process that reads videos has ended"
-                    failure = LostOthersError(f"{told}. {self._states()}")
+                    reason = "a process that reads videos has ended"
+                    failure = LostOthersError(f"{reason}. {self._states()}")
                 else:
                     raise
             else:
@@ -128,9 +129,10 @@ class ClipLoader(DataLoader[Any]):
         handler = signal.getsignal(signal.SIGCHLD)
         if getattr(handler, "__module__", "") == signal_handling.__name__:
             handler = signal.SIG_DFL  # left by another loader of this process
-        with signals_held((self.multiprocessing_context or multiprocessing).get_start_method()):
-            batches = super().__iter__()
+        batches = super().__iter__()
         self._processes = [one for one in multiprocessing.active_children() if one not in before]
+        for process in self._processes:
+            atexit.register(process.kill)  # multiprocessing sends SIGTERM, which they ignore
         # torch's handler would raise its error anywhere, even while a checkpoint is written.
         # Without it, the end of a worker is noticed some seconds later, in the wait for a batch.
         if handler is not None and threading.current_thread() is threading.main_thread():
@@ -139,8 +141,8 @@ class ClipLoader(DataLoader[Any]):
 
     def _states(self) -> str:
         """Returns sentences on what has become of each worker, and which file it is at."""
-        desks = [desk.tobytes().partition(b"\0")[0] for desk in self._desks_wn.numpy()]
-        files = dict(os.fsdecode(desk).split(" ", 1) for desk in desks if desk)
+        texts = [row.tobytes().partition(b"\0")[0] for row in self._files_wn.numpy()]
+        files = dict(os.fsdecode(text).split(" ", 1) for text in texts if text)
         told = []
         for process in self._processes[:_MOST_NAMED]:
             file = files.get(str(process.pid))
@@ -159,7 +161,7 @@ def _fate(status: int | None) -> str:
     return f"was ended by {number.name}{_HINTS.get(number, '')}"
 
 
-def _start(desks_wn: Tensor, worker: int) -> None:
-    global _desk
+def _start(files_wn: Tensor, worker: int) -> None:
+    global _file
     start_worker(worker)
-    _desk = desks_wn[worker].numpy()
+    _file = files_wn[worker].numpy()

@@ -61,7 +61,7 @@ def demo_spec(config: RunConfig) -> DemoSpec:
 def clip_sampler(config: RunConfig) -> ClipSampler:
     """Returns the sampler of `method.clip`; `fps` goes before `step`."""
     clip = config.method.clip
-    return ClipSampler.configured(clip.frames, clip.step, clip.fps)
+    return ClipSampler(clip.frames, None if clip.fps else clip.step, clip.fps)
 
 
 def training_loader(

@@ -113,7 +113,7 @@ def view_dataset(
         mean: Of each channel, for values in [0, 1].
         std: Likewise.
     """
-    sampler = ClipSampler.configured(config.frames, config.step, config.fps)
+    sampler = ClipSampler(config.frames, None if config.fps else config.step, config.fps)
     return ViewDataset(paths, sampler, SALTEvalTransform(config.size, mean, std), views)
 
 

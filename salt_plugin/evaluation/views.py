@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from salt_plugin.data import ClipSampler, VideoReadError, open_reader
-from salt_plugin.data.loader import at_work_on
+from salt_plugin.data.loader import note_file
 from salt_plugin.transforms import SALTEvalTransform
 from salt_plugin.video.opening import DEFAULT_READER
 
@@ -80,13 +80,13 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
     def __getitem__(self, index: int) -> Tensor | VideoReadError:
         """Returns the views of a video, float32 [V, C, T, H, W], segments before crops."""
         path = self.paths[index]
-        at_work_on(path)
+        note_file(path)
         try:
             return self._views(path)
         except VideoReadError as error:
             return error
         finally:
-            at_work_on(None)
+            note_file(None)
 
     def _views(self, path: str) -> Tensor:
         reader = open_reader(path, self.reader)

@@ -84,7 +84,7 @@ def check_video(path: str, reader: str, positions: int, seed: int) -> Verdict:
             **{key: getattr(facts, key) for key in _ALIKE},
             cut=facts.short,
             damage=facts.damage or None,
-            slow=not facts.sought,
+            slow=not facts.seekable,
             height=facts.size[0],
             width=facts.size[1],
             content=_packet_hash(path),

@@ -24,31 +24,27 @@ class DecordReader:
 
     Args:
         path: The file.
-        times: Time stamps of its frames in seconds, float64 [n], increasing.
+        facts: What is known of it.
 
     Attributes:
-        times: These.
+        times: Time stamps of its frames in seconds, float64 [n], increasing.
+        size: Height and width of its first frame as coded, in pixels.
 
     Raises:
         VideoReadError: It holds no video that decord can decode.
         DataError: decord is not installed.
     """
 
-    def __init__(self, path: str, times: np.ndarray) -> None:
+    def __init__(self, path: str, facts: VideoFacts) -> None:
         self._path = path
-        self.times = times
+        self.times = facts.times
+        self.size = facts.size
         decord = _import_decord()
         self._failures = (decord.DECORDError, RuntimeError, AssertionError, IndexError, OSError)
         try:
             self._reader = decord.VideoReader(path, num_threads=1)
         except self._failures as error:
             raise VideoReadError(path, "not a video file that decord can open") from error
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of its frames, in pixels; the first one is decoded to learn it."""
-        height, width = self.frames(np.zeros(1, dtype=np.int64)).shape[-2:]
-        return height, width
 
     def __len__(self) -> int:
         """Number of frames, as the file states it."""

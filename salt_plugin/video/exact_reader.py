@@ -80,7 +80,7 @@ class ExactReader:
         height, width = self.size[::-1] if self.facts.turn[0] else self.size
         # The only copy of the clip: a second one would take 100 MB at 1080p.
         frames = np.empty((len(unique), height, width, 3), np.uint8)
-        if self.facts.sought:
+        if self.facts.seekable:
             wanted = self.facts.pts_n[unique]
             groups = np.searchsorted(self.facts.keys_k3[:, 0], wanted, side="right") - 1
             for group in np.unique(groups):

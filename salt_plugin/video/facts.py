@@ -27,7 +27,7 @@ class VideoFacts:
         keys_k3: Keyframes in order of display, int64 [k, 3]: time stamps for display and decoding,
             and the place of the packet in the file, -1 where unknown.
         gop: `intra`, `closed`, `open`, or `single`: keyframes, and whether frames reach over them.
-        sought: Whether a frame is reached from the keyframe before it, rather than from the start
+        seekable: Whether a frame is reached from the keyframe before it, rather than from the start
             of the file.
         danger: Why decord must not read the file; empty where it may, as far as packets tell.
         damage: From which frame on the file is damaged, as a text; empty for none. The frames
@@ -46,7 +46,7 @@ class VideoFacts:
     pts_n: np.ndarray
     keys_k3: np.ndarray
     gop: str
-    sought: bool
+    seekable: bool
     danger: str
     damage: str
     short: bool

@@ -27,7 +27,7 @@ def open_video(path: str, reader: str = DEFAULT_READER) -> Reader:
     facts = facts_of(path)
     danger = decord_danger(path, facts)
     if danger is None:
-        return DecordReader(path, facts.times)
+        return DecordReader(path, facts)
     if reader == "auto":
         return ExactReader(path)
     raise VideoReadError(path, f"{danger}; method.data.reader=pyav reads it")

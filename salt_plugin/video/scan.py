@@ -37,7 +37,7 @@ class _Frames(NamedTuple):
     pts_n: np.ndarray
     keys_k3: np.ndarray
     tick: float
-    sought: bool
+    seekable: bool
     damaged: bool = False
 
 
@@ -61,22 +61,20 @@ def scan(path: str) -> VideoFacts:
         frames = _frames(path, container, stream, packets)
         count = len(frames.pts_n)
         codec, kind = stream.codec.canonical_name, container.format.name.split(",")[0]
-        turn, quarter = _upright(first)
-        left_out = frames.sought and not frames.damaged and packets.shown_n.sum() > count
+        turn, mirrored = _upright(first)
+        odd = size[0] % 2 or size[1] % 2
+        left_out = frames.seekable and not frames.damaged and packets.shown_n.sum() > count
         open_gop = left_out or packets.leading + packets.unrefreshed > 0
         reasons = (
             (codec not in _DECORD, f"{codec}: decord returns other frames than asked for, or none"),
             (kind not in _INDEXED, f"{codec} in {kind}: decord returns other frames"),
             (len(container.streams.video) > 1, "several video streams: decord may read another"),
             (open_gop, f"open-GOP {codec}: decord returns other frames than asked for"),
-            (not frames.sought, f"{codec} without usable time stamps: decord's frames are shifted"),
+            (not frames.seekable, f"{codec} without usable time stamps: decord shifts frames"),
             (not packets.shown_n.all(), f"{codec} with an edit list: decord shows what it hides"),
-            (
-                not quarter,
-                f"{codec} with a mirror or odd angle: decord knows quarter turns alone",
-            ),
+            (mirrored, f"{codec} with a mirror or odd angle: decord knows quarter turns alone"),
             (first.interlaced_frame, f"interlaced {codec}: decord's pixels differ"),
-            (size[0] % 2 or size[1] % 2, f"{codec} with an odd width or height: likewise"),
+            (odd, f"{codec} with an odd width or height: decord's pixels differ"),
             (frames.damaged, f"{codec} that was cut: decord does not open it, or makes frames up"),
         )
         # Where only the file states a duration, that of another stream may be meant.
@@ -95,7 +93,7 @@ def scan(path: str) -> VideoFacts:
             pts_n=frames.pts_n,
             keys_k3=frames.keys_k3,
             gop=_gop(count, len(frames.keys_k3), open_gop),
-            sought=frames.sought,
+            seekable=frames.seekable,
             danger=next((reason for holds, reason in reasons if holds), ""),
             damage=f"frame {count} is damaged or missing; the {count} before it are used"
             * frames.damaged,
@@ -110,35 +108,38 @@ def _frames(path: str, container: Any, stream: Any, packets: Packets) -> _Frames
     at_n = np.flatnonzero(packets.key_n & packets.timed_n)
     at_n = at_n[np.lexsort((packets.dts_n[at_n], packets.pts_n[at_n]))]
     keys_k3 = np.stack([packets.pts_n, packets.dts_n, packets.place_n], axis=1)[at_n]
-    # Whether each frame has a time of its own. In the order of the file times tell nothing, and
+    # Whether each frame has a time of its own; in AVI times are in the order of the file, and
     # packed frames share a packet.
     timed = len(keys_k3) > 0 and 0 < len(pts_n) == packets.shown_n.sum()
     unordered = stream.codec_context.has_b_frames and (codec == "mpeg4" or kind == "avi")
     stateful = packets.stateful or codec not in _SELF_CONTAINED
-    sought = bool(timed and not unordered and not stateful)
+    seekable = bool(timed and not unordered and not stateful)
     tick = float(stream.time_base)
-    if sought and not packets.cut and pts_n[0] >= keys_k3[0, 0]:
-        whole = _Frames(pts_n, keys_k3, tick, sought)
+    if seekable and not packets.cut and pts_n[0] >= keys_k3[0, 0]:
+        whole = _Frames(pts_n, keys_k3, tick, seekable)
         if kind in _INDEXED or _is_whole(container, stream, whole):
             return whole
     times, damaged = _decoded(path)
     damaged = damaged or packets.cut > 0
+    if not times:
+        raise VideoReadError(path, _INVALID)
     if None in times or (np.diff(times) <= 0).any():
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         return _Frames(np.arange(len(times)), keys_k3, float(1 / rate), False, damaged)
     times_n = np.array(times, np.int64)
-    if sought and damaged:
+    if seekable and damaged:
         # A decoder may lose a frame where it fails, and give those after it that it still holds.
-        told_n = pts_n[np.searchsorted(pts_n, times_n[0]) :][: len(times_n)]
-        late_n = packets.pts_n[len(packets.pts_n) - packets.cut :]
-        right_n = (told_n == times_n[: len(told_n)]) & (told_n < late_n.min(initial=2**62))
+        expected_n = pts_n[np.searchsorted(pts_n, times_n[0]) :][: len(times_n)]
+        cut_n = packets.pts_n[len(packets.pts_n) - packets.cut :]
+        times_n = times_n[: len(expected_n)]
+        right_n = (times_n == expected_n) & (times_n < cut_n.min(initial=2**62))
         times_n = times_n[: np.argmin([*right_n, False])]
-    if not len(times_n):
-        raise VideoReadError(path, _INVALID)
-    sought = sought and times_n[0] >= keys_k3[0, 0]
-    if sought:
+        if not len(times_n):
+            raise VideoReadError(path, _INVALID)
+    seekable = seekable and times_n[0] >= keys_k3[0, 0]
+    if seekable:
         keys_k3 = keys_k3[keys_k3[:, 0] <= times_n[-1]]
-    return _Frames(times_n, keys_k3, tick, bool(sought), damaged)
+    return _Frames(times_n, keys_k3, tick, bool(seekable), damaged)
 
 
 def _decoded(path: str) -> tuple[list[Any], bool]:
@@ -176,19 +177,19 @@ def _gop(frames: int, keyframes: int, open_gop: bool) -> str:
 
 
 def _upright(frame: Any) -> tuple[tuple[bool, bool, bool], bool]:
-    """Returns the turn nearest to the display matrix, and whether it is all that this asks for.
+    """Returns the turn nearest to the display matrix, and whether this asks for something else.
 
-    Column x of the matrix (int32 [9], by rows) goes to a * x + c * y.
+    The matrix is int32 [9], by rows; it takes column x and row y to a * x + c * y.
     """
     try:
         matrix_9 = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
     except KeyError:
-        return (False, False, False), True
+        return (False, False, False), False
     a, b, _, c, d, *_ = (int(value) for value in matrix_9)
     across, down = hypot(a, c), hypot(b, d)
     if not (across and down):
-        return (False, False, False), True
+        return (False, False, False), False
     kept, swapped = min(abs(a) / across, abs(d) / down), min(abs(c) / across, abs(b) / down)
     transposed = kept < swapped
     turn = (transposed, (c if transposed else a) < 0, (b if transposed else d) < 0)
-    return turn, max(kept, swapped) > 0.999 and sum(turn) % 2 == 0
+    return turn, max(kept, swapped) <= 0.999 or sum(turn) % 2 == 1

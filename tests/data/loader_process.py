@@ -40,8 +40,7 @@ def main(videos: str, folder: str, method: str) -> None:
         world_size=1,
     )
     batches = iter(loader)
-    first, second = sorted(multiprocessing.active_children(), key=lambda worker: worker.pid or 0)
-    print(first.pid, second.pid, flush=True)
+    print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
     for command in map(str.strip, sys.stdin):
         if command == "next":
             print([float(item.clip.double().sum()) for item in next(batches)], flush=True)
@@ -49,10 +48,6 @@ def main(videos: str, folder: str, method: str) -> None:
             assert lock is not None
             lock.close()
             print("released", flush=True)
-        elif command == "terminate":
-            first.terminate()
-            first.join(20)
-            print(first.exitcode, flush=True)
 
 
 if __name__ == "__main__":
