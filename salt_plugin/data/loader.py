@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from functools import partial
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
-from salt_plugin.data.workers import start_worker
+from salt_plugin.data.workers import IGNORED, start_worker
 from salt_plugin.errors import LoaderError, LostOthersError, SaltError
 
 # Seconds. A process that is suspended, however long, loses at most one of these.
@@ -129,7 +129,14 @@ class ClipLoader(DataLoader[Any]):
         handler = signal.getsignal(signal.SIGCHLD)
         if getattr(handler, "__module__", "") == signal_handling.__name__:
             handler = signal.SIG_DFL  # left by another loader of this process
-        batches = super().__iter__()
+        # A fork server, and workers until they can ignore signals, inherit what is blocked.
+        if (self.multiprocessing_context or multiprocessing).get_start_method() != "fork":
+            resource_tracker.ensure_running()  # it would unblock SIGTERM where it starts
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+        try:
+            batches = super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._processes = [one for one in multiprocessing.active_children() if one not in before]
         for process in self._processes:
             atexit.register(process.kill)  # multiprocessing sends SIGTERM, which they ignore

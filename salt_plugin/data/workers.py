@@ -13,6 +13,8 @@ import torch
 
 # Of glibc's mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# Signals by which a terminal or a cluster asks to stop.
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def loader_workers(asked: int, sharing: int = 1) -> int:
@@ -37,7 +39,7 @@ def start_worker(_: int) -> None:
     """
     torch.set_num_threads(1)
     _return_memory()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
