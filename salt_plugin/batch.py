@@ -108,7 +108,7 @@ class Batch(NamedTuple):
         return self.normalization(self.clips)
 
     def mean(self, losses: Sequence[Tensor]) -> Tensor:
-        """Returns the mean over clips, of which each is the mean over its mask sets.
+        """Returns the mean over clips of the mean over each clip's mask sets.
 
         Args:
             losses: Scalars, the mean loss of the clips of each of `masks`.

@@ -18,7 +18,7 @@ from salt_plugin.files import write_text
 from salt_plugin.video.check import Verdict, check_video
 from salt_plugin.video.time_limit import heard_by
 
-# Seconds between two signs of life that a process gives.
+# Seconds between two signs of life of a process.
 _SECOND = 0.5
 
 
@@ -37,8 +37,8 @@ def check_videos(
     Args:
         paths: The files.
         reader: As of `check_video`.
-        positions: Likewise.
-        seed: Likewise.
+        positions: Frames to compare in each file.
+        seed: Draws them.
         workers: Processes at a time, at least 1.
         timeout: Seconds without a packet or a frame after which a file is given up.
         done: Called after each file.

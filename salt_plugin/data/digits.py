@@ -1,4 +1,4 @@
-"""Scanned digits in motion over a static texture: what the demo set shows.
+"""Scanned digits in motion over a static texture, for the demo set.
 
 No single frame says where a digit is going, and nothing about the motion says which digit it is:
 the two label kinds separate what an encoder knows of motion from what it knows of appearance.

@@ -101,7 +101,7 @@ class ClipLoader(DataLoader[Any]):
                     if self._stall is not None and waited >= self._stall:
                         reason = f"no batch has come for {self._stall:g} s ({self._key})"
                         failure = LoaderError(f"{reason}. {self._states()}")
-                elif self._lost_one():  # of which torch tells by errors of any kind
+                elif self._lost_one():  # torch raises errors of any kind then
                     reason = "a process that reads videos has ended"
                     failure = LostOthersError(f"{reason}. {self._states()}")
                 else:

@@ -1,4 +1,4 @@
-"""What there is to train on: videos in folders, in lists, or named one by one."""
+"""Videos to train on: in folders, in lists, or named one by one."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def _read_folder(
 
 
 def _warn_of_splits(given: str, root: str, inside: list[list[str]]) -> None:
-    """Says that parts of a data set were taken for classes, of which they hold the same."""
+    """Warns where parts of a data set, such as `train`, are read as classes."""
     below: defaultdict[str, set[str]] = defaultdict(set)
     for folders in inside:
         if len(folders) > 1 and _SPLIT.match(folders[0].lower()):

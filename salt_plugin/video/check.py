@@ -1,4 +1,4 @@
-"""What `salt data check` finds out about one file."""
+"""The check of one file for `salt data check`."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Verdict:
         codec: Codec, such as `h264`; None where the file could not be opened, as all below.
         container: Format, such as `mov`.
         gop: `intra`, `closed`, `open` or `single` (one keyframe).
-        height: Of a frame as coded, in pixels.
-        width: Likewise.
+        height: Height of a frame as coded, in pixels.
+        width: Its width.
         fps: Average frame rate in frames per second.
         seconds: Duration that the file states for its video.
         frames: Frames that can be used.

@@ -24,7 +24,7 @@ class DecordReader:
 
     Args:
         path: The file.
-        facts: What is known of it.
+        facts: Its facts.
 
     Attributes:
         times: Time stamps of its frames in seconds, float64 [n], increasing.

@@ -35,7 +35,7 @@ class ExactReader:
         path: The file.
 
     Attributes:
-        facts: What is known of it.
+        facts: Its facts.
         times: Time stamps of the frames in seconds, float64 [n], increasing.
         size: Height and width of its first frame as coded, in pixels.
 

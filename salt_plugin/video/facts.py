@@ -1,4 +1,4 @@
-"""What is known of the video stream of a file."""
+"""Facts of the video stream of a file."""
 
 from __future__ import annotations
 
