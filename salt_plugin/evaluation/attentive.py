@@ -81,6 +81,7 @@ class _Pooler(nn.Module):
         self.cross_attention_block.mlp.fc2.weight.data.div_(math.sqrt(2 * max(1, len(blocks))))
 
     def encode(self, tokens_bnd: Tensor) -> Tensor:
+        block: Any
         for block in self.blocks:
             # On CPUs attention is faster written out (docs/benchmarks/plain.md).
             block.attn.fused_attn = tokens_bnd.device.type != "cpu"

@@ -10,8 +10,8 @@ from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingCla
 from torch import Tensor
 
 from salt_plugin.data import VideoReadError
+from salt_plugin.video.containers import open_container
 from salt_plugin.video.images import IMAGE_SUFFIXES, image_size
-from salt_plugin.video.inspection import open_container
 
 # From here on scikit-learn advises its histogram-based trees, which need enough samples a leaf.
 MANY = 10_000

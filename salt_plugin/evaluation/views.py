@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset
 from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD
 from salt_plugin.config import ProbeConfig
 from salt_plugin.data import ClipSampler, VideoReadError, open_reader
-from salt_plugin.data.loader import ClipLoader, at_work_on
+from salt_plugin.data.loader import ClipLoader, note_file
 from salt_plugin.data.shared_memory import clip_bytes, require_shared_memory
 from salt_plugin.data.workers import loader_workers
 from salt_plugin.transforms import SALTEvalTransform
@@ -46,7 +46,7 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
         self.paths = paths
         self.config = config
         self.num_views = config.segments * config.crops
-        self.sampler = ClipSampler.configured(config.frames, config.step, config.fps)
+        self.sampler = ClipSampler(config.frames, None if config.fps else config.step, config.fps)
         self.transform = SALTEvalTransform(config.size, mean, std)
         self.reader = DEFAULT_READER
 
@@ -57,7 +57,7 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
     def __getitem__(self, index: int) -> Tensor | VideoReadError:
         """Returns the views of a video, float32 [V, C, T, H, W], segments before crops."""
         path, config = self.paths[index], self.config
-        at_work_on(path)
+        note_file(path)
         try:
             reader = open_reader(path, self.reader)
             indices_st = self.sampler.segments(reader.times, config.segments)
@@ -66,7 +66,7 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
         except VideoReadError as error:
             return error
         finally:
-            at_work_on(None)
+            note_file(None)
 
 
 def clip_batches(dataset: ViewDataset, start: int = 0) -> Iterator[Tensor]:

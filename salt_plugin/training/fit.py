@@ -89,7 +89,6 @@ def _fit(stage: Stage, signals: StopSignals) -> None:
         rank=ranks.rank,
         world_size=ranks.size,
         sharing=sharing(config),
-        quarantine=records.quarantine,
         stall=stall,
     )
     clips, at_once = config.method.global_batch_size, config.loader.batch_size

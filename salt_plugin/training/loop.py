@@ -94,7 +94,7 @@ def train(
             peak_memory_mib=_peak_memory(fabric.device),
             **_booked(r.ledger, price, optimizer),
         )
-        r.skipped.take(step, skipped)
+        r.skipped.take(skipped)
         r.progress.show(loss)
         r.nonfinite.take(step, loss, method.grad_norm, paths)
         r.keep_encoder_if_due()

@@ -11,15 +11,12 @@ from torch.optim import Optimizer
 from salt_plugin.checkpoints import read_torch_file, save_encoder
 from salt_plugin.compute import Ledger
 from salt_plugin.config import registry
-from salt_plugin.data.quarantine import MOST_AHEAD, Quarantine
-from salt_plugin.data.workers import loader_workers
 from salt_plugin.errors import CheckpointError
 from salt_plugin.files import write_json
 from salt_plugin.run_directory import recent_loss
 from salt_plugin.stop_signals import StopSignals
 from salt_plugin.training.build import Stage
 from salt_plugin.training.checkpoint import ResumePoint, Saving
-from salt_plugin.training.execution import sharing
 from salt_plugin.training.metrics import Metrics
 from salt_plugin.training.nonfinite import NonFinite
 from salt_plugin.training.progress import Progress
@@ -44,7 +41,6 @@ class Records:
         ledger: What was spent.
         metrics: A row a step.
         skipped: Files that could not be read.
-        quarantine: Those of them that hung.
         progress: For a person to look at.
         nonfinite: Steps that are not finite.
         saving: Checkpoints.
@@ -74,16 +70,13 @@ class Records:
             step,
             getattr(precision, "scaler", None),
         )
-        workers = loader_workers(config.loader.num_workers, sharing(config))
-        ahead = max(MOST_AHEAD, workers * (config.loader.prefetch_factor or 0))
-        self.quarantine = Quarantine(run.videos.paths, config.method.global_batch_size, ahead)
         if resumed.path is not None:
             self._restore(resumed.path)
 
         self.metrics = Metrics(files.root, ranks, step)
         distinct, max_bad = len(set(run.videos.paths)), config.method.data.max_bad
         listed = run.directory.skipped
-        self.skipped = SkippedFiles(ranks, listed, distinct, max_bad, self.quarantine, step)
+        self.skipped = SkippedFiles(ranks, listed, distinct, max_bad)
         # The teacher of a SALT run is a means: encoders are kept of what the run is for.
         result = registry.get(config.method.name).result
         self._keep_every = config.method.encoders_every_n_steps if stage.name == result else None
@@ -117,7 +110,6 @@ class Records:
             "precision": self.precision.state_dict(),
             "ledger": self.ledger.as_dict(),
             "nonfinite": {"in_a_row": self.nonfinite.in_a_row},
-            "quarantine": self.quarantine.state(),
         }
         method.on_save_checkpoint(state)
         return state
@@ -136,7 +128,6 @@ class Records:
             self.precision.load_state_dict(held["precision"])
             self.ledger.load(held["ledger"])
             self.nonfinite.in_a_row = held["nonfinite"]["in_a_row"]
-            self.quarantine.load(held["quarantine"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path} does not fit this stage ({error}); delete it to start the stage again"
@@ -147,7 +138,7 @@ class Records:
         if self.ranks.is_first:
             write_json(self.stage.files.compute, self.stage.compute(self.ledger))
         self.metrics.flush()
-        self.skipped.share(self.ledger.steps)
+        self.skipped.share()
 
     def keep_encoder_if_due(self, last: bool = False) -> None:
         """Keeps the encoder when it is time, or of the last step; every process has to call it."""

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.errors import DataError
 from salt_plugin.files import write_text
 from salt_plugin.training.world import Ranks
@@ -21,24 +20,19 @@ _SHOWN = 5
 class SkippedFiles:
     """Lists each unreadable file once in `skipped.csv`, when it is first met; ends at too many.
 
-    What several processes meet is listed, and counted, with the next checkpoint. Files that hang
-    are put in quarantine.
+    What several processes meet is listed, and counted, with the next checkpoint.
 
     Attributes:
         ranks: The processes that train together.
         path: The list; it is made at the start, with its header alone while nothing was skipped.
         files: How many distinct files there are to train on.
         max_bad: Share of them that may be bad.
-        quarantine: That the loader heeds.
-        start_step: Steps that were done before, when the stage resumes.
     """
 
     ranks: Ranks
     path: Path
     files: int
     max_bad: float
-    quarantine: Quarantine
-    start_step: int
     _known: dict[str, str] = field(default_factory=dict, init=False)
     _met: dict[str, str] = field(default_factory=dict, init=False)
 
@@ -49,10 +43,9 @@ class SkippedFiles:
         # All processes know the same, so that all of them end at the same step.
         self._known = self.ranks.gather(self._known)[0]
         self._write()
-        self.quarantine.add(self._known, self.start_step)
 
-    def take(self, step: int, skipped: Sequence[tuple[str, str]]) -> None:
-        """Takes down what was met in the batch of a step, as (path, reason).
+    def take(self, skipped: Sequence[tuple[str, str]]) -> None:
+        """Takes down what was met in the batches of a step, as (path, reason).
 
         Raises:
             DataError: More files are bad than may be.
@@ -60,12 +53,12 @@ class SkippedFiles:
         for path, reason in skipped:
             self._met.setdefault(path, reason)
         if self.ranks.size == 1:
-            self.share(step)
+            self.share()
         allowed = int(self.max_bad * self.files)
         if len(self._known) > allowed:
             raise self._too_many(allowed)
 
-    def share(self, step: int) -> None:
+    def share(self) -> None:
         """Lists what all processes have met since the last call; every process has to call it."""
         new: dict[str, str] = {}
         for met in self.ranks.gather(self._met):
@@ -76,7 +69,6 @@ class SkippedFiles:
         if new:
             self._known |= new
             self._write()
-            self.quarantine.add(new, step)
 
     def _write(self) -> None:
         if self.ranks.is_first:
