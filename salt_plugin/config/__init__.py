@@ -1,7 +1,6 @@
 """Configuration: types, checks, and objects built from their nodes."""
 
-from salt_plugin.config.checks import require_input
-from salt_plugin.config.load import compose, load_config
+from salt_plugin.config.load import compose, load_config, require_input
 from salt_plugin.config.nodes import build, require_known_targets
 from salt_plugin.config.probe import (
     ProbeConfig,

@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.yaml_file import leaves
@@ -55,7 +54,8 @@ def build(node: dict[str, Any], key: str, kind: type, **arguments: Any) -> Any:
             argument or value.
     """
     target = node.get(TARGET)
-    for name, _ in leaves({name: value for name, value in node.items() if name != TARGET}):
+    given = {name: value for name, value in node.items() if name != TARGET}
+    for name, _ in leaves(given):
         if name.rpartition(".")[2] == TARGET:
             raise ConfigError(
                 f"{key}.{name}: only {key} itself names a class; give plain values to its arguments"
@@ -67,12 +67,12 @@ def build(node: dict[str, Any], key: str, kind: type, **arguments: Any) -> Any:
     if not issubclass(cls, kind):
         raise ConfigError(f"{key}._target_={target}: expected {kind.__name__} or a class from it")
     known = [name for name in inspect.signature(cls).parameters if name not in arguments]
-    for name in node:
-        if name != TARGET and name not in known:
+    for name in given:
+        if name not in known:
             raise ConfigError(f"{key}.{name}: unknown key; {suggestion(name, known)}")
     try:
-        return instantiate(node, **arguments, _convert_="all", _recursive_=False)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, SaltError):
-            raise error.__cause__ from None
-        raise ConfigError(f"{key}: {error.__cause__ or error}") from None
+        return cls(**given, **arguments)
+    except SaltError:
+        raise
+    except Exception as error:  # a class of the user's may raise anything
+        raise ConfigError(f"{key}: {error}") from None
