@@ -24,7 +24,7 @@ TEACHER_FIRST = ("teacher", "student")
 
 
 class SeenClip(BaseModel):
-    """What a file tells of the clips that its encoder was trained on; any of it may be missing."""
+    """The clips that an encoder was trained on, as far as its card or config describes them."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -156,9 +156,11 @@ def read_input(file: Path) -> dict[str, Any]:
         return SeenClip.model_validate(clip).model_dump(exclude_unset=True)
     except ValidationError as error:
         first = error.errors()[0]
+        wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise CheckpointError(
-            f"{file}: the clips described beside it are {str(clip)[:200]}: "
-            f"{'.'.join(map(str, first['loc']))}: {first['msg']}; copy it again"
+            f"{file}: the clips described beside it are {str(clip)[:200]} ({wrong}): expected whole "
+            "numbers for frames, size and step, null or a number for fps, and a number for each "
+            "colour in mean and std; copy it again"
         ) from None
 
 
