@@ -158,7 +158,7 @@ def read_input(file: Path) -> dict[str, Any]:
         first = error.errors()[0]
         wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise CheckpointError(
-            f"{file}: the clips described beside it are {str(clip)[:200]} ({wrong}): expected whole "
+            f"{file}: the clips described beside it are {str(clip)[:99]} ({wrong}): expected whole "
             "numbers for frames, size and step, null or a number for fps, and a number for each "
             "colour in mean and std; copy it again"
         ) from None
