@@ -65,13 +65,13 @@ def export_hf(
     Raises:
         CheckpointError: There is no such encoder, or the folder is not free.
     """
-    target = Path(folder).expanduser()
+    place = Path(folder).expanduser()
     file = find_encoder(path, order)
-    if target.exists() and not target.is_dir():
-        raise CheckpointError(f"{target} is a file; choose another folder (--output)")
-    if target.is_dir() and any(target.iterdir()) and not force:
+    if place.exists() and not place.is_dir():
+        raise CheckpointError(f"{place} is a file; choose another folder (--output)")
+    if place.is_dir() and any(place.iterdir()) and not force:
         raise CheckpointError(
-            f"{target} is not empty; choose another folder (--output), or replace what is in it "
+            f"{place} is not empty; choose another folder (--output), or replace what is in it "
             "(--force)"
         )
     encoder, clip = load_encoder(file), read_input(file)
@@ -82,17 +82,17 @@ def export_hf(
     if predictor is not None and reason is None:
         state |= to_hf(predictor.state_dict())
         content += " and predictor"
-    target.mkdir(parents=True, exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     for name in (INDEX_FILE, PROCESSOR_FILE):
-        (target / name).unlink(missing_ok=True)
-    files = {target / CONFIG_FILE: "shapes"}
+        (place / name).unlink(missing_ok=True)
+    files = {place / CONFIG_FILE: "shapes"}
     config = make_config(encoder.shape, shape, clip.get("frames", FRAMES), size)
-    write_json(target / CONFIG_FILE, config)
+    write_json(place / CONFIG_FILE, config)
     if "mean" in clip:
-        write_json(target / PROCESSOR_FILE, _processor(size, clip["mean"], clip["std"]))
-        files[target / PROCESSOR_FILE] = "size and normalisation of clips"
-    write_safetensors(target / WEIGHTS_FILE, state, {"format": "pt"})
-    files[target / WEIGHTS_FILE] = content
+        write_json(place / PROCESSOR_FILE, _processor(size, clip["mean"], clip["std"]))
+        files[place / PROCESSOR_FILE] = "size and normalisation of clips"
+    write_safetensors(place / WEIGHTS_FILE, state, {"format": "pt"})
+    files[place / WEIGHTS_FILE] = content
     return Exported(files, reason, "size" not in clip, size)
 
 
@@ -103,23 +103,23 @@ def _predictor(file: Path, width: int) -> tuple[Predictor | None, str | None]:
         file: Of the encoder.
         width: Of its tokens.
     """
-    place = file
+    holder = file
     if vjepa2.is_vjepa2(file):
         there = vjepa2.holds_predictor(file)
     elif huggingface.is_huggingface(file):
         there = huggingface.holds_predictor(file)
     else:
-        place = file.with_name(PREDICTOR_FILE)
-        there = place.is_file()
+        holder = file.with_name(PREDICTOR_FILE)
+        there = holder.is_file()
         if there:
-            belongs = read_predictor_card(place)["encoder_fingerprint"]
+            belongs = read_predictor_card(holder)["encoder_fingerprint"]
             if belongs != read_card(file)["fingerprint"]:
                 raise CheckpointError(
-                    f"{place} belongs to another encoder than {file}; copy both again from one run"
+                    f"{holder} belongs to another encoder than {file}; copy both again from one run"
                 )
     if not there:
         return None, f"{file} has no predictor with it"
-    predictor = load_predictor(place)
+    predictor = load_predictor(holder)
     out_dim = predictor.predictor_proj.out_features
     if out_dim == width:
         return predictor, None

@@ -1,7 +1,7 @@
 """Configuration: types, checks, and objects built from their nodes."""
 
 from salt_plugin.config.load import compose, load_config, require_input
-from salt_plugin.config.nodes import build, require_known_targets
+from salt_plugin.config.nodes import build, require_known_classes
 from salt_plugin.config.probe import (
     ProbeConfig,
     clip_seen,
@@ -33,6 +33,6 @@ __all__ = [
     "probe_config_for",
     "read_yaml",
     "require_input",
-    "require_known_targets",
+    "require_known_classes",
     "require_lists",
 ]

@@ -15,9 +15,8 @@ from hydra import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from salt_plugin.conf_folder import is_lightlys, is_ours
 from salt_plugin.config import registry
-from salt_plugin.config.application import absolute, running_application
+from salt_plugin.config.application import absolute
 from salt_plugin.config.probe import probe_config
 from salt_plugin.config.schema import RunConfig
 from salt_plugin.config.suggest import suggestion
@@ -43,8 +42,7 @@ def load_config(cfg: DictConfig, foreign: bool | None = None) -> RunConfig:
     Args:
         cfg: A config with a `method` node, as Hydra composes it.
         foreign: Whether it may have top-level keys of its own, which are not looked at. None: yes
-            in Hydra applications beside Lightly's and ours; outside of any, where the config does
-            not have all of Lightly's keys.
+            where it lacks some of Lightly's keys, as in a Hydra application of the user's own.
 
     Raises:
         ConfigError: Names the key, what was found, and what was probably meant.
@@ -55,8 +53,11 @@ def load_config(cfg: DictConfig, foreign: bool | None = None) -> RunConfig:
         raise ConfigError(f"{error.full_key or 'config'}: {first_line(error)}") from None
     spec = registry.get((raw.get("method") or {}).get("name"))
     ours = {field.name for field in fields(RunConfig)}
-    if not (_is_foreign(raw) if foreign is None else foreign):
-        known = ours | _host_defaults().keys()
+    host_keys = _host_defaults().keys()
+    if foreign is None:
+        foreign = not host_keys <= raw.keys()
+    if not foreign:
+        known = ours | host_keys
         for key in raw.keys() - known:
             raise ConfigError(f"{key}: unknown key; {suggestion(key, known)}")
         _warn_of_unused(raw, ours)
@@ -64,15 +65,6 @@ def load_config(cfg: DictConfig, foreign: bool | None = None) -> RunConfig:
     config.method = typed(spec.config, raw["method"], "method.")
     _check(config)
     return config
-
-
-def _is_foreign(raw: dict[str, Any]) -> bool:
-    hydra = running_application()
-    if hydra is None:
-        return not _host_defaults().keys() <= raw.keys()
-    sources = hydra.runtime.config_sources
-    mains = [source.path for source in sources if source.provider == "main"]
-    return not any(is_lightlys(path) or is_ours(path) for path in mains)
 
 
 def _check(config: RunConfig) -> None:

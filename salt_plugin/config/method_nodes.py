@@ -171,10 +171,10 @@ class TeacherConfig:
 
 @dataclass(config=STRICT)
 class MomentumConfig:
-    """`method.momentum`: of the target's moving average, at the first step and the last.
+    """`method.momentum`: of the EMA encoder, at the first step and the last.
 
     Attributes:
-        start: Momentum of the target's moving average at the first step; from 0 (a copy of the
+        start: Momentum of the EMA encoder at the first step; from 0 (a copy of the
             encoder) to 1 (never moved).
         end: The same at the end; linear in between.
     """

@@ -67,19 +67,20 @@ def read_changes(changes: Sequence[str], example: str) -> dict[str, Any]:
     Raises:
         ConfigError: One is no `key=value`, or its value no YAML.
     """
+    merged = OmegaConf.create()
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
             raise ConfigError(f"{change!r}: expected key=value, e.g. {example}")
         try:
-            OmegaConf.from_dotlist([change])
+            merged.merge_with_dotlist([change])
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             text = shlex.quote(f"{key}={json.dumps(value, ensure_ascii=False)}")
             raise ConfigError(
                 f"{change}: its value is no YAML ({str(error).splitlines()[0]}); to give {key} "
                 f"this text, quote it: {text}"
             ) from None
-    node = OmegaConf.to_container(OmegaConf.from_dotlist(list(changes)))
+    node = OmegaConf.to_container(merged)
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
 
