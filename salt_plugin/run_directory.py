@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from salt_plugin.config import RunConfig, read_yaml, registry, require_known_targets, values
+from salt_plugin.config import RunConfig, read_yaml, registry, require_known_classes, values
 from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.config.command_line import quoted
 from salt_plugin.config.keys import marked
@@ -95,7 +95,7 @@ class RunDirectory:
                 f"{self.config} is no configuration of ours: method.name is none of "
                 f"{', '.join(registry.METHODS)}"
             )
-        require_known_targets(stored, self.config)
+        require_known_classes(stored, self.config)
         return stored
 
     def stored_batch_size(self) -> int | None:

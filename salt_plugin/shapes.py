@@ -46,6 +46,9 @@ ENCODER_SIZES: dict[str, tuple[int, int, int, float]] = {
 
 # Three axes of at least one rotated pair each (3D RoPE).
 MIN_HEAD_DIM = 6
+# Blocks or mask tokens of a model. What a file states is built, without memory for its tensors,
+# before it is compared with what the file holds.
+MOST_PARTS = 1000
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class EncoderShape:
         in_chans: Colour channels.
 
     Raises:
-        ConfigError: The width is no multiple of the heads, or a head is too narrow for RoPE.
+        ConfigError: The width is no multiple of the heads, a head is too narrow for RoPE, or there
+            are no blocks, or more than any model has.
     """
 
     name: str
@@ -76,8 +80,8 @@ class EncoderShape:
     in_chans: int = 3
 
     def __post_init__(self) -> None:
-        """Checks the heads."""
-        _check_heads(f"encoder {self.name}", self.embed_dim, self.num_heads)
+        """Checks the heads and the number of blocks."""
+        _check(f"encoder {self.name}", self.embed_dim, self.num_heads, self.depth)
 
     @classmethod
     def named(cls, name: str, key: str = "encoder", **changes: Any) -> EncoderShape:
@@ -162,7 +166,8 @@ class PredictorShape:
         num_mask_tokens: One for each mask set.
 
     Raises:
-        ConfigError: The width is no multiple of the heads, or a head is too narrow for RoPE.
+        ConfigError: The width is no multiple of the heads, a head is too narrow for RoPE, or there
+            are no blocks, or more than any model has.
     """
 
     dim: int = 384
@@ -172,8 +177,9 @@ class PredictorShape:
     num_mask_tokens: int = 2
 
     def __post_init__(self) -> None:
-        """Checks the heads."""
-        _check_heads("method.model.predictor", self.dim, self.num_heads)
+        """Checks the heads and the number of blocks and mask tokens."""
+        parts = (self.depth, self.num_mask_tokens)
+        _check("method.model.predictor", self.dim, self.num_heads, *parts)
 
     @classmethod
     def beside(
@@ -206,10 +212,14 @@ class PredictorShape:
         return round(self.dim * self.mlp_ratio)
 
 
-def _check_heads(what: str, dim: int, num_heads: int) -> None:
+def _check(what: str, dim: int, num_heads: int, *parts: int) -> None:
     fits = num_heads >= 1 and dim % num_heads == 0
     if not fits or dim // num_heads < MIN_HEAD_DIM or dim // num_heads % 2:
         raise ConfigError(
             f"{what}: width {dim} over {num_heads} heads; the width must be a multiple of the "
             f"heads and a head at least {MIN_HEAD_DIM} wide and even (3D RoPE)"
+        )
+    if not all(1 <= count <= MOST_PARTS for count in parts):
+        raise ConfigError(
+            f"{what}: {max(parts)} blocks or mask tokens; expected 1 to {MOST_PARTS} of each"
         )

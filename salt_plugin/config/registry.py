@@ -1,6 +1,6 @@
-"""The methods there are, and all that tells one from another; no torch here.
+"""The registry of methods, with all that differs between them; no torch here.
 
-Nothing else compares the names of methods: what differs between them is a field below.
+No other module compares the names of methods.
 """
 
 from __future__ import annotations
