@@ -19,7 +19,12 @@ from salt_plugin.errors import ConfigError
 from salt_plugin.masks import StepMasks
 from salt_plugin.report.units import flops
 from salt_plugin.shapes import EncoderShape
-from salt_plugin.training.budget import budget_left, inherited_flops, named_teacher_path
+from salt_plugin.training.budget import (
+    budget_left,
+    inherited_flops,
+    load_teacher,
+    named_teacher_path,
+)
 from salt_plugin.training.run_shapes import RunShapes, run_shapes
 
 
@@ -205,8 +210,6 @@ def plan_configured(
 
         videos = len(training_videos(config).paths)
     if teacher is None and (path := named_teacher_path(config)) is not None:
-        from salt_plugin.training.build import load_teacher
-
         teacher = load_teacher(path, shapes.encoder).shape
     steps = total_steps(config, videos)
     spent = {**inherited_flops(config, path), **(inherited or {})}
