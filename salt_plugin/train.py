@@ -104,7 +104,7 @@ def _train_stages(run: Run, teacher: VideoEncoder | None) -> None:
             fit(new_stage(run, plan))
         teacher = load_encoder(files.encoder)
         inherited |= inherited_flops(config, str(files.encoder))
-        # With what the stage has left over.
+        # The next stage may spend what this one did not.
         share = 1 - config.compute.teacher_share
         last = last.under(budget_left(config, inherited), config.compute.budget, share)
     if not run.directory.stage(last.name).finished:

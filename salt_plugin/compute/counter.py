@@ -1,6 +1,6 @@
 """FLOPs of any module by tracing it once: fvcore, with handlers for the attention it lacks.
 
-What `compute.cost` says in closed form is held to this by tests. Needs torch.
+Tests compare the closed forms of `compute.cost` with these counts. Needs torch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def count_flops(module: nn.Module, inputs: Any) -> dict[str, int]:
         inputs: Its input, or a tuple of its inputs, on the same device.
 
     Returns:
-        FLOPs by operator, those that occur alone; their sum is the total.
+        FLOPs by operator, of operators that occur; their sum is the total.
     """
     analysis = FlopCountAnalysis(module, inputs)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _fused_attention)

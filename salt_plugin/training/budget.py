@@ -1,4 +1,7 @@
-"""The files that a run starts from, what was spent on them, and what is left of its budget."""
+"""The files that a run starts from, what was spent on them, and what is left of its budget.
+
+A budget ends a stage in `StagePlan.next_price`.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ def inherited_flops(config: RunConfig, teacher: str | None = None) -> dict[str, 
 
 
 def budget_left(config: RunConfig, inherited: Mapping[str, int | None]) -> int | None:
-    """Returns the budget of the last stage: that of the run without what was spent before.
+    """Returns the budget of the last stage: the run's less what was spent before.
 
     Raises:
         ConfigError: Nothing is left of it, or what was spent before is unknown.

@@ -1,6 +1,6 @@
 """What a run will train, for how many steps, at which price; training and planning share it.
 
-No torch here, but where a file of weights is named, or videos have to be listed.
+Imports torch only if a file of weights is named, or videos have to be listed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class StagePlan:
 
     @property
     def name(self) -> str:
-        """`teacher` or `student`."""
+        """`teacher` or `student`; the one stage of V-JEPA and VideoMAE is `student`."""
         return self.spec.result
 
     @property
@@ -106,10 +106,10 @@ class StagePlan:
         Args:
             budget: Of the stage.
             whole: Of the run.
-            share: What the stage gets of each FLOP more in the run's.
+            share: Share of an increase of the run's budget that goes to this stage.
 
         Raises:
-            BudgetTooSmallError: It does not cover a step; the message says which would.
+            BudgetTooSmallError: It does not cover one step; the message says which would do.
         """
         if budget is None or whole is None:
             return self
