@@ -95,6 +95,15 @@ def test_every_key_of_a_method_stands_on_its_page(keys: ModuleType) -> None:
             assert re.search(rf"^\| `{key.name}(\.\w+)?` \|", pages[page], re.M), key.name
 
 
+def test_the_architecture_page_names_lines_as_they_are() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    found = re.findall(r"`(\w+)`(?:,| \()\s*`([\w/]+\.py):(\d+)`", text)
+    assert len(found) > 10
+    for name, file, number in found:
+        line = (ROOT / "salt_plugin" / file).read_text().splitlines()[int(number) - 1]
+        assert re.match(rf"\s*(def|class) {name}\b", line), f"{name} is not at {file}:{number}"
+
+
 def _anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
