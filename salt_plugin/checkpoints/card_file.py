@@ -88,10 +88,12 @@ def load_with_card(
         CheckpointError: The file is incomplete or damaged, or does not fit the card.
     """
     known = {field.name for field in fields(shape_type)}
-    if card["shape"].keys() != known:
+    # Options that are off are left out.
+    needed = {field.name for field in fields(shape_type) if field.default is not False}
+    if not needed <= card["shape"].keys() <= known:
         raise CheckpointError(
             f"{path.with_suffix('.json')}: shape has the keys {sorted(card['shape'])}, expected "
-            f"{sorted(known)}; the file was written by another version"
+            f"{sorted(needed)}; the file was written by another version"
         )
     try:
         shape = shape_type(**card["shape"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ def save_encoder(encoder: VideoEncoder, path: str | os.PathLike[str], card: dict
         card: What else to tell; shape and fingerprint are added.
     """
     state = encoder.state_dict()
-    full = {"format": 1, "shape": asdict(encoder.shape), "fingerprint": fingerprint(state), **card}
-    write_with_card(Path(path), state, full)
+    about = {"shape": encoder.shape.as_dict(), "fingerprint": fingerprint(state)}
+    write_with_card(Path(path), state, {"format": 1, **about, **card})
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:

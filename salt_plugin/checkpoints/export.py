@@ -80,6 +80,11 @@ def export_hf(
             "(--force)"
         )
     encoder = load_encoder(file)
+    if encoder.shape.cls_token or encoder.shape.block_causal:
+        raise CheckpointError(
+            f"{file} holds an encoder with a [cls] token or block-causal attention, which "
+            "`VJEPA2Model` does not have; use it with salt_plugin.load_encoder(path)"
+        )
     predictor, reason = _predictor(file, encoder)
     clip = read_input(file)
     size = clip.get("size", DEFAULTS["crop_size"])

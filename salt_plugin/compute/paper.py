@@ -6,8 +6,10 @@ EMA update left out, and the encoder taken to keep a tenth of the tokens in each
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from salt_plugin.compute.cost import encoder_parameters
-from salt_plugin.shapes import EncoderShape
+from salt_plugin.shapes import EncoderShape, GroupTokens
 
 # Of predictor and pixel decoder, as printed; the encoder's N is exact.
 HEAD_PARAMETERS = 22_000_000
@@ -36,3 +38,11 @@ def paper_latents(
         "encoder": trained["encoder"],
         "predictor": trained["decoder"],
     }
+
+
+def paper_views(encoder: EncoderShape, groups: Sequence[GroupTokens]) -> dict[str, int]:
+    """Returns the FLOPs of a step of LeVJEPA by part: 6 N of each token, `[cls]` included."""
+    tokens = sum(
+        group.clips * (mask.context + encoder.cls_token) for group in groups for mask in group.masks
+    )
+    return {"encoder": TRAINED * encoder_parameters(encoder) * tokens}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from salt_plugin.batch import Normalization
+from salt_plugin.batch import Normalization, Views
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.loader import at_work_on
 from salt_plugin.data.quarantine import Quarantine
@@ -20,14 +20,14 @@ from salt_plugin.errors import DataError
 from salt_plugin.video.opening import DEFAULT_READER, ReadTimeoutError, open_video, within
 from salt_plugin.video.reader import MemoryReader, Reader, VideoReadError
 
-Transform = Callable[[Tensor], Tensor]
+Transform = Callable[[Tensor], Tensor | Views]
 
 
 class ClipItem(NamedTuple):
     """One training clip.
 
     Attributes:
-        clip: The clip, [C, T, H, W], as the transform left it.
+        clip: The clip, [C, T, H, W], as the transform left it, with local views if it makes any.
         label: Its label, -1 for none.
         key: The place of the stream that it fills.
         path: The file it came from.
@@ -35,7 +35,7 @@ class ClipItem(NamedTuple):
         normalization: What a clip of uint8 is normalised by, once it is on the device.
     """
 
-    clip: Tensor
+    clip: Tensor | Views
     label: int
     key: SampleKey
     path: str
@@ -148,7 +148,7 @@ class VideoDataset(Dataset[ClipItem]):
             self._cache[path] = MemoryReader(open_video(path, self.reader), path)
         return self._cache[path]
 
-    def _transformed(self, frames: Tensor, seed: int) -> Tensor:
+    def _transformed(self, frames: Tensor, seed: int) -> Tensor | Views:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self.transform(frames)
@@ -163,7 +163,9 @@ class EvalDataset(Dataset[tuple[Tensor, int]]):
         transform: Maps uint8 [T, C, H, W] to float32 [C, T, H, W].
     """
 
-    def __init__(self, videos: VideoList, clip_sampler: ClipSampler, transform: Transform) -> None:
+    def __init__(
+        self, videos: VideoList, clip_sampler: ClipSampler, transform: Callable[[Tensor], Tensor]
+    ) -> None:
         self.videos = videos
         self.clip_sampler = clip_sampler
         self.transform = transform

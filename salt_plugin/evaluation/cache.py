@@ -208,14 +208,14 @@ class StoreWriter:
         self._maps = maps
         self._saved = time.monotonic()
 
-    def add(self, tokens_bvnd: Tensor) -> None:
-        """Writes the features of the next videos from their tokens, float32 [b, V, N, D].
+    def add(self, tokens_bvnd: Tensor, pooled_bvd: Tensor) -> None:
+        """Writes the features of the next videos: tokens and what is pooled of them, float32.
 
         Raises:
             DataError: A value is not finite, or too large for float16.
         """
         rows = slice(self.rows, self.rows + len(tokens_bvnd))
-        self._maps[MEANS_FILE][rows] = tokens_bvnd.mean(2).cpu().numpy()
+        self._maps[MEANS_FILE][rows] = pooled_bvd.cpu().numpy()
         if TOKENS_FILE in self._maps:
             half = tokens_bvnd.half()
             if not half.isfinite().all():

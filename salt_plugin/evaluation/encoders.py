@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ _OURS = tuple(f"salt_{size}" for size in ENCODER_SIZES)  # under timm's names
 
 class FrozenEncoder(nn.Module):
     """What is probed: maps clips [B, C, T, H, W] to tokens [B, N, D], and never changes.
+
+    Of an encoder with a `[cls]` token that token is the first, and is what `pool` returns.
 
     Args:
         name: For tables.
@@ -121,12 +122,28 @@ class FrozenEncoder(nn.Module):
 
         Args:
             frames: Of the clip.
-            tokens: N, as `tokens` gives it. Those of an image model form the grid of its frames;
+            tokens: N, without `[cls]`. Those of an image model form the grid of its frames;
                 where that is not square, each pooled frame is one row.
         """
         times = frames // self.tubelet_size
         side = math.isqrt(tokens // times)
         return (times, side, side) if times * side**2 == tokens else (times, 1, tokens // times)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """How many tokens are of no place: 1 where the first is `[cls]`."""
+        return getattr(self.model, "num_prefix_tokens", 0)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Returns the feature of clips: `[cls]`, or the mean over tokens where there is none.
+
+        Args:
+            tokens: [..., N, D], as `forward` gives them.
+
+        Returns:
+            [..., D].
+        """
+        return tokens[..., 0, :] if self.num_prefix_tokens else tokens.mean(-2)
 
     @torch.no_grad()
     def forward(self, clip_bcthw: Tensor) -> Tensor:
@@ -139,7 +156,7 @@ class FrozenEncoder(nn.Module):
 
     def _kind(self) -> str:
         if isinstance(self.model, VideoEncoder):
-            return json.dumps(asdict(self.model.shape), sort_keys=True)
+            return json.dumps(self.model.shape.as_dict(), sort_keys=True)
         return f"{type(self.model).__name__} {self.name}"
 
 

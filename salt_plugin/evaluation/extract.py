@@ -92,7 +92,8 @@ def extract(
         control = _control(wanted, config.frames)
         with store.writing() as writer:
             for rows, clips in clip_batches(dataset, how, writer.rows):
-                writer.add(encode(encoder, control(clips, rows), how))
+                tokens = encode(encoder, control(clips, rows), how)
+                writer.add(tokens, encoder.pool(tokens))
                 progress(title, writer.rows, shape[0])
     return store.read()
 

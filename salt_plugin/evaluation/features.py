@@ -103,7 +103,7 @@ def mean_features(
     progress: Progress = quiet,
     title: str = "features",
 ) -> dict[str, Tensor]:
-    """Returns the mean over all tokens for several encoders, which share one decoding.
+    """Returns the features of clips (`FrozenEncoder.pool`) for several encoders, decoded once.
 
     Args:
         encoders: By name: the encoder, and what is done to its clips first.
@@ -124,7 +124,7 @@ def mean_features(
     }
     for rows, clips in clip_batches(dataset, how):
         for name, (encoder, control) in encoders.items():
-            means[name][rows] = encode(encoder, control(clips, rows), how).mean(2).cpu()
+            means[name][rows] = encoder.pool(encode(encoder, control(clips, rows), how)).cpu()
         progress(title, int(rows[-1]) + 1, len(dataset))
     return means
 

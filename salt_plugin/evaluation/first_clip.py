@@ -45,7 +45,7 @@ def first_test_clip(
     """
     stored = stored_features(encoder, config, "test", device).tokens
     assert stored is not None, "means alone are stored without the protocol `attentive`"
-    tokens_nd = stored[torch.tensor([0])][0, 0]
+    tokens_nd = stored[torch.tensor([0])][0, 0][encoder.num_prefix_tokens :]
     paths = read_lists(config).test.paths
     views = Views(config.segments, config.crops)
     _, clip = view_dataset(paths, views, config, encoder.mean, encoder.std).first()

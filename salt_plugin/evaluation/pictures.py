@@ -51,7 +51,7 @@ def pca_of_clip(encoder: VideoEncoder, clip_cthw: Tensor) -> Tensor:
     """Returns `pca_rgb` of the tokens that an encoder gives for a clip, float [C, T, H, W]."""
     device = next(encoder.parameters()).device
     clips = clip_cthw[None].to(device)
-    return pca_rgb(encoder.eval()(clips)[0], encoder.grid(clips))
+    return pca_rgb(encoder.eval()(clips)[0, encoder.num_prefix_tokens :], encoder.grid(clips))
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from timm.layers import Mlp
@@ -31,13 +31,25 @@ class Block(nn.Module):
         self.drop_path = drop_path
         self.compiled = False
 
-    def forward(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
-        """Maps packed tokens [T, D] to [T, D]."""
+    def forward(
+        self,
+        x_td: Tensor,
+        rope: RopeTables,
+        segments: Segments,
+        allowed: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Maps packed tokens [T, D] to [T, D]; see `RopeAttention` for what is `allowed`."""
         run = _compiled() if self.compiled else Block._run
-        return run(self, x_td, rope, segments)
+        return run(self, x_td, rope, segments, allowed)
 
-    def _run(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
-        mixed_td = self.attn(self.norm1(x_td), rope, segments)
+    def _run(
+        self,
+        x_td: Tensor,
+        rope: RopeTables,
+        segments: Segments,
+        allowed: Sequence[Tensor] | None,
+    ) -> Tensor:
+        mixed_td = self.attn(self.norm1(x_td), rope, segments, allowed)
         x_td = x_td + _scaled(mixed_td, self._kept(x_td, segments))
         return x_td + _scaled(self.mlp(self.norm2(x_td)), self._kept(x_td, segments))
 
@@ -78,13 +90,19 @@ class BlockStack(nn.ModuleList):
             assert isinstance(block, Block)
             block.compiled = True
 
-    def forward(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
-        """Maps packed tokens [T, D] to [T, D]."""
+    def forward(
+        self,
+        x_td: Tensor,
+        rope: RopeTables,
+        segments: Segments,
+        allowed: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Maps packed tokens [T, D] to [T, D]; see `RopeAttention` for what is `allowed`."""
         for block in self:
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x_td = checkpoint(block, x_td, rope, segments, use_reentrant=False)
+                x_td = checkpoint(block, x_td, rope, segments, allowed, use_reentrant=False)
             else:
-                x_td = block(x_td, rope, segments)
+                x_td = block(x_td, rope, segments, allowed)
         return x_td
 
 

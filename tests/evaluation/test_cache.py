@@ -253,7 +253,7 @@ def test_values_that_float16_cannot_hold_are_an_error(tmp_path: Path) -> None:
         pytest.raises(DataError, match="not finite in float16"),
         store.writing() as writer,
     ):
-        writer.add(torch.full((1, 1, 2, 3), 1e6))
+        writer.add(torch.full((1, 1, 2, 3), 1e6), torch.zeros(1, 1, 3))
     assert store.rows_done == 0
 
 
