@@ -26,6 +26,7 @@ PAGES_OF_METHODS = {
     "pixel_teacher": "pixel_teacher.md",
     "vjepa": "vjepa.md",
     "videomae": "videomae.md",
+    "levjepa": "levjepa.md",
 }
 
 

@@ -14,7 +14,7 @@ from salt_plugin.config.planning import load_alone
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import ENCODER_SIZES, EncoderShape
 from salt_plugin.training.plan import RunPlan, plan_run
-from salt_plugin.training.run_shapes import RunShapes, run_shapes
+from salt_plugin.training.run_shapes import RunShapes, encoder_options, run_shapes
 
 
 def planned(
@@ -56,9 +56,9 @@ def planned(
         if value < unit or value % unit:
             expected = f"a multiple of {unit}" if unit > 1 else "at least 1"
             raise ConfigError(f"--{option}={value}: expected {expected}")
-    tubelet = {"patch_size": node.model.patch_size, "tubelet_size": node.model.tubelet_size}
-    shape = EncoderShape.named(encoder, "--encoder", **tubelet)
-    of_teacher = EncoderShape.named(teacher or encoder, "--teacher-encoder", **tubelet)
+    options = encoder_options(config)
+    shape = EncoderShape.named(encoder, "--encoder", **options)
+    of_teacher = EncoderShape.named(teacher or encoder, "--teacher-encoder", **options)
     shapes = replace(
         shapes,
         encoder=shape,

@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from salt_plugin.compute.step_costs import EMA_TEACHER, FROZEN_TEACHER, PIXELS, CostedMethod
+from pydantic.dataclasses import dataclass as checked
+
+from salt_plugin.compute.step_costs import (
+    EMA_TEACHER,
+    FROZEN_TEACHER,
+    MULTI_VIEW,
+    PIXELS,
+    CostedMethod,
+)
+from salt_plugin.config.method_nodes import ModelConfig
 from salt_plugin.config.schema import (
     MethodConfig,
     PixelTeacherConfig,
@@ -16,6 +25,7 @@ from salt_plugin.config.schema import (
     VJEPAConfig,
 )
 from salt_plugin.config.suggest import suggestion
+from salt_plugin.config.values import STRICT, AtLeast1, NotNegative, Rate, setting
 from salt_plugin.errors import ConfigError
 
 # Clips of a step on all devices, as the paper prints for both stages; `printed_lr` is for them.
@@ -33,6 +43,9 @@ class MethodSpec(CostedMethod):
         printed_lr: Learning rate that is printed for it (`PRINTED_BATCH`).
         reconstructs: Whether it has `reconstruct`, of which a figure is drawn.
         planned: Whether it has a line of its own in `salt plan`.
+        cls_token: Whether its encoder has a `[cls]` token.
+        over_batch: Whether its loss is a statistic of a micro-batch of all devices, which have to
+            have equally many micro-batches.
         unranked: Why a run's loss does not tell how good its encoder is, as a relative clause;
             None where the targets of several runs can be the same.
     """
@@ -43,6 +56,8 @@ class MethodSpec(CostedMethod):
     printed_lr: float = 6.25e-4
     reconstructs: bool = False
     planned: bool = True
+    cls_token: bool = False
+    over_batch: bool = False
     unranked: str | None = None
 
     @property
@@ -89,7 +104,57 @@ _VIDEOMAE = MethodSpec(
     unranked="whose loss is that of a pixel teacher and does not tell how good the encoder is",
 )
 
-METHODS = {spec.name: spec for spec in (_SALT, _VJEPA, _VJEPA2, _VIDEOMAE, _PIXEL_TEACHER)}
+
+@checked(config=STRICT)
+class LeVJEPAModelConfig(ModelConfig):
+    """`method.model` of LeVJEPA."""
+
+    block_causal: bool = setting(
+        "Whether tokens attend to their own frame and earlier ones only (`[cls]` to all)"
+    )
+
+
+@checked(config=STRICT)
+class ProjectorConfig:
+    """`method.projector`: from `[cls]` to embeddings, and what these are held to."""
+
+    hidden_dim: AtLeast1 = setting("Width of the hidden layer")
+    out_dim: AtLeast1 = setting("Width of an embedding")
+    directions: AtLeast1 = setting(
+        "Random directions along which SIGReg compares embeddings with a Gaussian"
+    )
+    sync_batch_norm: bool = setting(
+        "Whether BatchNorm takes its statistics over all devices; else each device's own"
+    )
+
+
+@checked(config=STRICT)
+class LeVJEPAConfig(MethodConfig):
+    """`method` of `method=levjepa`."""
+
+    model: LeVJEPAModelConfig = setting("")
+    projector: ProjectorConfig = setting("")
+    sigreg_weight: NotNegative = setting("Weight of SIGReg beside the distance between views")
+    ema: Rate = setting(
+        "Largest momentum of the encoder's moving average, which is kept and evaluated and plays "
+        "no part in training; 0: the encoder itself is kept"
+    )
+
+
+_LEVJEPA = MethodSpec(
+    name="levjepa",
+    config=LeVJEPAConfig,
+    method="salt_plugin.methods.levjepa:LeVJEPA",
+    step=MULTI_VIEW,
+    printed_lr=4e-4,
+    cls_token=True,
+    over_batch=True,
+    unranked="whose loss is a statistic of its own batch and does not compare between batches",
+)
+
+METHODS = {
+    spec.name: spec for spec in (_SALT, _VJEPA, _VJEPA2, _VIDEOMAE, _LEVJEPA, _PIXEL_TEACHER)
+}
 
 
 def get(name: Any) -> MethodSpec:

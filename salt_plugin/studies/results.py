@@ -24,6 +24,7 @@ PARTS = (
     "student",
     "predictor",
     "decoder",
+    "projector",
     "ema",
 )
 GROUP = ("method", "encoder", "teacher_share", "budget")

@@ -82,7 +82,7 @@ def leave_summary(config: RunConfig, parts: Parts, videos: VideoList, run: RunDi
             "example": {
                 "path": str(best.relative_to(run.root)),
                 "clips": f"[B, 3, {clip.frames}, {clip.size}, {clip.size}]",
-                "features": f"[B, {int(np.prod(grid))}, {shape.embed_dim}]",
+                "features": f"[B, {int(np.prod(grid)) + shape.cls_token}, {shape.embed_dim}]",
             },
         },
     )

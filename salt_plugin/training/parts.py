@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from salt_plugin.config import MethodConfig, RunConfig, build
+from salt_plugin.errors import ConfigError
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import StepMasks
 from salt_plugin.models import Predictor, VideoEncoder
@@ -50,9 +51,16 @@ def build_parts(config: RunConfig) -> Parts:
     trial = StepMasks(shapes.masks, shapes.grid, config.seed, clips=1, group=1)
     for step in range(TRIAL_DRAWS):
         trial.lengths(step)
+    transform = build(method.transform, "method.transform", SALTTransform, size=method.clip.size)
+    if transform.local_views != shapes.masks.local_views:
+        raise ConfigError(
+            f"method.transform makes {transform.local_views} local views of a clip, and "
+            f"method.masks is for {shapes.masks.local_views}: expected equally many; the masks of "
+            "a method with local views are salt_plugin.masks.TokenDropping"
+        )
     return Parts(
         **vars(shapes),
-        transform=build(method.transform, "method.transform", SALTTransform, size=method.clip.size),
+        transform=transform,
         pixel_loss=_loss(method, "pixel_loss", PixelLoss),
         latent_loss=_loss(method, "loss", LatentLoss),
         predictor_std=method.model.predictor.init_std,

@@ -224,7 +224,13 @@ def _pricing(
     T, H, W = shapes.grid
     return Pricing(
         spec,
-        Shapes(encoder, teacher or encoder, shapes.predictor_of(encoder), T * H * W),
+        Shapes(
+            encoder,
+            teacher or encoder,
+            shapes.predictor_of(encoder),
+            T * H * W,
+            shapes.projector,
+        ),
         StepMasks(
             shapes.masks,
             shapes.grid,
