@@ -48,6 +48,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # uv resolves torch and torchvision together: builds that do not match fail at import. Bytecode is written here:
 # where PYTHONDONTWRITEBYTECODE is set, every command would take ten seconds more to make it anew.

@@ -1,4 +1,4 @@
-"""Runs the embedded demo with several seeds and prints the table of the README.
+"""Runs the embedded demo with several seeds and prints the table of docs/demo.md.
 
     python benchmarks/demo_seeds.py --seeds 1 2 3 --out runs/seeds
 

@@ -1,4 +1,4 @@
-"""Writes the tables of configuration keys in README.md and docs/ anew: `python docs/keys.py`.
+"""Writes the tables of configuration keys in docs/ anew: `python docs/keys.py`.
 
 A table stands between `<!-- keys: WHAT -->` and `<!-- end of keys -->`. WHAT is a method;
 `vjepa2 over vjepa` for the keys in which one differs from another; `compare`, `probe`, `cluster` or
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 def pages() -> list[Path]:
     """Returns the pages that may hold tables."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return sorted((ROOT / "docs").rglob("*.md"))
 
 
 def renewed(page: str) -> str:

@@ -1,8 +1,7 @@
-"""The documentation runs, links to files that exist, and names the keys and arrows there are."""
+"""The documentation runs, links to files that exist, and names the keys there are."""
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
@@ -20,7 +19,6 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [page for page in [ROOT / "README.md", *DOCS] if page.is_file()]
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
-ARROW_ROW = re.compile(r"^\| `(?P<room>\w+)` \|(?P<rooms>[^|]*)\|$", re.M)
 PAGES_OF_METHODS = {
     "salt": "salt.md",
     "pixel_teacher": "pixel_teacher.md",
@@ -99,47 +97,6 @@ def test_every_key_of_a_method_stands_on_its_page(keys: ModuleType) -> None:
             assert re.search(rf"^\| `{key.name}(\.\w+)?` \|", pages[page], re.M), key.name
 
 
-def test_architecture_page_lists_the_imports_between_rooms() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    text = text[text.index("## Arrows") : text.index("## One run")]
-    listed = {
-        row["room"]: set(re.findall(r"`(\w+)`", row["rooms"])) for row in ARROW_ROW.finditer(text)
-    }
-    assert listed == _imports()
-
-
 def _anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def _imports() -> dict[str, set[str]]:
-    """Returns the rooms that each room imports, at its top or inside a function."""
-    rooms: dict[str, set[str]] = {}
-    for file in [*(ROOT / "salt_plugin").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]:
-        parts = file.relative_to(ROOT).with_suffix("").parts
-        if parts == ("salt_plugin", "__init__"):
-            continue
-        room = parts[1] if parts[0] == "salt_plugin" else parts[0]
-        imported = rooms.setdefault(room, set())
-        for module in _modules(ast.parse(file.read_text())):
-            names = module.split(".")
-            if (
-                names[0] == "salt_plugin"
-                and len(names) > 1
-                and names[1] not in (room, "__version__")
-            ):
-                imported.add(names[1])
-    return rooms
-
-
-def _modules(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "salt_plugin":
-            yield from (f"salt_plugin.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
-            yield from (str(arg.value) for arg in node.args if isinstance(arg, ast.Constant))

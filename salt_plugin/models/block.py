@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from timm.layers import Mlp
@@ -29,7 +28,6 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim, hidden_dim)
         self.drop_path = drop_path
-        self.compiled = False
 
     def forward(
         self,
@@ -39,16 +37,6 @@ class Block(nn.Module):
         allowed: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Maps packed tokens [T, D] to [T, D]; see `RopeAttention` for what is `allowed`."""
-        run = _compiled() if self.compiled else Block._run
-        return run(self, x_td, rope, segments, allowed)
-
-    def _run(
-        self,
-        x_td: Tensor,
-        rope: RopeTables,
-        segments: Segments,
-        allowed: Sequence[Tensor] | None,
-    ) -> Tensor:
         mixed_td = self.attn(self.norm1(x_td), rope, segments, allowed)
         x_td = x_td + _scaled(mixed_td, self._kept(x_td, segments))
         return x_td + _scaled(self.mlp(self.norm2(x_td)), self._kept(x_td, segments))
@@ -68,12 +56,6 @@ class Block(nn.Module):
         )
 
 
-# One function for all blocks, so that it is compiled once for each width.
-@functools.cache
-def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(Block._run, dynamic=True)
-
-
 class BlockStack(nn.ModuleList):
     """Blocks one after the other.
 
@@ -87,8 +69,7 @@ class BlockStack(nn.ModuleList):
     def compile_blocks(self) -> None:
         """Compiles the blocks at their next use; lengths stay dynamic."""
         for block in self:
-            assert isinstance(block, Block)
-            block.compiled = True
+            block.compile(dynamic=True)
 
     def forward(
         self,

@@ -35,8 +35,8 @@ def _gradients(probe: AttentiveProbe) -> list[Tensor]:
     return [parameter.grad for parameter in probe.parameters() if parameter.grad is not None]
 
 
-# A probe on a clip, a probe on two, all probes on one, all on all; and what the device takes.
-@pytest.mark.parametrize("most_tokens", [1, 2 * TOKENS, 3 * CLIPS * TOKENS, None])
+# A clip, two, and all at once; and what the device takes.
+@pytest.mark.parametrize("most_tokens", [1, 2 * TOKENS, CLIPS * TOKENS, None])
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_each_probe_has_the_loss_logits_and_gradients_it_has_alone(
     depth: int, most_tokens: int | None
@@ -75,22 +75,16 @@ def test_a_probe_that_is_not_finite_leaves_the_others_as_they_are() -> None:
         torch.testing.assert_close(_gradients(probe), expected, rtol=0, atol=0)
 
 
-def test_bfloat16_errs_no_more_than_autocast() -> None:
-    exact, (tokens, labels) = _probes(), _batch()
-    probes = [probe.float() for probe in _probes()]
+def test_bfloat16_is_that_of_autocast_and_gradients_are_float32() -> None:
+    probes, (tokens, labels) = [probe.float() for probe in _probes()], _batch()
     bank = ProbeBank(probes, torch.bfloat16)
     bank.backward(tokens.float(), labels)
-    for wanted, probe in zip(exact, probes, strict=True):
-        _, expected = _alone(wanted, tokens, labels)
+    for probe in probes:
+        found = _gradients(probe)
+        probe.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            _, cast = _alone(probe, tokens.float(), labels)
-        assert all(grad.dtype == torch.float32 for grad in _gradients(probe))
-        assert _error(_gradients(probe), expected) < max(0.02, 1.5 * _error(cast, expected))
+            logits = probe(tokens.float())
+        F.cross_entropy(logits.float(), labels).backward()
+        torch.testing.assert_close(found, _gradients(probe))
+        assert found[0].dtype == torch.float32
     assert bank.logits(tokens.bfloat16()).dtype == torch.float32
-
-
-def _error(found: list[Tensor], expected: list[Tensor]) -> float:
-    """Returns the distance of all gradients together, as a share of their size."""
-    pairs = list(zip(found, expected, strict=True))
-    size = sum(b.square().sum() for _, b in pairs)
-    return float((sum((a - b).square().sum() for a, b in pairs) / size).sqrt())
