@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,16 @@ def test_recomputing_and_half_precision_change_nothing_else(shape: EncoderShape)
     with torch.autocast("cpu", torch.bfloat16):
         half = encoder(clips)
     torch.testing.assert_close(half.float(), encoder(clips), rtol=0.1, atol=0.2)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_compiled_blocks_compute_the_same() -> None:
+    encoder, clips = _encoder(BOTH).float(), _clips().float()
+    before = encoder(clips)
+    encoder.blocks.compile_blocks()
+    torch.testing.assert_close(encoder(clips), before, rtol=1e-4, atol=1e-4)
+    kept = torch.tensor([[20, 3, 7], [5, 23, 1]])
+    assert encoder(clips, kept).shape == (2, 4, 32)
 
 
 def test_an_encoder_without_options_has_the_card_and_the_names_of_before(tmp_path: Path) -> None:
