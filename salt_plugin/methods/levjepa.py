@@ -100,7 +100,7 @@ class LeVJEPA(VideoMethod):
         """Returns the loss of a batch."""
         z_vbd = self.embed(batch)
         seed = np.random.SeedSequence((batch.seed, batch.step, _OF_DIRECTIONS))
-        devices = [z_vbd.device] if z_vbd.is_cuda else []
+        devices = [z_vbd.device] if z_vbd.is_cuda and torch.cuda.is_initialized() else []
         with torch.autocast(z_vbd.device.type, enabled=False), torch.random.fork_rng(devices):
             torch.manual_seed(int(seed.generate_state(1)[0]))
             z_vbd = z_vbd.float()
