@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from salt_plugin.files import sync
 from salt_plugin.methods import Recipe
 from salt_plugin.models import VideoEncoder
 from salt_plugin.shapes import EncoderShape
-from salt_plugin.training.writer import BackgroundWriter
+from salt_plugin.training.checkpoint import on_host
 
 
 def training_state(encoder: str) -> dict[str, Any]:
@@ -47,13 +48,14 @@ def seconds(act: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def longest_pause(writer: BackgroundWriter) -> float:
+def longest_pause(writing: Future[None]) -> float:
     """Returns for how long Python has not come to its turn, at most, while a file is written."""
     longest, before = 0.0, time.perf_counter()
-    while writer.busy:
+    while not writing.done():
         time.sleep(0.001)
         now = time.perf_counter()
         longest, before = max(longest, now - before), now
+    writing.result()
     return longest
 
 
@@ -64,20 +66,19 @@ def measure(encoder: str, folder: Path, rounds: int, device: str) -> dict[str, A
         state["state_dict"] = {name: value.to(device) for name, value in model.items()}
         for moments in state["optimizer_states"][0]["state"].values():
             moments.update({name: moments[name].to(device) for name in ("exp_avg", "exp_avg_sq")})
-    writer, path = BackgroundWriter(0, beside=[]), folder / "last.ckpt"
-    first = seconds(lambda: writer.save_checkpoint(state, path))
-    assert writer.failure() is None
+    path = folder / "last.ckpt"
     waiting, at_once, writing, pauses = [], [], [], []
-    for _ in range(rounds):
-        waiting.append(seconds(lambda: writer.save_checkpoint(state, path)))
-        writing.append(seconds(lambda: pauses.append(longest_pause(writer))))
-        assert writer.failure() is None
-        at_once.append(seconds(lambda: write_at_once(state, folder / "at_once.ckpt")))
-    writer.teardown()
+    with ThreadPoolExecutor(1) as thread:
+        for _ in range(rounds):
+            began = time.perf_counter()
+            written = thread.submit(write_at_once, on_host(state), path)
+            waiting.append(time.perf_counter() - began)
+            pauses.append(longest_pause(written))
+            writing.append(time.perf_counter() - began - waiting[-1])
+            at_once.append(seconds(lambda: write_at_once(state, folder / "at_once.ckpt")))
     return {
         "encoder": encoder,
         "gigabytes": path.stat().st_size / 1e9,
-        "first_stall": first,
         "stall": statistics.median(waiting),
         "written_beside": statistics.median(writing),
         "longest_pause": statistics.median(pauses),

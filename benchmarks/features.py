@@ -13,17 +13,18 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from made_videos import make_videos
 
-from salt_plugin.data import ClipSampler, read_inputs
+from salt_plugin.config import probe_config
+from salt_plugin.data import read_inputs
 from salt_plugin.evaluation.encoders import open_encoder
-from salt_plugin.evaluation.features import Extraction, encode, mean_features
-from salt_plugin.evaluation.views import ViewDataset, Views
-from salt_plugin.transforms import SALTEvalTransform
+from salt_plugin.evaluation.features import encode
+from salt_plugin.evaluation.views import ViewDataset, clip_batches
 
 
 def main() -> None:
@@ -56,18 +57,26 @@ def _measure(arguments: argparse.Namespace, videos: str) -> dict:
     encoder = open_encoder(f"random:{arguments.encoder}", size=arguments.size)
     encoder.to(arguments.device)
     paths = read_inputs(videos).paths
-    sampler = ClipSampler(arguments.frames, step=arguments.step)
-    transform = SALTEvalTransform(arguments.size, encoder.mean, encoder.std)
+    config = probe_config(
+        frames=arguments.frames,
+        size=arguments.size,
+        step=arguments.step,
+        feature_batch_size=arguments.batch_size,
+        precision=arguments.precision,
+    )
+    paths = read_inputs(videos).paths
     paths = [paths[number % len(paths)] for number in range(arguments.clips)]
-    dataset = ViewDataset(paths, sampler, transform, Views())
+    dataset = ViewDataset(paths, config, encoder.mean, encoder.std)
     clips_bvcthw = dataset[0].expand(arguments.batch_size, -1, -1, -1, -1, -1).contiguous()
 
     def alone() -> None:
         for _ in range(arguments.clips // arguments.batch_size):
-            encode(encoder, clips_bvcthw, _how(arguments, 0)).mean(2).cpu()
+            encode(encoder, clips_bvcthw, config).mean(2).cpu()
 
     def features(workers: int) -> None:
-        mean_features({"": (encoder, lambda clips, rows: clips)}, dataset, _how(arguments, workers))
+        with_workers = replace(config, workers=workers)
+        for clips in clip_batches(ViewDataset(paths, with_workers, encoder.mean, encoder.std)):
+            encode(encoder, clips, config).mean(2).cpu()
 
     alone()
     turns = [
@@ -84,10 +93,6 @@ def _measure(arguments: argparse.Namespace, videos: str) -> dict:
             for count in arguments.workers
         },
     }
-
-
-def _how(arguments: argparse.Namespace, workers: int) -> Extraction:
-    return Extraction(arguments.device, arguments.precision, arguments.batch_size, workers)
 
 
 def _seconds(call: Callable[[], None]) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +23,9 @@ from omegaconf import OmegaConf
 
 from salt_plugin.conf_folder import conf_folder, slurm_folder
 from salt_plugin.config.compare import CompareConfig
+from salt_plugin.config.evaluation import ProbeConfig
 from salt_plugin.config.keys import Key, keys_of, marked, run_keys
 from salt_plugin.config.planning import compose_alone
-from salt_plugin.config.probe import ProbeConfig
 from salt_plugin.config.values import COMPARED, OPERATIONAL, expected
 from salt_plugin.studies.cluster import ClusterConfig
 from salt_plugin.studies.pipeline import StageConfig
@@ -128,7 +129,7 @@ def _nodes(tree: Any, prefix: str = "") -> dict[str, Any]:
 def _arguments(key: Key, own: Any, demo: Any, sources: dict[str, str]) -> Iterator[Row]:
     """Yields the class of a node and its arguments."""
     target = own.get("_target_", DEMO)
-    meanings = {"_target_": f"{key.meaning}: its class", **dict(_documented(target))}
+    meanings = {"_target_": f"{_meaning(key)}: its class", **dict(_documented(get_class(target)))}
     for name, default in own.items():
         if name not in meanings:
             raise SystemExit(f"{target}: expected a docstring that says what {name} means")
@@ -136,9 +137,9 @@ def _arguments(key: Key, own: Any, demo: Any, sources: dict[str, str]) -> Iterat
         yield Row(full, default, demo[name], sources.get(full, ""), meanings[name])
 
 
-def _documented(target: str) -> Iterator[tuple[str, str]]:
-    """Yields the arguments in the docstring of a class."""
-    doc = inspect.getdoc(get_class(target)) or ""
+def _documented(cls: type) -> Iterator[tuple[str, str]]:
+    """Yields the arguments or attributes in the docstring of a class."""
+    doc = inspect.getdoc(cls) or ""
     part = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", doc, re.MULTILINE)
     text = part[1] if part else ""
     for found in re.finditer(r"^    (\w+):((?:.*\n?)(?: {8}.*\n?)*)", text, re.MULTILINE):
@@ -185,9 +186,21 @@ def _sources(file: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
     yield from walk(yaml.compose(text), prefix)
 
 
+def _meaning(key: Key) -> str:
+    """Returns what the docstring of the class of a key, or of one it derives from, says of it."""
+    name = key.name.rpartition(".")[2]
+    for cls in key.owner.__mro__:
+        if name in (found := dict(_documented(cls))):
+            return found[name]
+    for field in fields(key.owner):
+        if field.name == name and "meaning" in field.metadata:
+            return str(field.metadata["meaning"])
+    raise SystemExit(f"{key.owner}: expected a docstring that says what {name} means")
+
+
 def _said(key: Key) -> str:
-    values = expected(key.kind, with_noun=False)
-    return key.meaning if values.removesuffix(", or null") in PLAIN else f"{key.meaning} ({values})"
+    values, meaning = expected(key.kind, with_noun=False), _meaning(key)
+    return meaning if values.removesuffix(", or null") in PLAIN else f"{meaning} ({values})"
 
 
 def _code(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -133,7 +133,7 @@ class Batch(NamedTuple):
         ]
 
     def mean(self, losses: Sequence[Tensor]) -> Tensor:
-        """Returns the mean over clips, of which each is the mean over its mask sets.
+        """Returns the mean over clips of the mean over each clip's mask sets.
 
         Args:
             losses: Scalars, the mean loss of the clips of each of `masks`.
@@ -163,30 +163,7 @@ def mask_sets(masks: StepMasks, step: int, slots: range) -> list[MaskSet]:
     ]
 
 
-class Key(Protocol):
-    """Where a sample stands in the stream."""
-
-    @property
-    def step(self) -> int: ...  # noqa: D102
-    @property
-    def slot(self) -> int: ...  # noqa: D102
-
-
-class Item(Protocol):
-    """What a data set gives for one sample."""
-
-    @property
-    def clip(self) -> Tensor | Views: ...  # noqa: D102
-    @property
-    def label(self) -> int: ...  # noqa: D102
-    @property
-    def key(self) -> Key: ...  # noqa: D102
-    @property
-    def path(self) -> str: ...  # noqa: D102
-    @property
-    def skipped(self) -> list[tuple[str, str]]: ...  # noqa: D102
-
-
+@dataclass(frozen=True)
 class MaskCollator:
     """Stacks samples and adds their masks; see `masks.StepMasks`.
 
@@ -202,22 +179,14 @@ class MaskCollator:
             slots. None: the samples are a step.
     """
 
-    def __init__(
-        self,
-        masks: MaskGenerator,
-        grid: Grid,
-        seed: int,
-        group: int,
-        clips: int | None = None,
-    ) -> None:
-        self.masks = masks
-        self.grid = grid
-        self.seed = seed
-        self.group = group
-        self.clips = clips
+    masks: MaskGenerator
+    grid: Grid
+    seed: int
+    group: int
+    clips: int | None = None
 
-    def __call__(self, items: Sequence[Item]) -> Batch:
-        """Collates the samples of one micro-batch."""
+    def __call__(self, items: Sequence[Any]) -> Batch:
+        """Collates the samples of one micro-batch, each like a `data.ClipItem`."""
         step = items[0].key.step
         first = 0 if self.clips is None else items[0].key.slot
         masks = StepMasks(self.masks, self.grid, self.seed, self.clips or len(items), self.group)

@@ -15,23 +15,20 @@ from salt_plugin.report.console import accept_any_name
 
 STDOUT = 1
 
-# Each verb with its module in `commands`, which is imported when it is called, and a line of help.
+# Each verb, which is a module in `commands`, with a line of help.
 VERBS = {
-    "train": (
-        "train",
-        "train a method, as lightly-ssl-train does; method=salt unless another is named",
-    ),
-    "data": ("data", "check the files of a list or folder: damage, kinds of codec, copies"),
-    "probe": ("probe", "evaluate a frozen encoder: attentive, linear and k-NN probes"),
-    "track": ("track", "probe the encoders that a run kept; rank students of a teacher by loss"),
-    "compare": ("compare", "train methods at matched FLOPs, probe them alike, tabulate and draw"),
-    "flops": ("flops", "what training costs in FLOPs, by part; the paper's totals beside ours"),
-    "plan": ("plan", "the steps that a budget in FLOPs pays for, for each method"),
-    "launch": ("launch", "run a pipeline of stages on a cluster, or on this machine"),
-    "status": ("status", "how the elements of a study are, or the stages of a run"),
-    "cancel": ("cancel", "cancel what waits or runs of a study"),
-    "retry": ("retry", "submit again what is missing of a study"),
-    "export": ("export", "write weights in Hugging Face's layout of V-JEPA 2"),
+    "train": "train a method, as lightly-ssl-train does; method=salt unless another is named",
+    "data": "check the files of a list or folder: damage, kinds of codec, copies",
+    "probe": "evaluate a frozen encoder: attentive, linear and k-NN probes",
+    "track": "probe the encoders that a run kept; rank students of a teacher by loss",
+    "compare": "train methods at matched FLOPs, probe them alike, tabulate and draw",
+    "flops": "what training costs in FLOPs, by part; the paper's totals beside ours",
+    "plan": "the steps that a budget in FLOPs pays for, for each method",
+    "launch": "run a pipeline of stages on a cluster, or on this machine",
+    "status": "how the elements of a study are, or the stages of a run",
+    "cancel": "cancel what waits or runs of a study",
+    "retry": "submit again what is missing of a study",
+    "export": "write weights in Hugging Face's layout of V-JEPA 2",
 }
 
 
@@ -51,7 +48,7 @@ def main() -> None:
 
 
 def _unread() -> bool:
-    """Tells whether standard output is a pipe that nobody reads: another one may have broken."""
+    """Returns whether standard output is a pipe that nobody reads: another one may have broken."""
     poll = select.poll()
     poll.register(STDOUT, 0)
     return bool(poll.poll(0))
@@ -72,7 +69,7 @@ def _main(arguments: list[str]) -> None:
 
 def usage() -> str:
     """Returns the help of the script."""
-    verbs = "\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())
     return (
         f"usage: salt VERB ...\n\nverbs:\n{verbs}\n\n"
         "salt VERB --help tells more of a verb (of train, the configuration), salt --version the "
@@ -84,7 +81,7 @@ def _call(verb: str, arguments: list[str]) -> None:
     accept_any_name()
     # Libraries import it, and it complains of a HOME that cannot be written to, but needs none.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    module = importlib.import_module(f".{VERBS[verb][0]}", "salt_plugin.commands")
+    module = importlib.import_module(f".{verb}", "salt_plugin.commands")
     try:
         module.main(arguments)
     except SaltError as error:

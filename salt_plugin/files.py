@@ -5,9 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pwd
 import stat
-import weakref
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +13,7 @@ from salt_plugin.errors import CacheError
 
 MAX_JSON = 2**26
 LOCK = ".lock"
+_MEND = "set XDG_CACHE_HOME to a folder that can be written to"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -83,7 +82,9 @@ def hold(folder: Path) -> IO[str] | None:
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
-    _held.add(lock)
+    # A lock lasts as long as any process has its file open: loader workers that outlive a killed
+    # process for some seconds would keep the next one out.
+    os.register_at_fork(after_in_child=lock.close)
     return lock
 
 
@@ -97,19 +98,6 @@ def held(folder: Path) -> bool:
     except OSError:
         pass
     return False
-
-
-_held: weakref.WeakSet[IO[str]] = weakref.WeakSet()
-
-
-def _leave_to_parent() -> None:
-    for lock in list(_held):
-        lock.close()
-
-
-# A lock lasts as long as any process has its file open: loader workers that outlive a killed
-# process for some seconds would keep the next one out.
-os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def sync(path: Path) -> None:
@@ -133,7 +121,10 @@ def user_cache() -> Path:
         CacheError: There is no home directory, or the folder cannot be made.
     """
     given = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(given) if given else _home() / ".cache") / "salt_plugin"
+    try:
+        folder = (Path(given) if given else Path.home() / ".cache") / "salt_plugin"
+    except RuntimeError as error:  # no HOME, and a user whom the system does not know
+        raise CacheError(f"no folder for the cache ({error}): {_MEND}") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -145,24 +136,3 @@ def unwritable_cache(folder: Path, error: OSError) -> CacheError:
     """Returns the error of a cache that cannot be written to."""
     reason = error.strerror or error
     return CacheError(f"the cache {folder} cannot be written to ({reason}): {_MEND}")
-
-
-_MEND = "set XDG_CACHE_HOME to a folder that can be"
-
-
-def _home() -> Path:
-    home = os.environ.get("HOME")
-    if not home:
-        try:
-            home = pwd.getpwuid(os.getuid()).pw_dir
-        except KeyError:
-            raise CacheError(
-                f"no folder for the cache: HOME is not set, and user {os.getuid()} has no home "
-                f"directory; {_MEND} written to"
-            ) from None
-    # Made by root in a container, it would be lost with the container, or be somebody else's.
-    if not os.path.isdir(home):
-        raise CacheError(
-            f"no folder for the cache: the home directory {home} does not exist; {_MEND} written to"
-        )
-    return Path(home)

@@ -34,12 +34,12 @@ def config_path() -> str:
 
 
 def is_lightly(search_path: ConfigSearchPath) -> bool:
-    """Tells whether the application that starts is Lightly's."""
+    """Returns whether the application that starts is Lightly's."""
     return any(is_lightlys(path) for path in _mains(search_path))
 
 
 def is_salt_train(search_path: ConfigSearchPath) -> bool:
-    """Tells whether the application that starts is `salt train`."""
+    """Returns whether the application that starts is `salt train`."""
     return any(is_ours(path) for path in _mains(search_path))
 
 

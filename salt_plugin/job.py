@@ -31,26 +31,22 @@ def train_job(cfg: DictConfig) -> None:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         if stop.exit_status == os.EX_TEMPFAIL and _is_sent_to_slurm():
-            _queue_again()
+            # submitit's own way queues it before anything is saved; in training, signals are ours.
+            from salt_plugin.studies.slurm_commands import own_job_id, requeue
+
+            job = own_job_id()
+            if job is not None:
+                requeue(job)
         raise SystemExit(stop.exit_status) from None
     except SaltError as error:
         fail(_without_traceback(str(error)), error.exit_status)
 
 
 def _is_sent_to_slurm() -> bool:
-    """Tells whether Hydra's launcher for Slurm runs this job; `salt launch` has its own ways."""
+    """Returns whether Hydra's launcher for Slurm runs this job; `salt launch` has its own ways."""
     hydra: Any = HydraConfig.get()
     launcher = OmegaConf.select(hydra, "launcher._target_", default="")
     return hydra.mode == RunMode.MULTIRUN and launcher.endswith("submitit_launcher.SlurmLauncher")
-
-
-def _queue_again() -> None:
-    # submitit's own way queues it before anything is saved; in training, signals are not its own.
-    from salt_plugin.studies import queue
-
-    job = queue.own_job_id()
-    if job is not None:
-        queue.requeue(job)
 
 
 def _without_traceback(message: str) -> str:

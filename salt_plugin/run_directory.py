@@ -8,13 +8,14 @@ import re
 import shlex
 import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from salt_plugin.config import RunConfig, read_yaml, registry, require_known_targets, values
+from salt_plugin.config import RunConfig, read_yaml, registry, require_known_classes, values
 from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.config.command_line import quoted
 from salt_plugin.config.keys import marked
@@ -94,36 +95,34 @@ class RunDirectory:
                 f"{self.config} is no configuration of ours: method.name is none of "
                 f"{', '.join(registry.METHODS)}"
             )
-        require_known_targets(stored, self.config)
+        require_known_classes(stored, self.config)
         return stored
 
     def stored_batch_size(self) -> int | None:
         """Returns the clips of a step of the run in the folder; None where there is none."""
-        if not self.config.is_file():
-            return None
-        found = (_read_config(self.config).get("method") or {}).get("global_batch_size")
+        stored = _read_config(self.config) if self.config.is_file() else {}
+        found = (stored.get("method") or {}).get("global_batch_size")
         return found if isinstance(found, int) else None
 
     def check(self, config: RunConfig) -> None:
         """Checks that the folder is free, or holds a run of the same configuration.
 
         Raises:
-            ConfigError: It holds a run of another configuration, or TensorBoard cannot write to it.
+            ConfigError: It holds a run of another configuration.
         """
-        shown = str(self.root).encode(errors="backslashreplace").decode()
-        if shown != str(self.root):
-            raise ConfigError(
-                f"hydra.run.dir={shown}: TensorBoard writes to no folder whose name is not UTF-8; "
-                "choose another name"
-            )
         if not self.config.is_file():
             return
-        stored = _read_config(self.config)
+        before, now = comparable(_read_config(self.config)), comparable(asdict(config))
         if self.finished:  # by an earlier version, which stored other things
-            stored["method"].setdefault("mask_group", config.method.mask_group)
-            if stored["method"].get("global_batch_size") is None:
-                stored["method"]["global_batch_size"] = config.method.global_batch_size
-        changed = _differences(stored, config)
+            for key in ("method.mask_group", "method.global_batch_size"):
+                if before.get(key) is None:
+                    before[key] = now[key]
+        absent = "absent"
+        changed = [
+            f"{key} was {before.get(key, absent)!r} and is now {now.get(key, absent)!r}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key, absent) != now.get(key, absent)
+        ]
         if changed:
             raise ConfigError(
                 f"{self.root} holds a run of another configuration: {'; '.join(changed)}. Give the "
@@ -203,24 +202,14 @@ def recent_loss(path: Path) -> float:
     return statistics.fmean([loss for loss in losses if math.isfinite(loss)] or losses)
 
 
-def _differences(stored: Any, given: RunConfig) -> list[str]:
-    before, now = flat(stored), comparable(given)
-    absent = "absent"
-    return [
-        f"{key} was {before.get(key, absent)!r} and is now {now.get(key, absent)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if key not in OPERATIONAL and before.get(key, absent) != now.get(key, absent)
-    ]
-
-
-def comparable(config: RunConfig) -> dict[str, Any]:
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of a configuration that decide what a run computes, by dotted key."""
-    return {key: value for key, value in flat(asdict(config)).items() if key not in OPERATIONAL}
+    return {key: value for key, value in flat(config).items() if key not in OPERATIONAL}
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Returns the leaves of a configuration by their dotted keys."""
-    if not isinstance(tree, dict):
+    if not isinstance(tree, Mapping):
         return {prefix: tree}
     leaves: dict[str, Any] = {}
     for key, value in tree.items():

@@ -56,6 +56,9 @@ ENCODER_SIZES: dict[str, tuple[int, int, int, float]] = {
 
 # Three axes of at least one rotated pair each (3D RoPE).
 MIN_HEAD_DIM = 6
+# Blocks or mask tokens of a model. What a file states is built, without memory for its tensors,
+# before it is compared with what the file holds.
+MOST_PARTS = 1000
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class EncoderShape:
         block_causal: Whether tokens attend to their own frame and earlier ones only.
 
     Raises:
-        ConfigError: The width is no multiple of the heads, or a head is too narrow for RoPE.
+        ConfigError: The width is no multiple of the heads, a head is too narrow for RoPE, or there
+            are no blocks, or more than any model has.
     """
 
     name: str
@@ -90,12 +94,8 @@ class EncoderShape:
     block_causal: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the heads."""
-        _check_heads(f"encoder {self.name}", self.embed_dim, self.num_heads)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the fields; options that are off are left out, as before there were any."""
-        return {name: value for name, value in asdict(self).items() if value is not False}
+        """Checks the heads and the number of blocks."""
+        _check(f"encoder {self.name}", self.embed_dim, self.num_heads, self.depth)
 
     @classmethod
     def named(cls, name: str, key: str = "encoder", **changes: Any) -> EncoderShape:
@@ -180,7 +180,8 @@ class PredictorShape:
         num_mask_tokens: One for each mask set.
 
     Raises:
-        ConfigError: The width is no multiple of the heads, or a head is too narrow for RoPE.
+        ConfigError: The width is no multiple of the heads, a head is too narrow for RoPE, or there
+            are no blocks, or more than any model has.
     """
 
     dim: int = 384
@@ -190,8 +191,9 @@ class PredictorShape:
     num_mask_tokens: int = 2
 
     def __post_init__(self) -> None:
-        """Checks the heads."""
-        _check_heads("method.model.predictor", self.dim, self.num_heads)
+        """Checks the heads and the number of blocks and mask tokens."""
+        parts = (self.depth, self.num_mask_tokens)
+        _check("method.model.predictor", self.dim, self.num_heads, *parts)
 
     @classmethod
     def beside(
@@ -239,10 +241,19 @@ class ProjectorShape:
     directions: int = 1024
 
 
-def _check_heads(what: str, dim: int, num_heads: int) -> None:
+def as_dict(shape: EncoderShape | PredictorShape) -> dict[str, Any]:
+    """Returns the fields; options that are off are left out, as before there were any."""
+    return {name: value for name, value in asdict(shape).items() if value is not False}
+
+
+def _check(what: str, dim: int, num_heads: int, *parts: int) -> None:
     fits = num_heads >= 1 and dim % num_heads == 0
     if not fits or dim // num_heads < MIN_HEAD_DIM or dim // num_heads % 2:
         raise ConfigError(
             f"{what}: width {dim} over {num_heads} heads; the width must be a multiple of the "
             f"heads and a head at least {MIN_HEAD_DIM} wide and even (3D RoPE)"
+        )
+    if not all(1 <= count <= MOST_PARTS for count in parts):
+        raise ConfigError(
+            f"{what}: {max(parts)} blocks or mask tokens; expected 1 to {MOST_PARTS} of each"
         )

@@ -19,9 +19,6 @@ SAME_REQUEST_SECONDS = 1.0
 
 _NO_SIGNAL = b"\0"
 
-# Ends of pipes that Python writes the number of each signal to; children must not write there.
-_pipes: set[int] = set()
-
 
 class StopSignals:
     """Notes the first of `STOP_SIGNALS` that comes between `listen` and `restore`.
@@ -38,8 +35,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.received = 0
         self._before: dict[signal.Signals, Any] = {}
-        self._pipe: tuple[int, int] | None = None
-        self._pipe_before = -1
+        self._writing: int | None = None  # an end of a pipe
+        self._wakeup_before = -1
 
     def listen(self) -> None:
         """Takes the place of the handlers there are; only a main thread can."""
@@ -49,10 +46,9 @@ class StopSignals:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)
         # Handlers wait until Python gets its turn in the main thread, which may never be.
-        self._pipe = reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        self._pipe_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        _pipes.add(writing)
+        reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         heard = {int(number) for number in self._before}
         threading.Thread(target=_watch, args=(reading, heard), daemon=True).start()
 
@@ -62,13 +58,11 @@ class StopSignals:
             # None: not set from Python, and so beyond its reach.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
-        if self._pipe is not None:
-            writing = self._pipe[1]
-            signal.set_wakeup_fd(self._pipe_before)
-            _pipes.discard(writing)
-            os.write(writing, _NO_SIGNAL)
-            os.close(writing)
-            self._pipe = None
+        if self._writing is not None:
+            signal.set_wakeup_fd(self._wakeup_before)
+            os.write(self._writing, _NO_SIGNAL)
+            os.close(self._writing)
+            self._writing = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
@@ -95,11 +89,3 @@ def _end(number: int) -> None:
     # Python sets handlers in the main thread alone, which may not get its turn.
     ctypes.CDLL(None).signal(number, None)
     os.kill(os.getpid(), number)
-
-
-def _leave_pipe_to_parent() -> None:
-    if _pipes and (before := signal.set_wakeup_fd(-1)) not in _pipes:
-        signal.set_wakeup_fd(before)
-
-
-os.register_at_fork(after_in_child=_leave_pipe_to_parent)

@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 from small_run import SMALL
 
 from salt_plugin import load_encoder
-from salt_plugin.checkpoints import load_predictor, read_card
-from salt_plugin.checkpoints.predictor_file import read_predictor_card
+from salt_plugin.checkpoints import load_predictor, read_card, read_predictor_card
 from salt_plugin.commands.track import main as track
 from salt_plugin.config import compose
 from salt_plugin.errors import ConfigError

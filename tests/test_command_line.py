@@ -19,7 +19,7 @@ from small_run import SMALL
 from salt_plugin import cli, host
 from salt_plugin.config import compose, load_config
 from salt_plugin.config.command_line import quoted
-from salt_plugin.training.announce import rate_of_another_batch
+from salt_plugin.training.progress import rate_of_another_batch
 
 QUIET = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
 

@@ -34,7 +34,7 @@ class Watch:
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
-        if event == "return" and code is loop._Waiting.__next__.__code__:
+        if event == "return" and code is loop._Timed.__next__.__code__:
             self.active = True
             self.files.add(self._name(code.co_filename))
         elif event == "return" and code.co_filename == STEP and self.active:

@@ -16,12 +16,9 @@ from small_run import SMALL
 from salt_plugin import load_encoder
 from salt_plugin.checkpoints import read_card
 from salt_plugin.config import compose
-from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.errors import CheckpointError, ConfigError, DataError, SaltError
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
-from salt_plugin.video.exact_reader import ExactReader
-from salt_plugin.video.opening import ReadTimeoutError
 
 
 def train(
@@ -124,37 +121,6 @@ def test_a_resume_repeats_stochastic_depth(tiny_videos: Path, tmp_path: Path) ->
     with power_failure(4):
         train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
     train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
-    outcome.require_same(tmp_path / "whole", tmp_path / "broken", "teacher")
-
-
-def test_a_resumed_run_does_not_wait_again_for_a_file_that_hung(
-    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = sorted(str(path) for path in tiny_videos.rglob("*.mp4"))
-    waited: list[str] = []
-
-    def opening(path: str, reader: str) -> ExactReader:
-        if path == paths[3]:
-            waited.append(path)
-            raise ReadTimeoutError(path, "not read within 60 s")
-        return ExactReader(path)
-
-    quarantine = Quarantine.__init__
-
-    def at_once(self: Quarantine, paths: list[str], clips: int, ahead: int = 1) -> None:
-        quarantine(self, paths, clips, ahead=1)
-
-    monkeypatch.setattr("salt_plugin.data.dataset.open_video", opening)
-    monkeypatch.setattr(Quarantine, "__init__", at_once)
-    overrides = ["method.checkpoint.every_n_steps=1", "method.data.max_bad=0.5"]
-    train(tiny_videos, tmp_path / "whole", *overrides, method="pixel_teacher")
-    with power_failure(4):
-        train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
-    # It is the checkpoint that remembers, and the step from which the file is left out.
-    (tmp_path / "broken" / "skipped.csv").unlink()
-    waited.clear()
-    train(tiny_videos, tmp_path / "broken", *overrides, method="pixel_teacher")
-    assert waited == []
     outcome.require_same(tmp_path / "whole", tmp_path / "broken", "teacher")
 
 

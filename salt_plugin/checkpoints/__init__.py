@@ -1,6 +1,5 @@
 """Weights as files: ours, and V-JEPA 2's in both public layouts."""
 
-from salt_plugin.checkpoints.encoder_file import ENCODER_FILE, read_card, save_encoder
 from salt_plugin.checkpoints.export import Exported, export_hf
 from salt_plugin.checkpoints.load import (
     STUDENT_FIRST,
@@ -12,9 +11,12 @@ from salt_plugin.checkpoints.load import (
     read_bill,
     read_input,
 )
-from salt_plugin.checkpoints.predictor_file import (
+from salt_plugin.checkpoints.own_files import (
+    ENCODER_FILE,
     PREDICTOR_FILE,
+    read_card,
     read_predictor_card,
+    save_encoder,
     save_predictor,
 )
 from salt_plugin.checkpoints.safetensors_file import read_safetensors

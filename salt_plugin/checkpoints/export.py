@@ -9,30 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from salt_plugin.checkpoints import huggingface, vjepa2
-from salt_plugin.checkpoints.card_file import write_weights
-from salt_plugin.checkpoints.encoder_file import read_card
-from salt_plugin.checkpoints.hf_config import (
-    CONFIG_FILE,
-    DEFAULTS,
-    PROCESSOR_FILE,
-    make_config,
-)
+from salt_plugin.checkpoints.hf_config import CONFIG_FILE, make_config
 from salt_plugin.checkpoints.hf_names import to_hf
+from salt_plugin.checkpoints.huggingface import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE
 from salt_plugin.checkpoints.load import (
     STUDENT_FIRST,
     find_encoder,
-    is_huggingface,
-    is_vjepa2,
     load_encoder,
     load_predictor,
     read_input,
 )
-from salt_plugin.checkpoints.predictor_file import PREDICTOR_FILE, read_predictor_card
+from salt_plugin.checkpoints.own_files import PREDICTOR_FILE, read_card, read_predictor_card
+from salt_plugin.checkpoints.safetensors_file import write_safetensors
 from salt_plugin.errors import CheckpointError
 from salt_plugin.files import write_json
-from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.shapes import PredictorShape
+
+# What `VJEPA2Config` takes where a file says nothing.
+FRAMES, SIZE = 64, 256
 
 
 @dataclass(frozen=True)
@@ -70,86 +65,80 @@ def export_hf(
     Raises:
         CheckpointError: There is no such encoder, or the folder is not free.
     """
-    target = Path(folder).expanduser()
+    place = Path(folder).expanduser()
     file = find_encoder(path, order)
-    if target.exists() and not target.is_dir():
-        raise CheckpointError(f"{target} is a file; choose another folder (--output)")
-    if target.is_dir() and any(target.iterdir()) and not force:
+    if place.exists() and not place.is_dir():
+        raise CheckpointError(f"{place} is a file; choose another folder (--output)")
+    if place.is_dir() and any(place.iterdir()) and not force:
         raise CheckpointError(
-            f"{target} is not empty; choose another folder (--output), or replace what is in it "
+            f"{place} is not empty; choose another folder (--output), or replace what is in it "
             "(--force)"
         )
-    encoder = load_encoder(file)
+    encoder, clip = load_encoder(file), read_input(file)
     if encoder.shape.cls_token or encoder.shape.block_causal:
         raise CheckpointError(
             f"{file} holds an encoder with a [cls] token or block-causal attention, which "
             "`VJEPA2Model` does not have; use it with salt_plugin.load_encoder(path)"
         )
-    predictor, reason = _predictor(file, encoder)
-    clip = read_input(file)
-    size = clip.get("size", DEFAULTS["crop_size"])
+    predictor, reason = _predictor(file, encoder.embed_dim)
+    size = clip.get("size", SIZE)
     shape = PredictorShape() if predictor is None else predictor.shape
-    config = make_config(
-        encoder.shape, shape, clip.get("frames", DEFAULTS["frames_per_clip"]), size
-    )
-    state = to_hf(encoder.state_dict())
-    written = {CONFIG_FILE: "shapes"}
-    target.mkdir(parents=True, exist_ok=True)
-    (target / huggingface.INDEX_FILE).unlink(missing_ok=True)
-    write_json(target / CONFIG_FILE, config)
-    if "mean" in clip:
-        write_json(target / PROCESSOR_FILE, _processor(size, clip["mean"], clip["std"]))
-        written[PROCESSOR_FILE] = "size and normalisation of clips"
-    else:
-        (target / PROCESSOR_FILE).unlink(missing_ok=True)
-    content = f"encoder {encoder.shape.name}"
+    state, content = to_hf(encoder.state_dict()), f"encoder {encoder.shape.name}"
     if predictor is not None and reason is None:
         state |= to_hf(predictor.state_dict())
         content += " and predictor"
-    write_weights(target / huggingface.WEIGHTS_FILE, state, {"format": "pt"})
-    written[huggingface.WEIGHTS_FILE] = content
-    files = {target / name: text for name, text in written.items()}
+    place.mkdir(parents=True, exist_ok=True)
+    for name in (INDEX_FILE, PROCESSOR_FILE):
+        (place / name).unlink(missing_ok=True)
+    files = {place / CONFIG_FILE: "shapes"}
+    config = make_config(encoder.shape, shape, clip.get("frames", FRAMES), size)
+    write_json(place / CONFIG_FILE, config)
+    if "mean" in clip:
+        write_json(place / PROCESSOR_FILE, _processor(size, clip["mean"], clip["std"]))
+        files[place / PROCESSOR_FILE] = "size and normalisation of clips"
+    write_safetensors(place / WEIGHTS_FILE, state, {"format": "pt"})
+    files[place / WEIGHTS_FILE] = content
     return Exported(files, reason, "size" not in clip, size)
 
 
-def _predictor(file: Path, encoder: VideoEncoder) -> tuple[Predictor | None, str | None]:
-    """Returns the predictor that goes with an encoder, and why it cannot be exported."""
-    if is_vjepa2(file):
-        place, there = file, vjepa2.holds_predictor(file)
-    elif is_huggingface(file):
-        place, there = file, huggingface.holds_predictor(file)
+def _predictor(file: Path, width: int) -> tuple[Predictor | None, str | None]:
+    """Returns the predictor that goes with an encoder, and why it cannot be exported.
+
+    Args:
+        file: Of the encoder.
+        width: Of its tokens.
+    """
+    holder = file
+    if vjepa2.is_vjepa2(file):
+        there = vjepa2.holds_predictor(file)
+    elif huggingface.is_huggingface(file):
+        there = huggingface.holds_predictor(file)
     else:
-        place = file.with_name(PREDICTOR_FILE)
-        there = place.is_file()
+        holder = file.with_name(PREDICTOR_FILE)
+        there = holder.is_file()
+        if there:
+            belongs = read_predictor_card(holder)["encoder_fingerprint"]
+            if belongs != read_card(file)["fingerprint"]:
+                raise CheckpointError(
+                    f"{holder} belongs to another encoder than {file}; copy both again from one run"
+                )
     if not there:
         return None, f"{file} has no predictor with it"
-    if place != file:
-        belongs = read_predictor_card(place)["encoder_fingerprint"]
-        if belongs != read_card(file)["fingerprint"]:
-            raise CheckpointError(
-                f"{place} belongs to another encoder than {file}; copy both again from one run"
-            )
-    predictor = load_predictor(place)
-    width, out_dim = encoder.embed_dim, predictor.predictor_proj.out_features
-    if out_dim != width:
-        return predictor, (
-            f"the predictor projects to the teacher's width {out_dim}, and this layout has only "
-            f"the encoder's own, {width}"
-        )
-    return predictor, None
+    predictor = load_predictor(holder)
+    out_dim = predictor.predictor_proj.out_features
+    if out_dim == width:
+        return predictor, None
+    return predictor, (
+        f"the predictor projects to the teacher's width {out_dim}, and this layout has only the "
+        f"encoder's own, {width}"
+    )
 
 
 def _processor(size: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    """Returns the keys in which a processor differs from the defaults of its class."""
     return {
         "video_processor_type": "VJEPA2VideoProcessor",
         "crop_size": {"height": size, "width": size},
-        "do_center_crop": True,
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
         "image_mean": list(mean),
         "image_std": list(std),
-        "resample": 2,
-        "rescale_factor": 1 / 255,
-        "size": {"shortest_edge": int(size * 256 / 224)},
     }

@@ -3,47 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from salt_plugin.checkpoints.hf_config import (
-    CONFIG_FILE,
-    encoder_shape,
-    predictor_shape,
-    read_config,
-)
-from salt_plugin.checkpoints.hf_names import (
-    ENCODER_PREFIX,
-    MASK_TOKENS,
-    PREDICTOR_PREFIX,
-    from_hf,
-    to_hf,
-)
+from salt_plugin.checkpoints.hf_config import CONFIG_FILE, read_config
+from salt_plugin.checkpoints.hf_names import ENCODER_PREFIX, PREDICTOR_PREFIX, from_hf, to_hf
 from salt_plugin.checkpoints.safetensors_file import read_safetensors
 from salt_plugin.checkpoints.strict import load_strictly
-from salt_plugin.errors import CheckpointError, ConfigError
+from salt_plugin.errors import CheckpointError
 from salt_plugin.files import read_json
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+PROCESSOR_FILE = "video_preprocessor_config.json"
+
+
+def is_huggingface(file: Path) -> bool:
+    """Tells whether a file of weights is in Hugging Face's layout: no card, but a config."""
+    has_card = file.suffix == ".safetensors" and file.with_suffix(".json").is_file()
+    weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
+    return weights and not has_card and file.with_name(CONFIG_FILE).is_file()
 
 
 def read_encoder(file: Path) -> VideoEncoder:
     """Returns the encoder of a file of weights, or of an index of files, in float32.
 
     Raises:
-        CheckpointError: The config is foreign, or the tensors are not exactly those it tells.
+        CheckpointError: The config is foreign, or the tensors are not exactly those it states.
     """
     config = read_config(file)
-    try:
-        shape = encoder_shape(config)
-    except ConfigError as error:
-        raise CheckpointError(f"{file.with_name(CONFIG_FILE)}: {error}") from None
     state = _tensors(file, other=PREDICTOR_PREFIX)
     return load_strictly(
-        lambda: VideoEncoder(shape), shape.depth, state, file, "encoder", to_hf, from_hf
+        lambda: VideoEncoder(config.encoder_shape()), state, file, "encoder", to_hf, from_hf
     )
 
 
@@ -51,22 +45,39 @@ def read_predictor(file: Path) -> Predictor:
     """Returns the predictor of a file of weights, or of an index of files, in float32.
 
     Raises:
-        CheckpointError: The config is foreign, or the tensors are not exactly those it tells.
+        CheckpointError: The config is foreign, or the tensors are not exactly those it states.
     """
     config = read_config(file)
-    try:
-        width, shape = config["hidden_size"], predictor_shape(config)
-    except ConfigError as error:
-        raise CheckpointError(f"{file.with_name(CONFIG_FILE)}: {error}") from None
+    width = config.hidden_size
     state = _tensors(file, other=ENCODER_PREFIX)
-    # All mask tokens are one tensor here.
-    held = state[MASK_TOKENS].numel() if MASK_TOKENS in state else 0
-    parts = shape.depth + max(0, shape.num_mask_tokens - held)
+    return load_strictly(
+        lambda: Predictor(width, width, config.predictor_shape()),
+        state,
+        file,
+        "predictor",
+        to_hf,
+        from_hf,
+    )
 
-    def build() -> Predictor:
-        return Predictor(width, width, shape)
 
-    return load_strictly(build, parts, state, file, "predictor", to_hf, from_hf)
+def read_clip(file: Path) -> dict[str, Any]:
+    """Returns what the config and the video processor beside the weights say of clips.
+
+    Raises:
+        CheckpointError: One of them is damaged.
+    """
+    config, processor_file = read_config(file), file.with_name(PROCESSOR_FILE)
+    clip: dict[str, Any] = {"frames": config.frames_per_clip, "size": config.crop_size}
+    if not processor_file.is_file():
+        return clip
+    try:
+        processor = read_json(processor_file)
+        return clip | {"mean": processor["image_mean"], "std": processor["image_std"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{processor_file} has no image_mean and image_std ({type(error).__name__}: {error}); "
+            "copy it again, or remove it to normalise as for ImageNet"
+        ) from None
 
 
 def holds_predictor(file: Path) -> bool:

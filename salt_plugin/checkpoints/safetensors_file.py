@@ -1,34 +1,34 @@
-"""Safetensors files, whose header is looked at before the library takes memory for it."""
+"""Safetensors files: read with their reasons, written in one piece."""
 
 from __future__ import annotations
 
-import struct
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from salt_plugin.errors import CheckpointError
-from salt_plugin.files import require_regular
-
-# 100,000 tensors take less; the library itself would parse 100 MB.
-MAX_HEADER = 2**24
+from salt_plugin.files import require_regular, sync
 
 
 def read_safetensors(file: Path, but: str | None = None) -> dict[str, Tensor]:
     """Returns the tensors of a file, on the CPU.
 
-    The library compares each tensor's shape and place with the file before it reads it.
+    The library compares the header, and each tensor's shape and place, with the file before it
+    takes memory.
 
     Args:
         file: The file.
-        but: Tensors whose names begin so are left out.
+        but: Leave out the tensors whose names begin so.
 
     Raises:
         CheckpointError: The file is missing, damaged, or states sizes that it does not hold.
     """
     try:
-        require_header(file)
+        require_regular(file)
         with safe_open(file, framework="pt") as tensors:
             names = [name for name in tensors.keys() if not (but and name.startswith(but))]  # noqa: SIM118
             return {name: tensors.get_tensor(name) for name in names}
@@ -37,21 +37,14 @@ def read_safetensors(file: Path, but: str | None = None) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} cannot be read ({error}); copy it again") from None
 
 
-def require_header(file: Path) -> None:
-    """Checks the length that a file states for its header.
-
-    Raises:
-        OSError: The file cannot be opened.
-        ValueError: It is no regular file, or the length cannot be true.
-    """
-    size = require_regular(file).st_size
-    with file.open("rb") as opened:
-        start = opened.read(8)
-    if len(start) < 8:
-        raise ValueError(f"it has {size} bytes: expected a safetensors header")
-    (length,) = struct.unpack("<Q", start)
-    if length > min(size - 8, MAX_HEADER):
-        raise ValueError(
-            f"its header states {length} bytes: expected at most {MAX_HEADER} and what the file "
-            f"has, {size - 8}"
-        )
+def write_safetensors(
+    path: Path, state: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes tensors in one piece, with the permissions that the user's other files get."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.touch()
+    permissions = unfinished.stat().st_mode
+    save_file({name: value.contiguous() for name, value in state.items()}, unfinished, metadata)
+    unfinished.chmod(permissions)  # safetensors makes files for the owner alone
+    sync(unfinished)
+    os.replace(unfinished, path)

@@ -1,7 +1,7 @@
 """The layout of V-JEPA 2's repository: `.pt` files with the state dicts of several models.
 
-The files tell no shapes: these are read off the tensors, and the heads, which leave no trace in
-them, are looked up. Only tensors and plain values are read; code in a file is not executed.
+The files state no shapes: these are read off the tensors, and the heads, which leave no trace in
+them, are looked up.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 
 from salt_plugin.checkpoints.strict import load_strictly
 from salt_plugin.checkpoints.torch_file import read_torch_file
-from salt_plugin.errors import CheckpointError, ConfigError
+from salt_plugin.errors import CheckpointError
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.shapes import ENCODER_SIZES, EncoderShape, PredictorShape
 
 SUFFIXES = (".pt", ".pth", ".tar")
-# V-JEPA evaluates the running mean of its encoder.
+# V-JEPA evaluates the moving average of its encoder.
 ENCODERS = ("target_encoder", "encoder")
-PREDICTORS = ("predictor",)
-WRAPPERS = ("module.", "backbone.")
+PREDICTOR = "predictor"
+WRAPPERS = re.compile(r"^((module|backbone)\.)+")
 
 # V-JEPA 2's ViT-g has heads of 64 channels; vit_gigantic has two definitions there.
 ENCODER_HEADS = {
@@ -40,6 +40,11 @@ POSITIONS = ("pos_embed", "predictor_pos_embed")
 ABSOLUTE_MASK_TOKENS = 2
 
 
+def is_vjepa2(file: Path) -> bool:
+    """Tells whether a file is in the layout of V-JEPA 2's repository, by its name."""
+    return file.suffix in SUFFIXES
+
+
 def read_encoder(file: Path, num_heads: int | None = None) -> VideoEncoder:
     """Returns the target encoder of a `.pt` file, or else its encoder, in float32.
 
@@ -51,8 +56,8 @@ def read_encoder(file: Path, num_heads: int | None = None) -> VideoEncoder:
         CheckpointError: The file is foreign, or not exactly an encoder with RoPE.
     """
     state = _state(file, ENCODERS, "patch_embed.")
-    width, in_chans, tubelet, patch, _ = _shape(state, "patch_embed.proj.weight", 5, file)
-    hidden, _ = _shape(state, "blocks.0.mlp.fc1.weight", 2, file)
+    width, in_chans, tubelet, patch, _ = _sizes(state, "patch_embed.proj.weight", 5, file)
+    hidden, _ = _sizes(state, "blocks.0.mlp.fc1.weight", 2, file)
     depth = _count(state, "blocks")
     heads = num_heads or ENCODER_HEADS.get((width, depth))
     if heads is None:
@@ -61,13 +66,13 @@ def read_encoder(file: Path, num_heads: int | None = None) -> VideoEncoder:
             f"{file}: an encoder of width {width} and depth {depth} does not tell its attention "
             f"heads; known are {known}. Give num_heads= to load_encoder"
         )
-    try:
-        shape = EncoderShape.of(
-            width, depth, heads, hidden, patch_size=patch, tubelet_size=tubelet, in_chans=in_chans
-        )
-    except (ConfigError, ArithmeticError) as error:
-        raise CheckpointError(f"{file}: {error}") from None
-    return load_strictly(lambda: VideoEncoder(shape), depth, state, file, "encoder")
+    tubelets = {"patch_size": patch, "tubelet_size": tubelet, "in_chans": in_chans}
+    return load_strictly(
+        lambda: VideoEncoder(EncoderShape.of(width, depth, heads, hidden, **tubelets)),
+        state,
+        file,
+        "encoder",
+    )
 
 
 def read_predictor(file: Path, num_heads: int | None = None) -> Predictor:
@@ -80,32 +85,28 @@ def read_predictor(file: Path, num_heads: int | None = None) -> Predictor:
     Raises:
         CheckpointError: The file is foreign, or not exactly a predictor with RoPE.
     """
-    state = _state(file, PREDICTORS, "predictor_embed.")
-    dim, context_dim = _shape(state, "predictor_embed.weight", 2, file)
-    out_dim, _ = _shape(state, "predictor_proj.weight", 2, file)
-    hidden, _ = _shape(state, "predictor_blocks.0.mlp.fc1.weight", 2, file)
-    _shape(state, "mask_tokens.0", 3, file)
+    state = _state(file, (PREDICTOR,), "predictor_embed.")
+    dim, context_dim = _sizes(state, "predictor_embed.weight", 2, file)
+    out_dim, _ = _sizes(state, "predictor_proj.weight", 2, file)
+    hidden, _ = _sizes(state, "predictor_blocks.0.mlp.fc1.weight", 2, file)
+    depth, tokens = _count(state, "predictor_blocks"), _count(state, "mask_tokens")
     heads = num_heads or PREDICTOR_HEADS.get(dim)
     if heads is None:
         raise CheckpointError(
             f"{file}: a predictor of width {dim} does not tell its attention heads; known is "
             "384 (12 heads). Give num_heads= to load_predictor"
         )
-    depth, tokens = _count(state, "predictor_blocks"), _count(state, "mask_tokens")
-    try:
-        shape = PredictorShape(dim, depth, heads, hidden / dim, num_mask_tokens=tokens)
-    except (ConfigError, ArithmeticError) as error:
-        raise CheckpointError(f"{file}: {error}") from None
 
     def build() -> Predictor:
+        shape = PredictorShape(dim, depth, heads, hidden / dim, num_mask_tokens=tokens)
         return Predictor(context_dim, out_dim, shape)
 
-    return load_strictly(build, depth + tokens, state, file, "predictor")
+    return load_strictly(build, state, file, "predictor")
 
 
 def holds_predictor(file: Path) -> bool:
     """Tells whether a `.pt` file has a predictor."""
-    return any(isinstance(read_torch_file(file).get(name), Mapping) for name in PREDICTORS)
+    return isinstance(read_torch_file(file).get(PREDICTOR), Mapping)
 
 
 def _state(file: Path, names: Sequence[str], first: str) -> dict[str, Tensor]:
@@ -118,7 +119,7 @@ def _state(file: Path, names: Sequence[str], first: str) -> dict[str, Tensor]:
     """
     content = read_torch_file(file)
     wrapped = next((content[name] for name in names if name in content), content)
-    state = _unwrapped(wrapped) if isinstance(wrapped, Mapping) else {}
+    state = _unwrapped(wrapped)
     if not any(name.startswith(first) for name in state):
         raise CheckpointError(
             f"{file}: found the keys {sorted(map(str, content))[:12]}, expected "
@@ -126,10 +127,7 @@ def _state(file: Path, names: Sequence[str], first: str) -> dict[str, Tensor]:
         )
     if len(state) < len(wrapped) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{file}: not every entry is a tensor with a name of its own")
-    predictor = content.get(PREDICTORS[0])
-    tokens = _count(
-        _unwrapped(predictor) if isinstance(predictor, Mapping) else state, "mask_tokens"
-    )
+    tokens = _count(_unwrapped(content.get(PREDICTOR)) or state, "mask_tokens")
     for table in POSITIONS:
         if table in state and tokens <= ABSOLUTE_MASK_TOKENS:
             raise CheckpointError(
@@ -142,16 +140,13 @@ def _state(file: Path, names: Sequence[str], first: str) -> dict[str, Tensor]:
     return state
 
 
-def _unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:
-    def bare(name: str) -> str:
-        while name.startswith(WRAPPERS):
-            name = name.partition(".")[2]
-        return name
-
-    return {bare(str(name)): value for name, value in state.items()}
+def _unwrapped(state: Any) -> dict[str, Any]:
+    """Returns what is in a state dict without the prefixes of DDP; nothing of what is none."""
+    entries = state.items() if isinstance(state, Mapping) else ()
+    return {WRAPPERS.sub("", str(name)): value for name, value in entries}
 
 
-def _shape(state: Mapping[str, Tensor], name: str, dims: int, file: Path) -> Sequence[int]:
+def _sizes(state: Mapping[str, Tensor], name: str, dims: int, file: Path) -> Sequence[int]:
     if name not in state:
         raise CheckpointError(f"{file}: missing {name}; found {sorted(state)[:8]} and others")
     if state[name].ndim != dims:

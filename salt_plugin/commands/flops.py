@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from salt_plugin.commands.bills import bills
-from salt_plugin.commands.plan_options import add_options, planned, require_defaults
+from salt_plugin.commands.plan_options import add_options, planned, require_defaults, show
+from salt_plugin.compute import Bill
 from salt_plugin.compute.printed import Printed, printed_table
 from salt_plugin.config.registry import METHODS, get
 from salt_plugin.report.compute import bill_table, bills_table, printed_totals
-from salt_plugin.report.console import console
 
 
 def main(arguments: list[str]) -> None:
@@ -25,43 +26,59 @@ def main(arguments: list[str]) -> None:
     """
     parser = _parser()
     given = parser.parse_args(arguments)
-    result: Any
     if given.runs:
-        _check_runs(parser, given)
-        result = bills(given.runs)
-        title, shown = "What encoders have cost in all", bills_table(result)
+        others = vars(given).keys() - {"runs", "json"}
+        require_defaults(parser, given, others, "a run has its own; leave it out")
+        bills = runs_bills(given.runs)
+        show(given, bills, "What encoders have cost in all", bills_table(bills))
     elif given.table:
         _check_table(parser, given)
-
-        def total(row: Printed, pixels: int, convention: str) -> int:
-            lengths = (row.steps, row.teacher_steps, pixels, convention)
-            plan = planned(given, row.method, row.encoder, row.teacher, *lengths)
-            return sum(plan.flops().values())
-
-        result = printed_table(total)
+        rows = printed_table(partial(_printed_plan, given))
         title = f"x 1e21 FLOPs, batch {given.batch_size:,}, masks in groups of {given.mask_group}"
-        shown = printed_totals(result)
+        show(given, rows, title, printed_totals(rows))
     else:
         _check(parser, given)
-        result = _bill(given)
-        title, shown = _title(given), bill_table(result)
-    if given.json:
-        print(json.dumps(result))
-    else:
-        out = console()
-        out.print(title, soft_wrap=True)
-        out.print(shown)
+        lengths = (given.steps, given.teacher_steps or 0)
+        plan = planned(given, given.method, given.encoder, given.teacher_encoder, *lengths)
+        parts = plan.flops()
+        bill = {"total": sum(parts.values()), "parts": parts, "convention": given.convention}
+        show(given, bill, _title(given), bill_table(bill))
 
 
-def _bill(given: argparse.Namespace) -> dict[str, Any]:
-    lengths = (given.steps, given.teacher_steps or 0)
-    parts = planned(given, given.method, given.encoder, given.teacher_encoder, *lengths).flops()
-    return {"total": sum(parts.values()), "parts": parts, "convention": given.convention}
+def runs_bills(runs: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the bill of each run, and its share of what students of one teacher split.
+
+    Args:
+        runs: Run directories or encoder files.
+
+    Returns:
+        For each: `run`, `convention`, `parts` and `total`; `students`, how many of the runs learnt
+        from its teacher, and `shared_total`, with the teacher's training split among them. What
+        nobody has counted is None.
+
+    Raises:
+        CheckpointError: A run has no finished encoder of ours.
+    """
+    from salt_plugin.checkpoints import find_encoder, read_card
+
+    cards = [read_card(find_encoder(run)) for run in runs]
+    students = Counter(card.get("teacher_fingerprint") for card in cards)
+    found = []
+    for run, card in zip(runs, cards, strict=True):
+        stored = (card.get("compute") or {}).get("bill")
+        # An encoder without a ledger: its own training, too, is unknown.
+        bill = Bill(stored["parts"] if stored else {"student": None})
+        teacher = card.get("teacher_fingerprint")
+        among = students[teacher] if teacher else 1
+        shared = bill.shared(among).total
+        found.append({"run": run, **bill.as_dict(), "students": among, "shared_total": shared})
+    return found
 
 
-def _check_runs(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    others = vars(given).keys() - {"runs", "json"}
-    require_defaults(parser, given, others, "a run has its own; leave it out")
+def _printed_plan(given: argparse.Namespace, row: Printed, pixels: int, convention: str) -> int:
+    lengths = (row.steps, row.teacher_steps, pixels, convention)
+    plan = planned(given, row.method, row.encoder, row.teacher_encoder, *lengths)
+    return sum(plan.flops().values())
 
 
 def _check_table(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from salt_plugin.commands.plan_options import (
     add_options,
     planned,
     require_defaults,
+    show,
     teacher_share,
 )
 from salt_plugin.config import RunConfig, load_config
@@ -20,7 +22,6 @@ from salt_plugin.config.command_line import check_overrides
 from salt_plugin.config.planning import load_alone
 from salt_plugin.config.registry import METHODS
 from salt_plugin.report.compute import bill_table, plan_line, plan_table
-from salt_plugin.report.console import console
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.shapes import ENCODER_SIZES
 from salt_plugin.training.plan import (
@@ -55,29 +56,24 @@ def _print_run(given: argparse.Namespace) -> None:
     config.method.global_batch_size = global_batch_size(config, given.devices)
     plan = plan_configured(config)
     parts = plan.flops()
+    stages = [(stage.name, stage.steps, stage.flops()) for stage in plan.stages]
     result = {
         "method": config.method.name,
         "clips_a_step": config.method.global_batch_size,
         "stages": [
-            {"stage": stage.name, "steps": stage.steps, "flops": sum(stage.flops().values())}
-            for stage in plan.stages
+            {"stage": name, "steps": steps, "flops": sum(cost.values())}
+            for name, steps, cost in stages
         ],
         "parts": parts,
         "total": sum(parts.values()),
         "inherited": plan.inherited,
     }
-    if given.json:
-        print(json.dumps(result))
-        return
-    out = console()
-    out.print(
-        f"{config.method.name}, {config.method.global_batch_size:,} clips a step", soft_wrap=True
-    )
-    out.print(plan_line([(s.name, s.steps, s.flops()) for s in plan.stages]), soft_wrap=True)
-    out.print(bill_table(result))
-    for part, count in plan.inherited.items():
-        spent = "unknown" if count is None else f"{count:.4g} FLOPs"
-        out.print(f"{part.replace('_', ' ')} before: {spent}", soft_wrap=True)
+    before = [
+        f"{part.replace('_', ' ')} before: {'unknown' if count is None else f'{count:.4g} FLOPs'}"
+        for part, count in plan.inherited.items()
+    ]
+    title = f"{config.method.name}, {config.method.global_batch_size:,} clips a step"
+    show(given, result, title, plan_line(stages), bill_table(result), *before)
 
 
 def _config(given: list[str]) -> RunConfig:
@@ -99,43 +95,22 @@ def _print_table(given: argparse.Namespace) -> None:
             try:
                 plans.append(_row(given, method, encoder))
             except BudgetTooSmallError as error:
-                # In the table of all encoders, what the budget is too small for is a line below.
-                if given.encoder:
-                    raise
-                too_small.append(str(error))
-    if not plans:
+                too_small.append(f"{method} with {encoder}: {error}")
+    # In the table of all encoders, what the budget is too small for is a line below.
+    if too_small and (given.encoder or not plans):
         raise BudgetTooSmallError(too_small[0])
-    result = {
-        "budget": given.budget,
-        "convention": given.convention,
-        "teacher_encoder": given.teacher_encoder,
-        "resolution": given.resolution,
-        "frames": given.frames,
-        "batch_size": given.batch_size,
-        "mask_group": given.mask_group,
-        "plans": plans,
-        "too_small": too_small,
-    }
-    if given.json:
-        print(json.dumps(result))
-        return
-    out = console()
-    out.print(
+    asked = ("budget", "convention", "teacher_encoder", "resolution", "frames", "batch_size")
+    result = {key: getattr(given, key) for key in (*asked, "mask_group")}
+    result |= {"plans": plans, "too_small": too_small}
+    title = (
         f"{given.budget:.4g} FLOPs, {given.convention} convention, {given.frames} frames at "
-        f"{given.resolution} px, batch {given.batch_size:,}, masks in groups of "
-        f"{given.mask_group}",
-        soft_wrap=True,
+        f"{given.resolution} px, batch {given.batch_size:,}, masks in groups of {given.mask_group}"
     )
-    out.print(plan_table(result))
-    for line in too_small:
-        out.print(line, soft_wrap=True)
+    show(given, result, title, plan_table(result), *too_small)
 
 
 def _row(given: argparse.Namespace, method: str, encoder: str) -> dict[str, Any]:
-    try:
-        plan = planned(given, method, encoder, given.teacher_encoder, budget=given.budget)
-    except BudgetTooSmallError as error:
-        raise BudgetTooSmallError(f"{method} with {encoder}: {error}") from None
+    plan = planned(given, method, encoder, given.teacher_encoder, budget=given.budget)
     parts = plan.flops()
     total = sum(parts.values())
     *before, last = plan.stages
@@ -160,25 +135,23 @@ def _check_run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> No
     require_defaults(parser, given, others, "of --budget; a run has keys for it")
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: expected more than 0")
-    return value
+def _number(
+    kind: Callable[[str], float], works: Callable[[float], bool], expected: str
+) -> Callable[[str], float]:
+    """Returns the type of an option: a number for which a test holds."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if not works(value):
+            raise argparse.ArgumentTypeError(f"{text}: expected {expected}")
+        return value
+
+    return read
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected more than 0 and less than 1")
-    return value
-
-
-def _devices(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
-    return value
+_positive = _number(float, lambda value: 0 < value < math.inf, "more than 0")
+_share = _number(float, lambda value: 0 < value < 1, "more than 0 and less than 1")
+_devices = _number(int, lambda value: value >= 1, "at least 1")
 
 
 def _parser() -> argparse.ArgumentParser:

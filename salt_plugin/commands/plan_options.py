@@ -1,20 +1,23 @@
-"""Configurations from the options of `salt flops` and `salt plan`."""
+"""What `salt flops` and `salt plan` share: their options, the plan of them, and the output."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import replace
 from functools import cache
+from typing import Any
+
+from rich.table import Table
 
 from salt_plugin.compute.step_costs import CONVENTIONS
 from salt_plugin.config import RunConfig, registry
 from salt_plugin.config.planning import load_alone
-from salt_plugin.errors import ConfigError
-from salt_plugin.shapes import ENCODER_SIZES, EncoderShape
+from salt_plugin.report.console import console
+from salt_plugin.shapes import ENCODER_SIZES
 from salt_plugin.training.plan import RunPlan, plan_run
-from salt_plugin.training.run_shapes import RunShapes, encoder_options, run_shapes
+from salt_plugin.training.run_shapes import run_shapes
 
 
 def planned(
@@ -44,33 +47,26 @@ def planned(
     Raises:
         ConfigError: A size or number cannot work, or the budget pays for no step.
     """
-    config, shapes = deepcopy(_defaults(method)), _shapes(method)
+    config = deepcopy(_defaults(method))
     node = config.method
-    pixels = given.resolution if resolution is None else resolution
-    for option, value, unit in (
-        ("resolution", pixels, node.model.patch_size),
-        ("frames", given.frames, node.model.tubelet_size),
-        ("mask-group", given.mask_group, 1),
-        ("batch-size", given.batch_size, 1),
-    ):
-        if value < unit or value % unit:
-            expected = f"a multiple of {unit}" if unit > 1 else "at least 1"
-            raise ConfigError(f"--{option}={value}: expected {expected}")
-    options = encoder_options(config)
-    shape = EncoderShape.named(encoder, "--encoder", **options)
-    of_teacher = EncoderShape.named(teacher or encoder, "--teacher-encoder", **options)
-    shapes = replace(
-        shapes,
-        encoder=shape,
-        teacher=of_teacher if hasattr(node, "teacher") else shape,
-        grid=shape.grid(given.frames, pixels, pixels),
-    )
+    node.encoder, node.clip.frames = encoder, given.frames
+    node.clip.size = given.resolution if resolution is None else resolution
     node.global_batch_size, node.mask_group = given.batch_size, given.mask_group
     config.compute.budget = budget
     if hasattr(node, "teacher"):
-        node.teacher.max_steps = teacher_steps
+        node.teacher.encoder, node.teacher.max_steps = teacher or encoder, teacher_steps
         config.compute.teacher_share = getattr(given, "teacher_share", None) or teacher_share()
-    return plan_run(config, shapes, steps, convention=convention or given.convention)
+    return plan_run(config, run_shapes(config), steps, convention=convention or given.convention)
+
+
+def show(given: argparse.Namespace, result: Any, *shown: str | Table) -> None:
+    """Prints a result as JSON where `--json` is given, or else as lines and tables."""
+    if given.json:
+        print(json.dumps(result))
+        return
+    out = console()
+    for one in shown:
+        out.print(one, soft_wrap=isinstance(one, str))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -118,8 +114,3 @@ def teacher_share() -> float:
 @cache
 def _defaults(method: str) -> RunConfig:
     return load_alone([f"method={method}"])
-
-
-@cache
-def _shapes(method: str) -> RunShapes:
-    return run_shapes(_defaults(method))

@@ -5,27 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salt_plugin.commands.folder import make_folder
+from salt_plugin.config.evaluation import CONTROLS, PROTOCOLS, ProbeConfig
 
 if TYPE_CHECKING:
-    from salt_plugin.config import ProbeConfig
     from salt_plugin.evaluation import FrozenEncoder, ProbeReport
 
-# Arguments that are no keys of the evaluation's configuration.
-OTHER = (
-    "encoder",
-    "data",
-    "json",
-    "device",
-    "protocol",
-    "control",
-    "all_controls",
-    "views",
-    "figures",
-)
+# Keys of a set that have options of another form, or none.
+APART = ("annotations", "images", "segments", "crops", "protocols", "controls")
+KEYS = [field for field in fields(ProbeConfig) if field.name not in APART]
 
 
 def main(arguments: list[str]) -> None:
@@ -37,43 +29,36 @@ def main(arguments: list[str]) -> None:
     Raises:
         SaltError: A list, a file, a key or a video that cannot work.
     """
-    given = vars(_parser().parse_args(arguments))
+    given = _parser().parse_args(arguments)
 
     from salt_plugin.config import probe_config, probe_config_for
-    from salt_plugin.evaluation import card_clip, open_encoder, probe
-    from salt_plugin.evaluation.device import chosen_device
+    from salt_plugin.evaluation import open_encoder, probe
+    from salt_plugin.evaluation.encoders import chosen_device
+    from salt_plugin.report.accuracies import Bars, print_probe
     from salt_plugin.report.console import show_log
-    from salt_plugin.report.probe import Bars, print_probe
 
     show_log()
     changes = _changes(given)
-    probe_config(given["data"], **changes)  # mistakes on the command line are found first
-    chosen_device(given["device"])
-    if given["figures"]:
-        make_folder(given["figures"])
-    config = probe_config_for(card_clip(given["encoder"]), given["data"], changes)
-    encoder = open_encoder(given["encoder"], size=config.size, seed=config.seed)
+    config = probe_config(given.data, **changes)
+    chosen_device(given.device)
+    if given.figures:
+        make_folder(given.figures)
+    encoder = open_encoder(given.encoder, size=config.size, seed=config.seed)
+    config = probe_config_for(encoder.clip, given.data, changes)
     with Bars() as bars:
-        report = probe(encoder, config, given["device"], bars)
-    if given["figures"]:
-        _draw(given["figures"], encoder, config, report, given["device"])
+        report = probe(encoder, config, given.device, bars)
+    if given.figures:
+        _draw(given.figures, encoder, config, report)
     found = report.as_dict()
-    if given["json"]:
+    if given.json:
         print(json.dumps(found))
     else:
         print_probe(report.encoder, found)
 
 
-def _draw(
-    folder: Path,
-    encoder: FrozenEncoder,
-    config: ProbeConfig,
-    report: ProbeReport,
-    device: str | None,
-) -> None:
+def _draw(folder: Path, encoder: FrozenEncoder, config: ProbeConfig, report: ProbeReport) -> None:
     """Draws the errors of the best protocol, and what its probe sees in the first test clip."""
-    from salt_plugin.config.probe import PROTOCOLS
-    from salt_plugin.evaluation.first_clip import first_test_clip
+    from salt_plugin.evaluation.features import first_clip
     from salt_plugin.evaluation.pictures import attention_of_clip, confusion, pca_rgb
     from salt_plugin.report import pictures
 
@@ -82,39 +67,32 @@ def _draw(
     pictures.draw_confusion(folder / f"confusion-{protocol}.png", counts, report.classes)
     pictures.draw_class_accuracy(folder / f"class-accuracy-{protocol}.png", counts, report.classes)
     if report.probe is not None:
-        clip = first_test_clip(encoder, config, device)
-        frames = clip.frames_thwc.numpy()
-        attention = attention_of_clip(report.probe, clip.tokens_nd, clip.grid).numpy()
-        pictures.draw_attention(folder / "attention.png", frames, attention)
-        colours = {"features": pca_rgb(clip.tokens_nd, clip.grid).numpy()}
-        pictures.draw_pca(folder / "pca.png", frames, colours)
+        frames_thwc, tokens_nd = first_clip(encoder, config)
+        grid = encoder.grid(config.frames, len(tokens_nd))
+        attention = attention_of_clip(report.probe, tokens_nd, grid).numpy()
+        pictures.draw_attention(folder / "attention.png", frames_thwc.numpy(), attention)
+        colours = {"features": pca_rgb(tokens_nd, grid).numpy()}
+        pictures.draw_pca(folder / "pca.png", frames_thwc.numpy(), colours)
 
 
-def _changes(given: dict[str, Any]) -> dict[str, Any]:
+def _changes(given: argparse.Namespace) -> dict[str, Any]:
     """Returns the keys of the configuration that the command line sets."""
-    from salt_plugin.config.probe import CONTROLS, PROTOCOLS
-
-    changes = {key: value for key, value in given.items() if key not in OTHER and value is not None}
-    if given["views"]:
-        changes["segments"], changes["crops"] = given["views"]
-    if given["protocol"]:
-        protocol = given["protocol"]
-        changes["protocols"] = list(PROTOCOLS) if protocol == "all" else [protocol]
-    if given["all_controls"] or given["control"]:
-        wanted = CONTROLS if given["all_controls"] else given["control"]
+    values = {field.name: getattr(given, field.name) for field in KEYS}
+    changes = {key: value for key, value in values.items() if value is not None}
+    if given.views:
+        changes["segments"], changes["crops"] = given.views
+    if given.protocol:
+        changes["protocols"] = [*PROTOCOLS] if given.protocol == "all" else [given.protocol]
+    if given.all_controls or given.control:
+        wanted = CONTROLS if given.all_controls else given.control
         changes["controls"] = [control for control in CONTROLS if control in wanted]
     return changes
 
 
-def _views(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if found is None:
+def _views(text: str) -> list[str]:
+    if not re.fullmatch(r"\d+x\d+", text):
         raise argparse.ArgumentTypeError(f"{text!r}: expected SEGMENTSxCROPS, e.g. 8x3")
-    return int(found[1]), int(found[2])
-
-
-def _path(text: str) -> str:
-    return text if text.startswith("demo:") else str(Path(text).expanduser().absolute())
+    return text.split("x")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,42 +115,20 @@ def _parser() -> argparse.ArgumentParser:
         help="k400, ssv2, coin, diving48, jester, in1k, demo, demo_digit, folder (the default), "
         "or a .yaml file of keys",
     )
-    parser.add_argument("--train", type=_path, metavar="CSV", help="list (`path label`) or folder")
-    parser.add_argument("--val", type=_path, metavar="CSV", help="to choose a probe of the grid on")
-    parser.add_argument("--test", type=_path, metavar="CSV", help="to score on")
-    parser.add_argument(
-        "--groups", type=_path, metavar="CSV", help="`path group` of test videos, for the intervals"
-    )
-    parser.add_argument(
-        "--protocol", choices=["attentive", "linear", "knn", "all"], help="one of them, or all"
-    )
+    parser.add_argument("--protocol", choices=[*PROTOCOLS, "all"], help="one of them, or all")
     parser.add_argument(
         "--control",
         action="append",
-        choices=["shuffled", "frozen", "permuted", "metadata"],
+        choices=CONTROLS,
         help="frames shuffled, one frame repeated, labels permuted, metadata only; repeatable",
     )
     parser.add_argument("--controls", dest="all_controls", action="store_true", help="all of them")
     parser.add_argument(
-        "--grid", choices=["full", "fast", "halving"], help="20 probes, one, or successive halving"
-    )
-    for key, kind, text in (
-        ("frames", int, "of a clip"),
-        ("size", int, "of a clip in pixels"),
-        ("step", int, "frames of the video from one frame of the clip to the next"),
-        ("fps", float, "sample by time instead of --step"),
-        ("epochs", int, "of the attentive probes"),
-        ("batch-size", int, "of the attentive probes"),
-        ("feature-batch-size", int, "clips that the encoder sees at once"),
-        ("seed", int, "of everything random"),
-        ("workers", int, "that decode videos; -1: one for each core"),
-    ):
-        parser.add_argument(f"--{key}", type=kind, metavar="N", help=text)
-    parser.add_argument(
         "--views", type=_views, metavar="SxC", help="segments x crops of a test video"
     )
-    parser.add_argument("--precision", choices=["auto", "bf16", "32"], help="auto: bf16 on a GPU")
-    parser.add_argument("--cache", type=_path, metavar="DIR", help="folder of features")
+    for field in KEYS:
+        name, meaning = field.name.replace("_", "-"), field.metadata["meaning"]
+        parser.add_argument(f"--{name}", metavar="VALUE", help=meaning)
     parser.add_argument(
         "--figures", type=Path, metavar="DIR", help="draw errors, attention and features there"
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
+from salt_plugin.commands.folder import study_folder_parser
 from salt_plugin.errors import ConfigError
 from salt_plugin.report.console import console
-from salt_plugin.report.study import status_table
+from salt_plugin.report.study_tables import status_table
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.studies.states import counts, rows_of, rows_of_run
 from salt_plugin.studies.study import Study
@@ -23,8 +23,14 @@ def main(arguments: list[str]) -> None:
     Raises:
         ConfigError: The folder holds neither.
     """
-    given = _parser().parse_args(arguments)
-    root = given.folder.expanduser().absolute()
+    description = (
+        "Shows each element of a study, or each stage of a run: state, step, loss, FLOPs, "
+        "restarts, why it waits or is over, and its log. Asks Slurm where a study is there."
+    )
+    parser = study_folder_parser("status", description)
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    given = parser.parse_args(arguments)
+    root: Path = given.study
     study, run = Study(root), RunDirectory(root)
     if study.file.is_file():
         what, (rows, remarks) = "study", rows_of(study)
@@ -45,16 +51,3 @@ def main(arguments: list[str]) -> None:
     out.print(status_table([row._asdict() for row in rows], root), soft_wrap=True)
     for line in [", ".join(f"{n} {state}" for state, n in found.items()), *remarks]:
         out.print(line, soft_wrap=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="salt status",
-        description="Shows each element of a study, or each stage of a run: state, step, loss, "
-        "FLOPs, restarts, why it waits or is over, and its log. Asks Slurm where a study is there.",
-    )
-    parser.add_argument(
-        "folder", type=Path, metavar="STUDY", help="the folder of salt launch, or of a run"
-    )
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    return parser

@@ -6,22 +6,18 @@ import argparse
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.progress import track as with_bar
-from rich.table import Table
 
 from salt_plugin.commands.folder import make_folder
-from salt_plugin.config.probe import PROTOCOLS
+from salt_plugin.config import ProbeConfig, clip_seen
+from salt_plugin.config.evaluation import PROTOCOLS
 from salt_plugin.files import write_json, write_text
 from salt_plugin.report.console import console, show_log
 from salt_plugin.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from salt_plugin.evaluation.score import ProbeScore
 
 DEMO_TASKS = ("direction", "digit")
 
@@ -42,41 +38,35 @@ def main(arguments: list[str]) -> None:
     if given.train and given.task:
         parser.error("--task is one of the demo set; leave it out with --train and --test")
     show_log()
-    with TemporaryDirectory(prefix="salt-track-") as temporary:
-        act = _track if len(given.runs) == 1 else _rank
-        result = act(given, Path(temporary))
+    result = _track(given) if len(given.runs) == 1 else _rank(given)
     if given.json:
         print(json.dumps(result))
 
 
-def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
-    from salt_plugin.evaluation.device import chosen_device
+def _track(given: argparse.Namespace) -> dict[str, Any]:
     from salt_plugin.evaluation.track import kept_encoders, track
     from salt_plugin.report.agreement import agreement
-    from salt_plugin.report.track import draw_track, sentence, track_table
+    from salt_plugin.report.loss_accuracy import draw_track, sentence, track_table
 
     (root,) = given.runs
     run = RunDirectory(root)
     kept = kept_encoders(run)
-    score = _score(given, run, kept[min(kept)], temporary)
-    task = _task(given)
+    config, about = _evaluation(given, run, kept[min(kept)])
     folder, figures = (given.out, given.out) if given.out else (root / "track", run.figures)
     make_folder(folder)
 
-    measured = track(kept, score, score.features, chosen_device())
-    points = [point._asdict() for point in _progress(measured, "encoders", len(kept))]
+    err = console(stderr=True)
+    measured = with_bar(track(kept, config), "encoders", len(kept), console=err, transient=True)
+    points = [point._asdict() for point in measured]
     fit = agreement([p["loss"] for p in points], [p["accuracy"] for p in points])._asdict()
-    stage = run.result.root.name
-    about: dict[str, Any] = {"run": str(root), "stage": stage, "task": task}
-    about |= {"protocol": given.protocol, "clip": score.clip, "leaks": score.leaks}
-    result = {**about, **fit, "points": points}
+    result = {"run": str(root), "stage": run.result.root.name, **about, **fit, "points": points}
     write_text(folder / "track.csv", _as_csv(points))
     write_json(folder / "track.json", result)
-    draw_track(figures / "track.png", points, fit, task)
-    _draw_features(figures / "track_pca.png", score, kept)
+    draw_track(figures / "track.png", points, fit, about["task"])
+    _draw_features(figures / "track_pca.png", config, kept)
 
     out = console()
-    out.print(_with_caption(track_table(points, task), score))
+    out.print(track_table(points, about))
     out.print(f"Accuracy against loss: {sentence(fit)}")
     written = [folder / "track.csv", folder / "track.json"]
     for path in [*written, figures / "track.png", figures / "track_pca.png"]:
@@ -84,27 +74,28 @@ def _track(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     return result
 
 
-def _rank(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
-    from salt_plugin.evaluation.device import chosen_device
-    from salt_plugin.evaluation.ranking import check_comparable, rank_students
+def _rank(given: argparse.Namespace) -> dict[str, Any]:
+    from salt_plugin.evaluation.ranking import rank_students
+    from salt_plugin.evaluation.track import accuracy_of, probe_once
     from salt_plugin.report.agreement import agreement
-    from salt_plugin.report.track import ranking_table, sentence
+    from salt_plugin.report.loss_accuracy import ranking_table, sentence
 
-    check_comparable(given.runs)
-    asked = bool(given.task or given.train)
-    first = RunDirectory(given.runs[0])
-    score = _score(given, first, first.student.encoder, temporary) if asked else None
-    students = [student._asdict() for student in rank_students(given.runs, score, chosen_device())]
-    out = console()
-    table = ranking_table(students, _task(given))
-    out.print(_with_caption(table, score) if score else table)
+    students = [student._asdict() for student in rank_students(given.runs)]
     result: dict[str, Any] = {"students": students}
-    if score:
+    about, fit = None, None
+    if given.task or given.train:
+        first = RunDirectory(given.runs[0])
+        config, about = _evaluation(given, first, first.student.encoder)
+        for student in students:
+            encoder = RunDirectory(Path(student["run"])).student.encoder
+            student["accuracy"] = accuracy_of(probe_once(encoder, config))
         losses, accuracies = ([one[name] for one in students] for name in ("loss", "accuracy"))
         fit = agreement(losses, accuracies)._asdict()
+        result |= about | fit
+    out = console()
+    out.print(ranking_table(students, about))
+    if fit:
         out.print(f"Accuracy against loss: {sentence(fit)}")
-        result |= {"task": _task(given), "protocol": given.protocol, **fit}
-        result |= {"clip": score.clip, "leaks": score.leaks}
     if given.out:
         make_folder(given.out)
         write_text(given.out / "ranking.csv", _as_csv(students))
@@ -112,48 +103,38 @@ def _rank(given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     return result
 
 
-def _score(
-    given: argparse.Namespace, run: RunDirectory, encoder: Path, temporary: Path
-) -> ProbeScore:
-    """Returns the score on the videos asked for, seen as the encoder's card says."""
-    from salt_plugin.checkpoints import read_input
-    from salt_plugin.evaluation.score import ProbeScore, demo_lists
+def _evaluation(
+    given: argparse.Namespace, run: RunDirectory, encoder: Path
+) -> tuple[ProbeConfig, dict[str, Any]]:
+    """Returns how encoders are probed: on the videos asked for, seen as this encoder's card says.
 
-    if given.train:
-        lists = given.train, given.test
-    else:
-        lists = demo_lists(run.stored_config(), _task(given))
-    keep = given.cache is not None
-    cache = given.cache if keep else temporary
-    return ProbeScore(*lists, read_input(encoder), cache, given.protocol, keep)
+    Beside it, what the result says of it: `task`, `protocol`, `clip` and `leaks`.
+    """
+    from salt_plugin.evaluation.leaks import find_leaks
+    from salt_plugin.evaluation.lists import read_lists
+    from salt_plugin.evaluation.track import demo_lists, track_config
 
-
-def _with_caption(table: Table, score: ProbeScore) -> Table:
-    from salt_plugin.report.probe import caption
-
-    table.caption, table.caption_justify = caption(score.clip, score.leaks), "left"
-    return table
+    task = "test" if given.train else given.task or DEMO_TASKS[0]
+    lists = (given.train, given.test) if given.train else demo_lists(run.stored_config(), task)
+    config = track_config(encoder, lists, given.protocol, cache=given.cache)
+    about = {"task": task, "protocol": given.protocol}
+    return config, about | {"clip": clip_seen(config), "leaks": find_leaks(read_lists(config))}
 
 
-def _draw_features(path: Path, score: ProbeScore, kept: Mapping[int, Path]) -> None:
-    from salt_plugin.checkpoints import load_encoder
-    from salt_plugin.evaluation.pictures import pca_of_clip
+def _draw_features(path: Path, config: ProbeConfig, kept: Mapping[int, Path]) -> None:
+    """Draws the features of the first test clip by the first and the last encoder."""
+    from salt_plugin.evaluation import open_encoder
+    from salt_plugin.evaluation.features import first_clip
+    from salt_plugin.evaluation.pictures import pca_rgb
     from salt_plugin.report.pictures import draw_pca
 
-    clip, frames = score.first_clip()
-    colours = {
-        f"features after step {step:,}": pca_of_clip(load_encoder(kept[step]), clip).numpy()
-        for step in sorted({min(kept), max(kept)})
-    }
-    draw_pca(path, frames.permute(1, 2, 3, 0).numpy(), colours)
-
-
-def _task(given: argparse.Namespace) -> str:
-    return "test" if given.train else given.task or DEMO_TASKS[0]
-
-
-def _progress(items: Iterable[Any], title: str, total: int) -> Iterable[Any]:
-    return with_bar(items, title, total, console=console(stderr=True), transient=True)
+    colours = {}
+    for step in sorted({min(kept), max(kept)}):
+        encoder = open_encoder(str(kept[step]))
+        frames_thwc, tokens_nd = first_clip(encoder, config)
+        grid = encoder.grid(config.frames, len(tokens_nd))
+        colours[f"features after step {step:,}"] = pca_rgb(tokens_nd, grid).numpy()
+    draw_pca(path, frames_thwc.numpy(), colours)
 
 
 def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -175,9 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", metavar="CSV", type=Path, help="labelled videos to learn from")
     parser.add_argument("--test", metavar="CSV", type=Path, help="labelled videos to score on")
     parser.add_argument(
-        "--task",
-        choices=DEMO_TASKS,
-        help="for runs on the demo set: what to probe (one run: direction)",
+        "--task", choices=DEMO_TASKS, help="of runs on the demo set: what to probe (direction)"
     )
     parser.add_argument(
         "--protocol",
@@ -185,9 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         default=PROTOCOLS[0],
         help="attentive (the default): the paper's fast protocol; linear or knn: quicker",
     )
-    parser.add_argument(
-        "--cache", metavar="DIR", type=Path, help="folder of features; else they are not kept"
-    )
+    parser.add_argument("--cache", metavar="DIR", help="folder of features; else they are not kept")
     parser.add_argument(
         "--out",
         metavar="DIR",

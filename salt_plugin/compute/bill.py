@@ -1,4 +1,4 @@
-"""What an encoder has cost in all: its own training, and that of whatever it was trained from."""
+"""The bill of an encoder: FLOPs of its own training, its teacher's and its initial weights'."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INITIALISATION = "initialisation"
 
 
 class Bill(NamedTuple):
-    """FLOPs by part; None where nobody has counted them, which makes the total unknown too.
+    """FLOPs by part; None where they are unknown, which makes the total unknown too.
 
     Parts: `teacher_training` (all that the teacher has cost), `initialisation` (all that the
     encoder which training started from has cost), `teacher_forward`, `student`, `predictor` or

@@ -55,14 +55,6 @@ def encoder_parameters(shape: EncoderShape) -> int:
     return embed + cls_token + blocks + norm
 
 
-def predictor_parameters(shape: PredictorShape, context_dim: int, out_dim: int) -> int:
-    """Parameters of a predictor or pixel decoder, its mask tokens included."""
-    embed, project = shape.dim * (context_dim + 1), out_dim * (shape.dim + 1)
-    mask_tokens, norm = shape.num_mask_tokens * shape.dim, 2 * shape.dim
-    blocks = _block_parameters(shape.dim, shape.hidden_dim, shape.depth)
-    return embed + mask_tokens + blocks + norm + project
-
-
 def pixel_teacher_step(
     encoder: EncoderShape, decoder: PredictorShape, groups: Sequence[GroupTokens]
 ) -> dict[str, int]:
@@ -130,8 +122,8 @@ def recomputed(
 
     The blocks of what is trained, encoder and predictor (or decoder; None where there is none), not
     those of a teacher; of each all but the MLP's second product, before which torch has what the
-    backward pass needs. These FLOPs are spent, but they are none of the model: no part of what the
-    steps above return.
+    backward pass needs. They are spent, but are not FLOPs of the model: the functions above leave
+    them out.
     """
     total = 0
     for group in groups:

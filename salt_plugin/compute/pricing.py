@@ -13,12 +13,12 @@ from salt_plugin.errors import ConfigError
 from salt_plugin.masks import StepMasks, split
 from salt_plugin.shapes import GroupTokens
 
-# Steps whose mean cost stands for that of those further on: at 224 px its standard error is 0.2 %,
-# on the small grid of the demo 0.7 %.
+# Steps that are drawn for the mean cost of a step: at 224 px its standard error is 0.2 %, on the
+# small grid of the demo 0.7 %.
 SAMPLED = 512
-# Steps that are drawn to find those of a budget: a shorter run's are all priced as they will be.
+# Steps that are drawn to find how many a budget pays for: a shorter run is priced exactly.
 WALKED = 2048
-# Of steps of more groups than the first number, only so many are drawn, of `SAMPLED` steps.
+# Of a step with more than `MOST_GROUPS` groups only `DRAWN_GROUPS` are drawn, in `SAMPLED` steps.
 MOST_GROUPS, DRAWN_GROUPS = 8, 4
 
 
@@ -83,13 +83,14 @@ class Pricing:
         return Price(flops, again, self.masks.clips, *totals)
 
     def expected(self, steps: int, drawn: int = SAMPLED) -> dict[str, int]:
-        """Returns the FLOPs of so many steps by part of a bill; beyond those drawn, by their mean.
+        """Returns the expected FLOPs of the first steps, by part of a bill.
 
-        It is the mean of costs, not the cost of mean lengths: attention is quadratic.
+        Those beyond the steps drawn cost the mean of their costs; the cost of mean lengths would be
+        less, since attention is quadratic.
 
         Args:
-            steps: From the first.
-            drawn: How many are drawn: `WALKED` for what `affordable` gave.
+            steps: How many.
+            drawn: How many are drawn; `WALKED` for a number that `affordable` returned.
         """
         sample = _costs(self, drawn)
         known = sample[:steps]

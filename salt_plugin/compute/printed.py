@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from salt_plugin.compute.step_costs import CONVENTIONS
 
 # What SALT was trained at; what is charged at another resolution does not compare with it.
 RESOLUTION = 224
@@ -18,31 +20,31 @@ class Printed:
         source: Where.
         method: The method.
         encoder: Size of the encoder.
-        teacher: Size of SALT's teacher.
+        teacher_encoder: Size of SALT's teacher; None where there is none before.
         steps: Of the main stage.
         teacher_steps: Of the teacher before it.
         resolution: Pixels that the total is charged at.
-        total: FLOPs.
+        printed: The total, in FLOPs.
     """
 
     source: str
     method: str
     encoder: str
-    teacher: str
+    teacher_encoder: str | None
     steps: int
     teacher_steps: int
     resolution: int
-    total: float
+    printed: float
 
 
-def _salt(encoder: str, total: float) -> Printed:
-    return Printed("totals", "salt", encoder, "vit_large", 160_000, 80_000, 224, total)
+def _salt(encoder: str, printed: float) -> Printed:
+    return Printed("totals", "salt", encoder, "vit_large", 160_000, 80_000, 224, printed)
 
 
 def _vjepa2(
-    source: str, encoder: str, resolution: int, total: float, steps: int = 240_000
+    source: str, encoder: str, resolution: int, printed: float, steps: int = 240_000
 ) -> Printed:
-    return Printed(source, "vjepa2", encoder, encoder, steps, 0, resolution, total)
+    return Printed(source, "vjepa2", encoder, None, steps, 0, resolution, printed)
 
 
 # The paper's accuracy-FLOPs table charges models that were trained at 224 pixels for 256.
@@ -71,29 +73,13 @@ def printed_table(total: Callable[[Printed, int, str], int]) -> list[dict[str, A
         total: The FLOPs of a row at a resolution in pixels in a convention.
 
     Returns:
-        Rows with the fields of `Printed` (`printed` for its total), `paper` and `exact` at the
-        resolution that it is charged at, `unequal` where that is not SALT's, and `paper_at_224`
-        and `exact_at_224`.
+        Rows with the fields of `Printed`, `paper` and `exact` at the resolution that it is charged
+        at, `unequal` where that is not SALT's, and `paper_at_224` and `exact_at_224`.
     """
-    rows = []
-    for row in PRINTED:
-        charged, equal = (
-            {convention: total(row, pixels, convention) for convention in ("paper", "exact")}
-            for pixels in (row.resolution, RESOLUTION)
-        )
-        rows.append(
-            {
-                "source": row.source,
-                "method": row.method,
-                "encoder": row.encoder,
-                "teacher_encoder": row.teacher if row.teacher_steps else None,
-                "steps": row.steps,
-                "teacher_steps": row.teacher_steps,
-                "resolution": row.resolution,
-                "printed": row.total,
-                **charged,
-                "unequal": row.resolution != RESOLUTION,
-                **{f"{convention}_at_{RESOLUTION}": count for convention, count in equal.items()},
-            }
-        )
-    return rows
+    return [
+        asdict(row)
+        | {convention: total(row, row.resolution, convention) for convention in CONVENTIONS}
+        | {"unequal": row.resolution != RESOLUTION}
+        | {f"{one}_at_{RESOLUTION}": total(row, RESOLUTION, one) for one in CONVENTIONS}
+        for row in PRINTED
+    ]

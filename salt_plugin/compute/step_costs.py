@@ -87,8 +87,7 @@ class CostedMethod:
     Attributes:
         name: Its name.
         step: What a step costs.
-        result: The stage that a run of it is for, `teacher` or `student`: what is trained before
-            is a means.
+        result: The stage whose encoder is the result of a run, `teacher` or `student`.
         teacher: The method that trains its teacher first, unless one is named; None where it needs
             none.
     """

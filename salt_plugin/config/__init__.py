@@ -1,15 +1,13 @@
 """Configuration: types, checks, and objects built from their nodes."""
 
-from salt_plugin.config.checks import require_input
-from salt_plugin.config.load import compose, load_config
-from salt_plugin.config.nodes import build, require_known_targets
-from salt_plugin.config.probe import (
+from salt_plugin.config.evaluation import (
     ProbeConfig,
     clip_seen,
     probe_config,
     probe_config_for,
-    require_lists,
 )
+from salt_plugin.config.load import compose, load_config, require_input
+from salt_plugin.config.nodes import build, require_known_classes
 from salt_plugin.config.schema import (
     MethodConfig,
     PixelTeacherConfig,
@@ -34,6 +32,5 @@ __all__ = [
     "probe_config_for",
     "read_yaml",
     "require_input",
-    "require_known_targets",
-    "require_lists",
+    "require_known_classes",
 ]

@@ -1,22 +1,14 @@
-"""The Hydra application that runs, where one does."""
+"""Paths as they are written in a configuration."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 # Before the name of a list of the embedded demo set, where a path may stand.
 DEMO_PREFIX = "demo:"
-
-
-def running_application() -> Any:
-    """Returns Hydra's own configuration in a job of a Hydra application, None elsewhere."""
-    # It stays after the application has ended; the global object does not.
-    runs = GlobalHydra.instance().is_initialized() and HydraConfig.initialized()
-    return HydraConfig.get() if runs else None
 
 
 def absolute(path: str) -> str:
@@ -28,6 +20,7 @@ def absolute(path: str) -> str:
     """
     if path.startswith(DEMO_PREFIX):
         return path
-    hydra = running_application()
-    given = os.getcwd() if hydra is None else hydra.runtime.cwd
+    # Hydra's configuration stays after its application has ended; the global object does not.
+    runs = GlobalHydra.instance().is_initialized() and HydraConfig.initialized()
+    given = HydraConfig.get().runtime.cwd if runs else os.getcwd()
     return os.path.normpath(os.path.join(given, os.path.expanduser(path)))

@@ -137,17 +137,14 @@ def _unreadable(override: str, commas: bool) -> str | None:
 
 
 def _quoted_value(value: str, sweeps: bool) -> str:
-    if not os.path.exists(os.path.expanduser(value)):
-        if value.startswith("[") and value.endswith("]"):
-            return f"[{_each_quoted(value[1:-1])}]"
-        if sweeps and "," in value:
-            return _each_quoted(value)
-    return quoted(value)
-
-
-def _each_quoted(values: str) -> str:
-    def one(text: str) -> str:
-        is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-        return text if is_quoted else quoted(text)
-
-    return ",".join(one(text.strip()) for text in values.split(","))
+    """Returns a value in quotes; of a list or a sweep, each entry that has none."""
+    listed = value.startswith("[") and value.endswith("]")
+    is_path = os.path.exists(os.path.expanduser(value))
+    if is_path or not (listed or (sweeps and "," in value)):
+        return quoted(value)
+    entries = [one.strip() for one in (value[1:-1] if listed else value).split(",")]
+    text = ",".join(
+        one if len(one) > 1 and one[0] == one[-1] and one[0] in "'\"" else quoted(one)
+        for one in entries
+    )
+    return f"[{text}]" if listed else text

@@ -10,16 +10,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import conf_folder
-from salt_plugin.config.command_line import check_overrides, in_yaml
-from salt_plugin.config.probe import ProbeConfig, probe_config, with_absolute_paths
-from salt_plugin.config.suggest import suggestion
+from salt_plugin.config.evaluation import ProbeConfig, probe_config, with_absolute_paths
+from salt_plugin.config.suggest import BASE, require_known, shipped, shipped_file
 from salt_plugin.config.typed import typed
 from salt_plugin.config.values import STRICT, Part, Positive, Seed32, holds, setting
 from salt_plugin.config.yaml_file import read_changes, read_yaml
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import EncoderShape
-
-BASE = "base"
 
 # What a comparison varies or sets itself; the overrides of all runs cannot.
 RESERVED = (
@@ -100,11 +97,6 @@ def budget_name(budget: float | None) -> str:
     return "steps" if budget is None else f"{budget:.6g}".replace("e+", "e")
 
 
-def compare_sets() -> list[str]:
-    """Returns the names of the comparisons in `conf/compare/`."""
-    return _names("compare")
-
-
 def compare_config(name: str, changes: Sequence[str] = ()) -> CompareConfig:
     """Returns the configuration of a comparison.
 
@@ -117,19 +109,13 @@ def compare_config(name: str, changes: Sequence[str] = ()) -> CompareConfig:
     Raises:
         ConfigError: There is no such comparison, or a key or value cannot work.
     """
-    file = Path(name) if name.endswith((".yaml", ".yml")) else None
-    if file is None and name not in compare_sets():
-        raise ConfigError(
-            f"{name!r} is no comparison; {suggestion(name, compare_sets())}, or a .yaml file"
-        )
     folder = conf_folder() / "compare"
-    found = read_yaml(folder / f"{BASE}.yaml")
-    found |= read_yaml(file or folder / f"{name}.yaml")
-    config: CompareConfig = typed(
-        CompareConfig, found | read_changes(changes, "seeds=[1,2]"), "compare."
-    )
+    file = shipped_file(name, folder, "comparison")
+    values = read_yaml(folder / f"{BASE}.yaml") | read_yaml(file)
+    values |= read_changes(changes, "seeds=[1,2]")
+    config: CompareConfig = typed(CompareConfig, values, "compare.")
     probe_is_changed = any(change.startswith("probe=") for change in changes)
-    base = file.absolute().parent if file and not probe_is_changed else Path.cwd()
+    base = Path.cwd() if probe_is_changed else file.absolute().parent
     config.probe = [_with_absolute_paths(entry, base) for entry in config.probe]
     _check_names(config)
     _check_overrides(config)
@@ -170,20 +156,14 @@ def _with_absolute_paths(entry: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _check_names(config: CompareConfig) -> None:
-    methods = _names("method")
+    methods = shipped(conf_folder() / "method")
     for method in config.methods:
-        if method not in methods:
-            raise ConfigError(
-                f"compare.methods: {method!r} is no method; {suggestion(method, methods)}"
-            )
+        require_known(method, methods, f"compare.methods: {method!r} is no method")
     for encoder in config.encoders:
         EncoderShape.named(encoder, "compare.encoders")
     for method in config.method_overrides:
-        if method not in config.methods:
-            raise ConfigError(
-                f"compare.method_overrides.{method}: not one of the methods; "
-                f"{suggestion(method, config.methods)}"
-            )
+        mistake = f"compare.method_overrides.{method}: not one of the methods"
+        require_known(method, config.methods, mistake)
 
 
 def _check_overrides(config: CompareConfig) -> None:
@@ -194,16 +174,7 @@ def _check_overrides(config: CompareConfig) -> None:
             name, equals, _ = override.lstrip("+~").partition("=")
             if not equals:
                 raise ConfigError(f"compare.{key}: {override!r}: expected key=value")
-            try:
-                check_overrides([override], written=in_yaml)
-            except ConfigError as error:
-                raise ConfigError(f"compare.{key}: {error}") from None
             if name in RESERVED:
                 raise ConfigError(
                     f"compare.{key}: {override!r}: a comparison sets {name} itself; leave it out"
                 )
-
-
-def _names(group: str) -> list[str]:
-    files = (conf_folder() / group).glob("*.yaml")
-    return sorted(file.stem for file in files if file.stem != BASE)

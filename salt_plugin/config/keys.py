@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 from salt_plugin.config import registry
 from salt_plugin.config.schema import RunConfig
+from salt_plugin.config.values import COMPARED, OPERATIONAL
 
 
 @dataclass(frozen=True)
@@ -17,32 +18,35 @@ class Key:
     Attributes:
         name: With dots.
         kind: Its type, with its range.
-        meaning: In Markdown.
+        owner: The class whose field it is; the docstring says what it means.
         marks: Some of `values.OPERATIONAL` and `values.COMPARED`.
     """
 
     name: str
     kind: Any
-    meaning: str
+    owner: type
     marks: frozenset[str]
 
 
-def keys_of(schema: type, prefix: str = "", marks: frozenset[str] = frozenset()) -> Iterator[Key]:
+def keys_of(schema: type, prefix: str = "") -> Iterator[Key]:
     """Yields the keys of a class, those of its nodes included, in their order.
 
     Args:
-        schema: A class whose fields are made by `values.setting`.
+        schema: A dataclass.
         prefix: Stands before their names.
-        marks: What all of them are marked with.
     """
     kinds = get_type_hints(schema, include_extras=True)
     for field in fields(schema):
         name, kind = prefix + field.name, kinds[field.name]
-        marked = marks | set(field.metadata["marks"])
         if is_dataclass(kind):
-            yield from keys_of(kind, f"{name}.", marked)  # type: ignore[arg-type]
+            yield from keys_of(kind, f"{name}.")  # type: ignore[arg-type]
         else:
-            yield Key(name, kind, field.metadata["meaning"], marked)
+            marks = {OPERATIONAL, COMPARED}.intersection(_strings(kind))
+            yield Key(name, kind, schema, frozenset(marks))
+
+
+def _strings(kind: Any) -> list[str]:
+    return [one for one in getattr(kind, "__metadata__", ()) if isinstance(one, str)]
 
 
 def run_keys(method: str) -> list[Key]:

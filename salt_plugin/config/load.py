@@ -15,16 +15,15 @@ from hydra import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from salt_plugin.conf_folder import is_lightlys, is_ours
 from salt_plugin.config import registry
-from salt_plugin.config.application import absolute, running_application
-from salt_plugin.config.checks import check_values
-from salt_plugin.config.probe import probe_config
+from salt_plugin.config.application import absolute
+from salt_plugin.config.evaluation import probe_config
 from salt_plugin.config.schema import RunConfig
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
 from salt_plugin.config.yaml_file import first_line
 from salt_plugin.errors import ConfigError
+from salt_plugin.shapes import EncoderShape
 
 
 def compose(overrides: list[str]) -> DictConfig:
@@ -43,8 +42,7 @@ def load_config(cfg: DictConfig, foreign: bool | None = None) -> RunConfig:
     Args:
         cfg: A config with a `method` node, as Hydra composes it.
         foreign: Whether it may have top-level keys of its own, which are not looked at. None: yes
-            in Hydra applications beside Lightly's and ours; outside of any, where the config does
-            not have all of Lightly's keys.
+            where it lacks some of Lightly's keys, as in a Hydra application of the user's own.
 
     Raises:
         ConfigError: Names the key, what was found, and what was probably meant.
@@ -55,33 +53,63 @@ def load_config(cfg: DictConfig, foreign: bool | None = None) -> RunConfig:
         raise ConfigError(f"{error.full_key or 'config'}: {first_line(error)}") from None
     spec = registry.get((raw.get("method") or {}).get("name"))
     ours = {field.name for field in fields(RunConfig)}
-    if not (_is_foreign(raw) if foreign is None else foreign):
-        known = ours | _host_defaults().keys()
+    host_keys = _host_defaults().keys()
+    if foreign is None:
+        foreign = not host_keys <= raw.keys()
+    if not foreign:
+        known = ours | host_keys
         for key in raw.keys() - known:
             raise ConfigError(f"{key}: unknown key; {suggestion(key, known)}")
         _warn_of_unused(raw, ours)
     config: RunConfig = typed(RunConfig, {key: raw[key] for key in ours if key in raw}, "")
     config.method = typed(spec.config, raw["method"], "method.")
-    check_values(config)
-    _check_probe(config.method.probe)
+    _check(config)
     return config
 
 
-def _is_foreign(raw: dict[str, Any]) -> bool:
-    hydra = running_application()
-    if hydra is None:
-        return not _host_defaults().keys() <= raw.keys()
-    sources = hydra.runtime.config_sources
-    mains = [source.path for source in sources if source.provider == "main"]
-    return not any(is_lightlys(path) or is_ours(path) for path in mains)
-
-
-def _check_probe(data: str | None) -> None:
+def _check(config: RunConfig) -> None:
+    """Checks what depends on several keys, and names of sizes and of sets to probe on."""
+    trainer, loader, method = config.trainer, config.loader, config.method
+    if trainer.max_steps == trainer.max_epochs == -1:
+        raise ConfigError(
+            "trainer.max_steps=-1: expected at least 1, or -1 with trainer.max_epochs"
+        )
+    if loader.num_workers == 0 and loader.prefetch_factor is not None:
+        raise ConfigError(
+            f"loader.prefetch_factor={loader.prefetch_factor}: expected null with "
+            "loader.num_workers=0, where nothing is loaded ahead"
+        )
+    budget, limits = config.compute.budget, (trainer.max_steps, trainer.max_epochs)
+    if budget is not None and limits != (method.default_steps, -1):
+        raise ConfigError(
+            f"trainer.max_steps={limits[0]}, trainer.max_epochs={limits[1]}: expected neither "
+            f"beside compute.budget={budget}, which ends training"
+        )
+    EncoderShape.named(method.encoder, "method.encoder")
+    if hasattr(method, "teacher"):
+        EncoderShape.named(method.teacher.encoder, "method.teacher.encoder")
+        steps = method.teacher.max_steps
+        if steps < 1 and method.teacher.path is None:
+            raise ConfigError(f"method.teacher.max_steps={steps}: expected at least 1")
+    data = method.probe
     if data is not None:
         try:
             probe_config(absolute(data) if data.endswith((".yaml", ".yml")) else data)
         except ConfigError as error:
             raise ConfigError(f"method.probe={data}: expected a set: {error}") from None
+
+
+def require_input(config: RunConfig) -> None:
+    """Checks that there is something to train on, which plans can do without.
+
+    Raises:
+        ConfigError: `input_dir` is empty.
+    """
+    if not config.input_dir:
+        raise ConfigError(
+            "input_dir is empty: expected videos to train on; give input_dir=VIDEOS (a folder, a "
+            "list or a video), or preset=demo for the embedded demo"
+        )
 
 
 def _warn_of_unused(raw: dict[str, Any], ours: set[str]) -> None:

@@ -7,19 +7,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.yaml_file import leaves
 from salt_plugin.errors import ConfigError, SaltError
 
-TARGET = "_target_"
+CLASS = "_target_"
 # In a run's stored configuration, beside this package; the user names more by the variable.
 TRUSTED = "SALT_TRUSTED_PACKAGES"
 
 
-def require_known_targets(config: dict[str, Any], file: Path) -> None:
+def require_known_classes(config: dict[str, Any], file: Path) -> None:
     """Checks the classes that a stored configuration names; none is imported.
 
     Args:
@@ -32,7 +31,7 @@ def require_known_targets(config: dict[str, Any], file: Path) -> None:
     """
     trusted = {"salt_plugin", *filter(None, os.environ.get(TRUSTED, "").split(","))}
     for key, value in leaves(config):
-        if key.rpartition(".")[2] == TARGET and str(value).partition(".")[0] not in trusted:
+        if key.rpartition(".")[2] == CLASS and str(value).partition(".")[0] not in trusted:
             package = str(value).partition(".")[0][:80]
             raise ConfigError(
                 f"{file}: {key}={str(value)[:120]!r} is no class of salt_plugin; a run of "
@@ -54,25 +53,26 @@ def build(node: dict[str, Any], key: str, kind: type, **arguments: Any) -> Any:
         ConfigError: There is no such class, it is of another kind, or it takes no such
             argument or value.
     """
-    target = node.get(TARGET)
-    for name, _ in leaves({name: value for name, value in node.items() if name != TARGET}):
-        if name.rpartition(".")[2] == TARGET:
+    named = node.get(CLASS)
+    given = {name: value for name, value in node.items() if name != CLASS}
+    for name, _ in leaves(given):
+        if name.rpartition(".")[2] == CLASS:
             raise ConfigError(
                 f"{key}.{name}: only {key} itself names a class; give plain values to its arguments"
             )
     try:
-        cls = get_class(str(target))
+        cls = get_class(str(named))
     except Exception as error:
-        raise ConfigError(f"{key}._target_={target!r} cannot be loaded: {error}") from None
+        raise ConfigError(f"{key}._target_={named!r} cannot be loaded: {error}") from None
     if not issubclass(cls, kind):
-        raise ConfigError(f"{key}._target_={target}: expected {kind.__name__} or a class from it")
+        raise ConfigError(f"{key}._target_={named}: expected {kind.__name__} or a class from it")
     known = [name for name in inspect.signature(cls).parameters if name not in arguments]
-    for name in node:
-        if name != TARGET and name not in known:
+    for name in given:
+        if name not in known:
             raise ConfigError(f"{key}.{name}: unknown key; {suggestion(name, known)}")
     try:
-        return instantiate(node, **arguments, _convert_="all", _recursive_=False)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, SaltError):
-            raise error.__cause__ from None
-        raise ConfigError(f"{key}: {error.__cause__ or error}") from None
+        return cls(**given, **arguments)
+    except SaltError:
+        raise
+    except Exception as error:  # a class of the user's may raise anything
+        raise ConfigError(f"{key}: {error}") from None

@@ -1,14 +1,12 @@
-"""The methods there are, and all that tells one from another; no torch here.
+"""The registry of methods, with all that differs between them; no torch here.
 
-Nothing else compares the names of methods: what differs between them is a field below.
+No other module compares the names of methods.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
-
-from pydantic.dataclasses import dataclass as checked
 
 from salt_plugin.compute.step_costs import (
     EMA_TEACHER,
@@ -17,15 +15,14 @@ from salt_plugin.compute.step_costs import (
     PIXELS,
     CostedMethod,
 )
-from salt_plugin.config.method_nodes import ModelConfig
 from salt_plugin.config.schema import (
+    LeVJEPAConfig,
     MethodConfig,
     PixelTeacherConfig,
     SALTConfig,
     VJEPAConfig,
 )
 from salt_plugin.config.suggest import suggestion
-from salt_plugin.config.values import STRICT, AtLeast1, NotNegative, Rate, setting
 from salt_plugin.errors import ConfigError
 
 # Clips of a step on all devices, as the paper prints for both stages; `printed_lr` is for them.
@@ -103,44 +100,6 @@ _VIDEOMAE = MethodSpec(
     reconstructs=True,
     unranked="whose loss is that of a pixel teacher and does not tell how good the encoder is",
 )
-
-
-@checked(config=STRICT)
-class LeVJEPAModelConfig(ModelConfig):
-    """`method.model` of LeVJEPA."""
-
-    block_causal: bool = setting(
-        "Whether tokens attend to their own frame and earlier ones only (`[cls]` to all)"
-    )
-
-
-@checked(config=STRICT)
-class ProjectorConfig:
-    """`method.projector`: from `[cls]` to embeddings, and what these are held to."""
-
-    hidden_dim: AtLeast1 = setting("Width of the hidden layer")
-    out_dim: AtLeast1 = setting("Width of an embedding")
-    directions: AtLeast1 = setting(
-        "Random directions along which SIGReg compares embeddings with a Gaussian"
-    )
-    sync_batch_norm: bool = setting(
-        "Whether BatchNorm takes its statistics over all devices; else each device's own"
-    )
-
-
-@checked(config=STRICT)
-class LeVJEPAConfig(MethodConfig):
-    """`method` of `method=levjepa`."""
-
-    model: LeVJEPAModelConfig = setting("")
-    projector: ProjectorConfig = setting("")
-    sigreg_weight: NotNegative = setting("Weight of SIGReg beside the distance between views")
-    ema: Rate = setting(
-        "Largest momentum of the encoder's moving average, which is kept and evaluated and plays "
-        "no part in training; 0: the encoder itself is kept"
-    )
-
-
 _LEVJEPA = MethodSpec(
     name="levjepa",
     config=LeVJEPAConfig,

@@ -11,9 +11,11 @@ from salt_plugin.config.method_nodes import (
     CheckpointConfig,
     ClipConfig,
     DataConfig,
+    LeVJEPAModelConfig,
     ModelConfig,
     MomentumConfig,
     OptimConfig,
+    ProjectorConfig,
     TeacherConfig,
 )
 from salt_plugin.config.values import (
@@ -26,11 +28,11 @@ from salt_plugin.config.values import (
     NotNegative,
     Part,
     Positive,
+    Rate,
     Seed,
     Whole,
     Workers,
     holds,
-    setting,
 )
 
 Text = Annotated[str, Field(min_length=1)]
@@ -51,159 +53,193 @@ Precision = Annotated[
 
 @dataclass(config=STRICT)
 class LoaderConfig:
-    """`loader`, the host's: batch size of a device, and how it is loaded."""
+    """`loader`, the host's: batch size of a device, and how it is loaded.
 
-    batch_size: AtLeast1 = setting(
-        "Clips that a device holds at once; a larger step takes several micro-batches",
-        OPERATIONAL,
-    )
-    shuffle: bool = setting(
-        "Permute the videos anew in each epoch; no effect with `method.data.weights`"
-    )
-    num_workers: Workers = setting("Loader processes; -1: one for each core", OPERATIONAL)
-    prefetch_factor: AtLeast1 | None = setting(
-        "Batches that each loader process makes ahead; null: 2. Only with loader processes",
-        OPERATIONAL,
-    )
-    drop_last: bool = setting(
-        "Whether a partial batch counts in the steps of `trainer.max_epochs`; batches are always "
-        "full and run across epochs"
-    )
+    Attributes:
+        batch_size: Clips that a device holds at once; a larger step takes several micro-batches.
+        shuffle: Permute the videos anew in each epoch; no effect with `method.data.weights`.
+        num_workers: Loader processes; -1: one for each core.
+        prefetch_factor: Batches that each loader process makes ahead; null: 2. Only with loader
+            processes.
+        drop_last: Whether a partial batch counts in the steps of `trainer.max_epochs`; batches are
+            always full and run across epochs.
+    """
+
+    batch_size: Annotated[AtLeast1, OPERATIONAL]
+    shuffle: bool
+    num_workers: Annotated[Workers, OPERATIONAL]
+    prefetch_factor: Annotated[AtLeast1 | None, OPERATIONAL]
+    drop_last: bool
 
 
 @dataclass(config=STRICT)
 class TrainerConfig:
-    """`trainer`, the host's, with `max_steps`."""
+    """`trainer`, the host's, with `max_steps`.
 
-    gpus: Count = setting(
-        "GPUs that train together; 0, or where there is none: the CPU", OPERATIONAL
-    )
-    max_epochs: Limit = setting(
-        "Limit on the steps in epochs; -1: none. The smaller of the two limits holds"
-    )
-    max_steps: Steps = setting(
-        "Steps, under `salt` of the student; -1: by `trainer.max_epochs` alone. By default "
-        "`method.default_steps`"
-    )
-    precision: Precision = setting("As PyTorch Lightning names it")
-    enable_model_summary: bool = setting("Print a table of modules at the start", OPERATIONAL)
+    Attributes:
+        gpus: GPUs that train together; 0, or where there is none: the CPU.
+        max_epochs: Limit on the steps in epochs; -1: none. The smaller of the two limits holds.
+        max_steps: Steps, under `salt` of the student; -1: by `trainer.max_epochs` alone. By default
+            `method.default_steps`.
+        precision: As PyTorch Lightning names it.
+        enable_model_summary: Print a table of modules at the start.
+    """
+
+    gpus: Annotated[Count, OPERATIONAL]
+    max_epochs: Limit
+    max_steps: Steps
+    precision: Precision
+    enable_model_summary: Annotated[bool, OPERATIONAL]
 
 
 @dataclass(config=STRICT)
 class OptimizerConfig:
-    """`optimizer`, the host's."""
+    """`optimizer`, the host's.
 
-    lr: Positive = setting("Peak learning rate, at the batch size in use: it is not rescaled")
-    weight_decay: NotNegative = setting(
-        "Weight decay at the start of its schedule; norms and biases have none"
-    )
+    Attributes:
+        lr: Peak learning rate, at the batch size in use: it is not rescaled.
+        weight_decay: Weight decay at the start of its schedule; norms and biases have none.
+    """
+
+    lr: Positive
+    weight_decay: NotNegative
 
 
 @dataclass(config=STRICT)
 class ComputeConfig:
-    """`compute`: FLOPs that a run may spend instead of a number of steps."""
+    """`compute`: FLOPs that a run may spend instead of a number of steps.
 
-    budget: Positive | None = setting(
-        "Set: FLOPs that the run may spend, `exact` and on the whole bill, in place of steps: it "
-        "ends at the last step that fits, and schedules follow what is spent (docs/compute.md)"
-    )
-    teacher_share: Part = setting(
-        "Of `salt`: share of the budget that stage 1 gets, unless `method.teacher.path` is given"
-    )
+    Attributes:
+        budget: Set: FLOPs that the run may spend, `exact` and on the whole bill, in place of steps:
+            it ends at the last step that fits, and schedules follow what is spent
+            (docs/compute.md).
+        teacher_share: Of `salt`: share of the budget that stage 1 gets, unless
+            `method.teacher.path` is given.
+    """
+
+    budget: Positive | None
+    teacher_share: Part
 
 
 @dataclass(config=STRICT)
 class MethodConfig:
-    """What every `method` has; nodes with a `_target_` stay as they are."""
+    """What every `method` has; nodes with a `_target_` stay as they are.
 
-    name: str = setting("Name of the method")
-    default_steps: Whole = setting("What `trainer.max_steps` is when it is not given")
-    encoder: str = setting(
-        "Size of the encoder that is trained, under `salt` of the student: `vit_nano`, "
-        "`vit_tiny`, `vit_small`, `vit_base`, `vit_large`, `vit_huge`, `vit_giant` or "
-        "`vit_gigantic`"
-    )
-    global_batch_size: AtLeast1 | None = setting(
-        "Clips of a step over all devices, which hold up to `loader.batch_size` at once; null: as "
-        "many as they hold at once. A run stores the number: it goes on with other devices",
-        COMPARED,
-    )
-    mask_group: AtLeast1 = setting(
-        "Clips whose masks are drawn together and cut to the shortest, at most; a larger group "
-        "leaves the encoder fewer tokens",
-        COMPARED,
-    )
-    clip: ClipConfig = setting("", COMPARED)
-    model: ModelConfig = setting("")
-    transform: dict[str, Any] = setting("Augmentation")
-    data: DataConfig = setting("")
-    optim: OptimConfig = setting("")
-    checkpoint: CheckpointConfig = setting("")
-    max_nonfinite_steps: AtLeast1 = setting(
-        "So many steps in a row whose loss or gradients are not finite end the run; the update of "
-        "such a step is left out, and `nonfinite.json` lists its files",
-        OPERATIONAL,
-    )
-    encoders_every_n_steps: AtLeast1 | None = setting(
-        "Set: how often the encoder is kept on its way, in the last stage's folder as "
-        "`encoders/step-N.safetensors`, and at the last step (docs/tracking.md); under `vjepa` "
-        "and `vjepa2` the moving average",
-        OPERATIONAL,
-    )
-    probe: str | None = setting(
-        "Set to probe the frozen encoders on at the end: `demo`, or another of "
-        "docs/evaluation.md; null: none"
-    )
-    probe_train: str | None = setting(
-        "Its training list, a folder or a CSV (`path label`), where the set has none"
-    )
-    probe_test: str | None = setting("Its test list, likewise")
-    probe_protocol: Literal["attentive", "linear", "knn", "all"] = setting(
-        "How its encoders are probed; no effect on `demo`, which has its own"
-    )
-    masks: dict[str, Any] = setting("Masks; `method/masks=NAME` selects others")
+    Attributes:
+        name: Name of the method.
+        default_steps: What `trainer.max_steps` is when it is not given.
+        encoder: Size of the encoder that is trained, under `salt` of the student: `vit_nano`,
+            `vit_tiny`, `vit_small`, `vit_base`, `vit_large`, `vit_huge`, `vit_giant` or
+            `vit_gigantic`.
+        global_batch_size: Clips of a step over all devices, which hold up to `loader.batch_size` at
+            once; null: as many as they hold at once. A run stores the number: it goes on with other
+            devices.
+        mask_group: Clips whose masks are drawn together and cut to the shortest, at most; a larger
+            group leaves the encoder fewer tokens.
+        transform: Augmentation.
+        max_nonfinite_steps: So many steps in a row whose loss or gradients are not finite end the
+            run; the update of such a step is left out, and `nonfinite.json` lists its files.
+        encoders_every_n_steps: Set: how often the encoder is kept on its way, in the last stage's
+            folder as `encoders/step-N.safetensors`, and at the last step (docs/tracking.md); under
+            `vjepa` and `vjepa2` the moving average.
+        probe: Set to probe the frozen encoders on at the end: `demo`, or another of
+            docs/evaluation.md; null: none.
+        probe_train: Its training list, a folder or a CSV (`path label`), where the set has none.
+        probe_test: Its test list, likewise.
+        probe_protocol: How its encoders are probed; no effect on `demo`, which has its own.
+        masks: Masks; `method/masks=NAME` selects others.
+    """
+
+    name: str
+    default_steps: Whole
+    encoder: str
+    global_batch_size: Annotated[AtLeast1 | None, COMPARED]
+    mask_group: Annotated[AtLeast1, COMPARED]
+    clip: ClipConfig
+    model: ModelConfig
+    transform: dict[str, Any]
+    data: DataConfig
+    optim: OptimConfig
+    checkpoint: CheckpointConfig
+    max_nonfinite_steps: Annotated[AtLeast1, OPERATIONAL]
+    encoders_every_n_steps: Annotated[AtLeast1 | None, OPERATIONAL]
+    probe: str | None
+    probe_train: str | None
+    probe_test: str | None
+    probe_protocol: Literal["attentive", "linear", "knn", "all"]
+    masks: dict[str, Any]
 
 
 @dataclass(config=STRICT)
 class PixelTeacherConfig(MethodConfig):
-    """`method` of `method=pixel_teacher` and of `method=videomae`."""
+    """`method` of `method=pixel_teacher` and of `method=videomae`.
 
-    pixel_loss: dict[str, Any] = setting("Loss of predicted pixels")
+    Attributes:
+        pixel_loss: Loss of predicted pixels.
+    """
+
+    pixel_loss: dict[str, Any]
 
 
 @dataclass(config=STRICT)
 class SALTConfig(MethodConfig):
-    """`method` of `method=salt`."""
+    """`method` of `method=salt`.
 
-    teacher: TeacherConfig = setting("")
-    loss: dict[str, Any] = setting("Loss of predicted latents")
-    pixel_loss: dict[str, Any] = setting("Loss of stage 1")
+    Attributes:
+        loss: Loss of predicted latents.
+        pixel_loss: Loss of stage 1.
+    """
+
+    teacher: TeacherConfig
+    loss: dict[str, Any]
+    pixel_loss: dict[str, Any]
 
 
 @dataclass(config=STRICT)
 class VJEPAConfig(MethodConfig):
-    """`method` of `method=vjepa` and of `method=vjepa2`."""
+    """`method` of `method=vjepa` and of `method=vjepa2`.
 
-    momentum: MomentumConfig = setting("")
-    loss: dict[str, Any] = setting("Loss of predicted latents")
+    Attributes:
+        loss: Loss of predicted latents.
+    """
+
+    momentum: MomentumConfig
+    loss: dict[str, Any]
+
+
+@dataclass(config=STRICT)
+class LeVJEPAConfig(MethodConfig):
+    """`method` of `method=levjepa`.
+
+    Attributes:
+        sigreg_weight: Weight of SIGReg beside the distance between views.
+        ema: Largest momentum of the encoder's moving average, which is kept and evaluated and plays
+            no part in training; 0: the encoder itself is kept.
+    """
+
+    model: LeVJEPAModelConfig
+    projector: ProjectorConfig
+    sigreg_weight: NotNegative
+    ema: Rate
 
 
 @dataclass(config=STRICT)
 class RunConfig:
-    """Everything that a run depends on."""
+    """Everything that a run depends on.
 
-    method: Any = setting("")
-    input_dir: Inputs = setting(
-        "Required: a folder of videos, a list (`path label` lines or columns), a video, or several "
-        "of these; `demo:FILE`: a list of the demo set",
-        COMPARED,
-    )
-    checkpoint: str = setting(
-        "Encoder file, run directory or V-JEPA 2 weights: initial weights of the encoder that is "
-        "trained, under `salt` of the student"
-    )
-    seed: Seed = setting("Seed of initialisation, data order, augmentation and masks")
-    loader: LoaderConfig = setting("")
-    trainer: TrainerConfig = setting("")
-    optimizer: OptimizerConfig = setting("")
-    compute: ComputeConfig = setting("")
+    Attributes:
+        input_dir: Required: a folder of videos, a list (`path label` lines or columns), a video, or
+            several of these; `demo:FILE`: a list of the demo set.
+        checkpoint: Encoder file, run directory or V-JEPA 2 weights: initial weights of the encoder
+            that is trained, under `salt` of the student.
+        seed: Seed of initialisation, data order, augmentation and masks.
+    """
+
+    method: Any
+    input_dir: Annotated[Inputs, COMPARED]
+    checkpoint: str
+    seed: Seed
+    loader: LoaderConfig
+    trainer: TrainerConfig
+    optimizer: OptimizerConfig
+    compute: ComputeConfig

@@ -1,9 +1,15 @@
-"""Naming what was probably meant."""
+"""Naming what was probably meant, and files of ours by their names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+from salt_plugin.errors import ConfigError
+
+# What the other files of a folder differ from.
+BASE = "base"
 
 
 def suggestion(found: str, known: Iterable[str]) -> str:
@@ -11,3 +17,40 @@ def suggestion(found: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = get_close_matches(found, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(names)}"
+
+
+def require_known(found: str, known: Iterable[str], mistake: str) -> None:
+    """Checks that a name is known.
+
+    Args:
+        found: The name.
+        known: All names.
+        mistake: What to say of one that is not.
+
+    Raises:
+        ConfigError: It is not; says what was probably meant.
+    """
+    if found not in known:
+        raise ConfigError(f"{mistake}; {suggestion(found, known)}")
+
+
+def shipped(folder: Path) -> list[str]:
+    """Returns the names of the YAML files in a folder of ours."""
+    return sorted(file.stem for file in folder.glob("*.yaml") if file.stem != BASE)
+
+
+def shipped_file(name: str, folder: Path, kind: str) -> Path:
+    """Returns the YAML file of the user, or of ours, that a command names.
+
+    Args:
+        name: A path that ends in `.yaml` or `.yml`, or a name.
+        folder: Of ours.
+        kind: What it is, for the message.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return Path(name).expanduser()
+    require_known(name, shipped(folder), f"no .yaml file, and {name!r} is no {kind}")
+    return folder / f"{name}.yaml"

@@ -14,7 +14,7 @@ from salt_plugin.config.values import expected
 from salt_plugin.config.yaml_file import leaves
 from salt_plugin.errors import ConfigError
 
-# In the order in which they are told: a key that is misspelt is also missing.
+# Reported in this order: a key that is misspelt is also missing.
 UNKNOWN = ("unexpected_keyword_argument", "invalid_key")
 MISSING = ("missing",)
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")

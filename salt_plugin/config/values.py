@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-# Marks: the key changes how fast a run goes, or whether it goes on, but not what it computes; it
-# has to be alike in all runs of a comparison.
+# Marks in the annotation of a key: it changes how fast a run goes, or whether it goes on, but not
+# what it computes; it has to be alike in all runs of a comparison.
 OPERATIONAL, COMPARED = "operational", "compared"
 
 # Of every class of keys. Hydra and YAML take a path such as 2024 for a number.
@@ -26,15 +26,14 @@ _NOUNS = {
 }
 
 
-def setting(meaning: str, *marks: str, **default: Any) -> Any:
-    """Returns the field of a key.
+def setting(meaning: str, **default: Any) -> Any:
+    """Returns the field of a key whose meaning does not stand in the docstring of its class.
 
     Args:
         meaning: In Markdown, for the tables of the docs.
-        *marks: `OPERATIONAL`, `COMPARED`, both or none; those of a node hold for all its keys.
         **default: As in `dataclasses.field`, only where no YAML file has it.
     """
-    return field(metadata={"meaning": meaning, "marks": marks}, **default)
+    return field(metadata={"meaning": meaning}, **default)
 
 
 def holds(test: Callable[[Any], bool]) -> AfterValidator:
@@ -91,7 +90,7 @@ def expected(kind: Any, with_noun: bool = True) -> str:
         for title in (one.title for one in stated if one.title):
             return title
         bounds = [_bound(limit) for one in stated for limit in one.metadata]
-        noun = [expected(inner[0])] if with_noun or not bounds else []
+        noun = [expected(inner[0], with_noun)] if with_noun or not bounds else []
         return ", ".join([*noun, *bounds])
     if origin in (Union, UnionType):
         kinds = [expected(one, with_noun) for one in inner if one is not type(None)]

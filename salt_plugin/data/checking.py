@@ -16,9 +16,9 @@ from pathlib import Path
 from salt_plugin.data.sources import VideoList
 from salt_plugin.files import write_text
 from salt_plugin.video.check import Verdict, check_video
-from salt_plugin.video.heartbeat import heard_by
+from salt_plugin.video.time_limit import heard_by
 
-# Seconds between two signs of life that a process gives.
+# Seconds between two signs of life of a process.
 _SECOND = 0.5
 
 
@@ -37,8 +37,8 @@ def check_videos(
     Args:
         paths: The files.
         reader: As of `check_video`.
-        positions: Likewise.
-        seed: Likewise.
+        positions: Frames to compare in each file.
+        seed: Draws them.
         workers: Processes at a time, at least 1.
         timeout: Seconds without a packet or a frame after which a file is given up.
         done: Called after each file.
@@ -49,7 +49,7 @@ def check_videos(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["salt_plugin.video.check"])
 
-    def one(path: str) -> Verdict:
+    def check(path: str) -> Verdict:
         ours, theirs = context.Pipe(duplex=False)
         work = partial(check_video, path, reader, positions, seed)
         process = context.Process(target=_report, args=(theirs, work), daemon=True)
@@ -71,7 +71,7 @@ def check_videos(
             done()
 
     with ThreadPoolExecutor(workers) as pool:
-        return _marked(list(pool.map(one, paths)))
+        return _with_copies(list(pool.map(check, paths)))
 
 
 def write_lists(
@@ -109,19 +109,15 @@ def _report(connection: Connection, work: Callable[[], Verdict]) -> None:
         connection.send(work())
 
 
-def _marked(verdicts: list[Verdict]) -> list[Verdict]:
+def _with_copies(verdicts: list[Verdict]) -> list[Verdict]:
+    """Marks copies of earlier files, and files that no list can name."""
     first: dict[str, str] = {}
     marked = []
     for verdict in verdicts:
-        if verdict.reason is None and not _can_be_listed(verdict.path):
+        path = verdict.path
+        if verdict.reason is None and (path != path.strip() or {"\n", "\r"} & set(path)):
             verdict = replace(verdict, reason="a list cannot hold its name: rename the file")
-        elif verdict.reason is None and verdict.content is not None:
-            earlier = first.setdefault(verdict.content, verdict.path)
-            if earlier != verdict.path:
-                verdict = replace(verdict, copy_of=earlier)
+        elif verdict.reason is None and first.setdefault(str(verdict.content), path) != path:
+            verdict = replace(verdict, copy_of=first[str(verdict.content)])
         marked.append(verdict)
     return marked
-
-
-def _can_be_listed(path: str) -> bool:
-    return path == path.strip() and not {"\n", "\r"} & set(path)

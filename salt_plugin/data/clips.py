@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from salt_plugin.errors import ConfigError
@@ -10,6 +12,7 @@ from salt_plugin.errors import ConfigError
 _TIE = 1e-9
 
 
+@dataclass(frozen=True)
 class ClipSampler:
     """Picks the frames of a clip at a regular step, in frames or in time.
 
@@ -26,23 +29,20 @@ class ClipSampler:
         ConfigError: If not exactly one of step and fps is given, or a value is not positive.
     """
 
-    def __init__(self, frames: int, step: int | None = None, fps: float | None = None) -> None:
-        if (step is None) == (fps is None):
+    frames: int
+    step: int | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if (self.step is None) == (self.fps is None):
             raise ConfigError(
-                f"method.clip.step={step} and method.clip.fps={fps}: expected exactly one of them; "
-                "set the other to null."
+                f"method.clip.step={self.step} and method.clip.fps={self.fps}: expected exactly "
+                "one of them; set the other to null."
             )
-        for name, value in (("frames", frames), ("step", step), ("fps", fps)):
+        for name, value in vars(self).items():
             if value is not None and not value > 0:
                 raise ConfigError(f"method.clip.{name}={value}: expected a positive number.")
-        self.frames = frames
-        self.step = step
-        self.fps = fps
-
-    @classmethod
-    def configured(cls, frames: int, step: int, fps: float | None) -> ClipSampler:
-        """Returns the sampler of a configuration, where a rate goes before a step."""
-        return cls(frames, None if fps else step, fps)
 
     def indices(self, times_n: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         """Draws a clip.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -12,13 +13,13 @@ from torch.utils.data import Dataset
 
 from salt_plugin.batch import Normalization, Views
 from salt_plugin.data.clips import ClipSampler
-from salt_plugin.data.loader import at_work_on
-from salt_plugin.data.quarantine import Quarantine
+from salt_plugin.data.loader import note_file
 from salt_plugin.data.sampler import SampleKey
 from salt_plugin.data.sources import VideoList
 from salt_plugin.errors import DataError
-from salt_plugin.video.opening import DEFAULT_READER, ReadTimeoutError, open_video, within
+from salt_plugin.video.opening import DEFAULT_READER, open_video
 from salt_plugin.video.reader import MemoryReader, Reader, VideoReadError
+from salt_plugin.video.time_limit import ReadTimeoutError, within
 
 Transform = Callable[[Tensor], Tensor | Views]
 
@@ -43,6 +44,7 @@ class ClipItem(NamedTuple):
     normalization: Normalization = Normalization()
 
 
+@dataclass(eq=False, repr=False)
 class VideoDataset(Dataset[ClipItem]):
     """Training clips, one decode each, addressed by `SampleKey`.
 
@@ -65,32 +67,18 @@ class VideoDataset(Dataset[ClipItem]):
         reader: Reads the files: `pyav`, `auto` or `decord` (see `open_video`).
         timeout: Seconds without a packet or a frame after which a file is given up, None for never.
             Files that hang are left out of the promise above: time is not a function of the seed.
-        quarantine: Files that any worker, or the run before it was stopped, found to hang.
     """
 
-    def __init__(
-        self,
-        videos: VideoList,
-        clip_sampler: ClipSampler,
-        transform: Transform,
-        seed: int,
-        max_attempts: int = 10,
-        cache: bool = False,
-        reader: str = DEFAULT_READER,
-        timeout: float | None = None,
-        quarantine: Quarantine | None = None,
-    ) -> None:
-        self.videos = videos
-        self.clip_sampler = clip_sampler
-        self.transform = transform
-        self.normalization = getattr(transform, "normalization", Normalization())
-        self.seed = seed
-        self.max_attempts = max_attempts
-        self.reader = reader
-        self.timeout = timeout
-        self.quarantine = quarantine or Quarantine(videos.paths, clips=1)
-        self._cache: dict[str, MemoryReader] | None = {} if cache else None
-        self._bad: dict[str, str] = {}
+    videos: VideoList
+    clip_sampler: ClipSampler
+    transform: Transform
+    seed: int
+    max_attempts: int = 10
+    cache: bool = False
+    reader: str = DEFAULT_READER
+    timeout: float | None = None
+    _kept: dict[str, Reader] = field(default_factory=dict, init=False)
+    _bad: dict[str, str] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -107,17 +95,17 @@ class VideoDataset(Dataset[ClipItem]):
             rng = np.random.default_rng([self.seed, key.step, key.slot, attempt])
             index = key.index if attempt == 0 else int(rng.integers(len(self)))
             path = self.videos.paths[index]
-            at_work_on(path)
+            note_file(path)
             try:
-                self.quarantine.require(index, key.step)
                 frames = self._read(path, rng)
             except VideoReadError as error:
                 skipped.append((path, error.reason))
                 continue
             clip = self._transformed(frames, int(rng.integers(2**63)))
-            at_work_on(None)
+            note_file(None)
             label = self.videos.labels[index]
-            return ClipItem(clip, label, key, path, skipped, self.normalization)
+            normalization = getattr(self.transform, "normalization", Normalization())
+            return ClipItem(clip, label, key, path, skipped, normalization)
         listed = "; ".join(f"{path}: {reason}" for path, reason in dict(skipped).items())
         raise DataError(
             f"{self.max_attempts} videos in a row cannot be read: expected mostly readable videos; "
@@ -127,26 +115,27 @@ class VideoDataset(Dataset[ClipItem]):
     def _read(self, path: str, rng: np.random.Generator) -> Tensor:
         if path in self._bad:
             raise VideoReadError(path, self._bad[path])
+
+        def clip() -> Tensor:
+            return _read_clip(self._open(path), self.clip_sampler, rng)
+
         try:
-            return within(self.timeout, path, lambda: self._clip(path, rng))
+            return within(self.timeout, path, clip)
         except ReadTimeoutError as error:
             self._bad[path] = error.reason
             raise
 
-    def _clip(self, path: str, rng: np.random.Generator) -> Tensor:
+    def _open(self, path: str) -> Reader:
+        if path in self._kept:
+            return self._kept[path]
         try:
-            reader = self._open(path)
+            reader = open_video(path, self.reader)
+            if self.cache:
+                reader = self._kept[path] = MemoryReader(reader, path)
         except VideoReadError as error:
             self._bad[path] = error.reason
             raise
-        return _read_clip(reader, self.clip_sampler, rng)
-
-    def _open(self, path: str) -> Reader:
-        if self._cache is None:
-            return open_video(path, self.reader)
-        if path not in self._cache:
-            self._cache[path] = MemoryReader(open_video(path, self.reader), path)
-        return self._cache[path]
+        return reader
 
     def _transformed(self, frames: Tensor, seed: int) -> Tensor | Views:
         with torch.random.fork_rng(devices=[]):
@@ -154,6 +143,7 @@ class VideoDataset(Dataset[ClipItem]):
             return self.transform(frames)
 
 
+@dataclass(eq=False, repr=False)
 class EvalDataset(Dataset[tuple[Tensor, int]]):
     """The centred clip of each video, for evaluation; a bad file is an error, not replaced.
 
@@ -163,12 +153,9 @@ class EvalDataset(Dataset[tuple[Tensor, int]]):
         transform: Maps uint8 [T, C, H, W] to float32 [C, T, H, W].
     """
 
-    def __init__(
-        self, videos: VideoList, clip_sampler: ClipSampler, transform: Callable[[Tensor], Tensor]
-    ) -> None:
-        self.videos = videos
-        self.clip_sampler = clip_sampler
-        self.transform = transform
+    videos: VideoList
+    clip_sampler: ClipSampler
+    transform: Callable[[Tensor], Tensor]
 
     def __len__(self) -> int:
         """Number of videos."""

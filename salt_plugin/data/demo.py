@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
@@ -84,15 +85,14 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> None:
 
 def _write_split(spec: DemoSpec, folder: Path, split: str, count: int) -> None:
     (folder / split).mkdir(parents=True)
-    lists: dict[str, list[str]] = {f"{split}_digit": [], f"{split}_direction": []}
-    if split == "train":
-        lists["train"] = []
+    lists: defaultdict[str, str] = defaultdict(str)
     for index in track(range(count), f"demo set, {split}", transient=True):
         frames, digit, direction = render(spec, index, split)
         name = f"{split}/{index:06d}.mp4"
         write_video(folder / name, frames, FPS)
-        for kind, lines in lists.items():
-            label = {f"{split}_digit": digit, f"{split}_direction": direction, "train": -1}[kind]
-            lines.append(f"{name} {label}\n")
+        lists[f"{split}_digit"] += f"{name} {digit}\n"
+        lists[f"{split}_direction"] += f"{name} {direction}\n"
+        lists[split] += f"{name} -1\n"
     for kind, lines in lists.items():
-        (folder / f"{kind}.csv").write_text("".join(lines))
+        if kind != "test":
+            (folder / f"{kind}.csv").write_text(lines)

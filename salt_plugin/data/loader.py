@@ -1,14 +1,15 @@
-"""Batches from workers that are watched: when none comes, the error says what they are at."""
+"""Batches from workers; when none comes, the error says which files they read."""
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from functools import partial
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -18,11 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
-from salt_plugin.data.shared_memory import free_shared_memory
-from salt_plugin.data.workers import signals_held, start_worker
+from salt_plugin.data.workers import IGNORED, start_worker
 from salt_plugin.errors import LoaderError, LostOthersError, SaltError
 
-# Seconds. However long a process stands still, it takes it for one of these.
+# Seconds. A process that is suspended, however long, loses at most one of these.
 _SLICE = 5.0
 # The error of a worker's end comes so long before it.
 _END_SECONDS = 1.0
@@ -34,18 +34,18 @@ _HINTS = {
     signal.SIGBUS: " (as where /dev/shm is full)",
 }
 
-# Where this process, a worker, says what it is at; None elsewhere.
-_desk: np.ndarray | None = None
+# Where this process, a loader worker, writes the file that it reads; None elsewhere.
+_file: np.ndarray | None = None
 
 # Iterators of killed workers. To shut them down may wait for a lock that died with a worker.
 _abandoned: list[Any] = []
 
 
-def at_work_on(path: str | None) -> None:
-    """Says which file this process is at, where it is a loader worker; None: at none."""
-    if _desk is not None:
-        name = os.fsencode(path or "")[: _PATH_BYTES - 1]
-        _desk[: len(name) + 1] = np.frombuffer(name + b"\0", np.uint8)
+def note_file(path: str | None) -> None:
+    """Notes which file a loader worker reads, None for none; does nothing in other processes."""
+    if _file is not None:
+        text = b"%d %s\0" % (os.getpid(), os.fsencode(path or "")[:_PATH_BYTES])
+        _file[: len(text)] = np.frombuffer(text, np.uint8)
 
 
 class ClipLoader(DataLoader[Any]):
@@ -53,10 +53,10 @@ class ClipLoader(DataLoader[Any]):
 
     Args:
         dataset: Its items are made in `workers` processes, or in this one for 0. It calls
-            `at_work_on`.
+            `note_file`.
         workers: Number of processes.
-        stall: Seconds to wait for a batch of the workers, but for most of what this process stands
-            still in (suspended by Slurm, or with the machine); None waits for ever.
+        stall: Seconds to wait for a batch of the workers, without most of the time in which this
+            process was suspended; None waits for ever.
         key: Where `stall` is set, for the message.
         **settings: Further arguments of `DataLoader`.
     """
@@ -67,15 +67,13 @@ class ClipLoader(DataLoader[Any]):
         self._stall = stall
         self._key = key
         self._processes: list[BaseProcess] = []
-        self._pids_w = torch.zeros(workers, dtype=torch.int64)
-        self._desks_wn = torch.zeros(workers, _PATH_BYTES, dtype=torch.uint8)
+        self._files_wn = torch.zeros(workers, _PATH_BYTES + 32, dtype=torch.uint8)
         if workers:
-            self._pids_w.share_memory_()
-            self._desks_wn.share_memory_()
+            self._files_wn.share_memory_()
         super().__init__(
             dataset,
             num_workers=workers,
-            worker_init_fn=partial(_start, self._pids_w, self._desks_wn) if workers else None,
+            worker_init_fn=partial(_start, self._files_wn) if workers else None,
             timeout=min(stall, _SLICE) if workers and stall is not None else 0,
             **settings,
         )
@@ -91,9 +89,8 @@ class ClipLoader(DataLoader[Any]):
 
     def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
         waited = 0.0
-        failure: str | None = None
-        kind: type[SaltError] = LoaderError
-        while failure is None:
+        while True:
+            failure: SaltError | None = None
             try:
                 batch = next(batches)
             except StopIteration:
@@ -102,20 +99,22 @@ class ClipLoader(DataLoader[Any]):
                 if str(error).startswith("DataLoader timed out"):
                     waited += self.timeout
                     if self._stall is not None and waited >= self._stall:
-                        failure = f"no batch has come for {self._stall:g} s ({self._key})"
-                elif self._lost_one():  # of which torch tells by errors of any kind
-                    failure, kind = "a process that reads videos has ended", LostOthersError
+                        reason = f"no batch has come for {self._stall:g} s ({self._key})"
+                        failure = LoaderError(f"{reason}. {self._states()}")
+                elif self._lost_one():  # torch raises errors of any kind then
+                    reason = "a process that reads videos has ended"
+                    failure = LostOthersError(f"{reason}. {self._states()}")
                 else:
                     raise
             else:
                 waited = 0.0
                 yield batch
-        states = self._states()
-        _abandoned.append(batches)
-        for process in self._processes:
-            process.kill()
-            process.join(_SLICE)
-        raise kind(f"{failure}. {states}")
+            if failure is not None:
+                _abandoned.append(batches)
+                for process in self._processes:
+                    process.kill()
+                    process.join(_SLICE)
+                raise failure
 
     def _lost_one(self) -> bool:
         ends = [process.sentinel for process in self._processes]
@@ -130,9 +129,17 @@ class ClipLoader(DataLoader[Any]):
         handler = signal.getsignal(signal.SIGCHLD)
         if getattr(handler, "__module__", "") == signal_handling.__name__:
             handler = signal.SIG_DFL  # left by another loader of this process
-        with signals_held((self.multiprocessing_context or multiprocessing).get_start_method()):
+        # A fork server, and workers until they can ignore signals, inherit what is blocked.
+        if (self.multiprocessing_context or multiprocessing).get_start_method() != "fork":
+            resource_tracker.ensure_running()  # it would unblock SIGTERM where it starts
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+        try:
             batches = super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._processes = [one for one in multiprocessing.active_children() if one not in before]
+        for process in self._processes:
+            atexit.register(process.kill)  # multiprocessing sends SIGTERM, which they ignore
         # torch's handler would raise its error anywhere, even while a checkpoint is written.
         # Without it, the end of a worker is noticed some seconds later, in the wait for a batch.
         if handler is not None and threading.current_thread() is threading.main_thread():
@@ -140,33 +147,16 @@ class ClipLoader(DataLoader[Any]):
         return batches
 
     def _states(self) -> str:
-        """Returns sentences on what has become of each worker, and what it is at."""
-        exits = {process.pid: process.exitcode for process in self._processes}
-        begun = self._pids_w.tolist()
-        early = [pid for pid in exits if pid not in begun]
-        told, idle = [f"Worker {pid} {_fate(exits[pid])}, and had not begun." for pid in early], 0
-        for pid, desk in zip(begun, self._desks_wn.numpy(), strict=True):
-            if not pid:
-                continue
-            path = os.fsdecode(desk.tobytes().partition(b"\0")[0])
-            status = exits.get(pid)
-            if status is None and not path:
-                idle += 1
-            else:
-                told.append(f"Worker {pid} {_fate(status)}{f', at {path}' if path else ''}.")
-        named, more = told[:_MOST_NAMED], len(told) - _MOST_NAMED
-        if more > 0:
-            named.append(f"So are or have {more} more.")
-        if idle and not told:
-            free = free_shared_memory()
-            room = "" if free is None else f" ({free >> 20} MiB free)"
-            named.append(
-                f"All {idle} workers are alive and wait for work: a batch was lost on its way, as "
-                f"where /dev/shm{room} is too small."
-            )
-        elif idle:
-            named.append(f"{idle} more wait for work.")
-        return " ".join(named)
+        """Returns sentences on what has become of each worker, and which file it is at."""
+        texts = [row.tobytes().partition(b"\0")[0] for row in self._files_wn.numpy()]
+        files = dict(os.fsdecode(text).split(" ", 1) for text in texts if text)
+        told = []
+        for process in self._processes[:_MOST_NAMED]:
+            file = files.get(str(process.pid))
+            place = f", at {file}" if file else ""
+            told.append(f"Worker {process.pid} {_fate(process.exitcode)}{place}.")
+        more = len(self._processes) - len(told)
+        return " ".join(told) + (f" {more} more are not listed." if more else "")
 
 
 def _fate(status: int | None) -> str:
@@ -178,8 +168,7 @@ def _fate(status: int | None) -> str:
     return f"was ended by {number.name}{_HINTS.get(number, '')}"
 
 
-def _start(pids_w: Tensor, desks_wn: Tensor, worker: int) -> None:
-    global _desk
+def _start(files_wn: Tensor, worker: int) -> None:
+    global _file
     start_worker(worker)
-    pids_w[worker] = os.getpid()
-    _desk = desks_wn[worker].numpy()
+    _file = files_wn[worker].numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ def micro_batches(clips: int, batch_size: int, rank: int = 0, world_size: int = 
     return split(own, min(most, len(own)))
 
 
+@dataclass(eq=False, repr=False)
 class StepBatchSampler(Sampler[list[SampleKey]]):
     """Yields a list of keys for each micro-batch of each training step.
 
@@ -78,41 +80,32 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
         ConfigError: If the numbers or the weights cannot work.
     """
 
-    def __init__(
-        self,
-        num_samples: int,
-        clips: int,
-        batch_size: int,
-        total_steps: int | None,
-        seed: int,
-        start_step: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        shuffle: bool = True,
-        source: list[int] | None = None,
-        weights: list[float] | None = None,
-    ) -> None:
-        if num_samples < 1:
+    num_samples: int
+    clips: int
+    batch_size: int
+    total_steps: int | None
+    seed: int
+    start_step: int = 0
+    rank: int = 0
+    world_size: int = 1
+    shuffle: bool = True
+    source: list[int] | None = None
+    weights: list[float] | None = None
+    _epoch: tuple[int, np.ndarray] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.num_samples < 1:
             raise DataError("there are no videos to sample from: expected at least 1.")
-        if batch_size < 1:
-            raise ConfigError(f"loader.batch_size={batch_size}: expected at least 1.")
-        if seed < 0:
-            raise ConfigError(f"seed={seed}: expected 0 or more.")
-        if not 0 <= rank < world_size:
-            raise ConfigError(f"rank={rank} of world_size={world_size}: expected 0 <= rank < size.")
-        if clips < world_size:
+        if self.clips < self.world_size:
             raise ConfigError(
-                f"method.global_batch_size={clips}: expected at least the {world_size} devices."
+                f"method.global_batch_size={self.clips}: expected at least the {self.world_size} "
+                "devices."
             )
-        self.num_samples = num_samples
-        self.clips = clips
-        self.total_steps = total_steps
-        self.seed = seed
-        self.start_step = start_step
-        self.shuffle = shuffle
-        self._slots = micro_batches(clips, batch_size, rank, world_size)
-        self._mixture = None if weights is None else _Mixture(source or [], weights, seed)
-        self._epoch: tuple[int, np.ndarray] | None = None
+        self._slots = micro_batches(self.clips, self.batch_size, self.rank, self.world_size)
+        self._mixture: _Mixture | None = None
+        if self.weights is not None:
+            self._mixture = _Mixture(self.source or [], self.weights, self.seed)
 
     def __len__(self) -> int:
         """Micro-batches of the whole run on this device.

@@ -26,17 +26,6 @@ def clip_bytes(frames: int, height: int, width: int, value: int = 1) -> int:
     return value * _CHANNELS * frames * height * width
 
 
-def free_shared_memory() -> int | None:
-    """Returns the bytes that are free in `/dev/shm`; None where torch does not use it."""
-    if sys.platform != "linux":
-        return None
-    try:
-        found = os.statvfs(FOLDER)
-    except OSError:
-        return 0
-    return found.f_bavail * found.f_frsize if os.access(FOLDER, os.W_OK) else 0
-
-
 def require_shared_memory(
     batch: int,
     workers: int,
@@ -60,20 +49,28 @@ def require_shared_memory(
     Raises:
         ConfigError: They have not.
     """
-    free = free_shared_memory()
+    free = _free()
     if workers == 0 or free is None:
         return
-    # Those ahead, and the one that is handed on.
-    waiting = ahead * workers + 1
+    waiting = ahead * workers + 1  # those ahead, and the one that is handed on
     waiting = waiting if batches is None else min(waiting, batches)
     needed = processes * waiting * batch
-    if needed <= free:
-        return
-    loaders = f"{processes} loaders of " if processes > 1 else ""
-    size = -(-needed // 2**20)
-    raise ConfigError(
-        f"{FOLDER}: batches need {size} MiB of shared memory and it has {free >> 20} MiB free "
-        f"({loaders}{workers} workers, {waiting} batches of {batch / 2**20:.1f} MiB): make it "
-        f"larger (docker run --shm-size={64 * (size // 64 + 1)}m), or take {instead}, fewer "
-        "workers or smaller batches"
-    )
+    if needed > free:
+        size = -(-needed // 2**20)
+        raise ConfigError(
+            f"{FOLDER}: batches need {size} MiB of shared memory and it has {free >> 20} MiB free "
+            f"({processes} x {waiting} batches of {batch / 2**20:.1f} MiB): make it larger (docker "
+            f"run --shm-size={64 * (size // 64 + 1)}m), or take {instead}, fewer workers or "
+            "smaller batches"
+        )
+
+
+def _free() -> int | None:
+    """Returns the bytes that are free in `/dev/shm`; None where torch does not use it."""
+    if sys.platform != "linux":
+        return None
+    try:
+        found = os.statvfs(FOLDER)
+    except OSError:
+        return 0
+    return found.f_bavail * found.f_frsize

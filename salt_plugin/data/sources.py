@@ -1,4 +1,4 @@
-"""What there is to train on: videos in folders, in lists, or named one by one."""
+"""Videos to train on: in folders, in lists, or named one by one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from salt_plugin.data.list_file import LIST_SUFFIXES, Label, read_list
-from salt_plugin.data.list_layout import LINE
+from salt_plugin.data.list_file import LINE, LIST_SUFFIXES, Label, read_list
 from salt_plugin.errors import DataError
+from salt_plugin.video.containers import VIDEO_SUFFIXES
 from salt_plugin.video.images import IMAGE_SUFFIXES
-from salt_plugin.video.inspection import VIDEO_SUFFIXES
-from salt_plugin.video.opening import DEFAULT_READER, open_video, within
+from salt_plugin.video.opening import DEFAULT_READER, open_video
 from salt_plugin.video.reader import VideoReadError
+from salt_plugin.video.time_limit import within
 
 _SHOWN = 5
 _SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testing|eval)(?![a-z])")
@@ -84,23 +84,16 @@ def read_inputs(
     several = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     if not several:
         raise DataError(f"{key} is an empty list: expected at least one folder or list of videos.")
-    paths: list[str] = []
-    found: list[Label] = []
-    source: list[int] = []
-    for number, one in enumerate(several):
-        more_paths, more_labels = _read_input(Path(one), key, suffixes)
-        paths += more_paths
-        found += more_labels
-        source += [number] * len(more_paths)
+    listed = [_read_input(Path(one), key, suffixes) for one in several]
+    paths = [path for paths, _ in listed for path in paths]
+    found = [label for _, labels in listed for label in labels]
+    source = [number for number, (paths, _) in enumerate(listed) for _ in paths]
     names = sorted({label for label in found if isinstance(label, str)})
-    number_of: dict[Label, int] = {None: -1}
-    number_of.update((name, at) for at, name in enumerate(names))
-    if not names:
-        labels = [-1 if label is None else int(label) for label in found]
-        return VideoList(paths, labels, None, source)
-    if any(isinstance(label, int) for label in found):
+    number_of: dict[Label, int] = {name: number for number, name in enumerate(names)}
+    if names and any(isinstance(label, int) for label in found):
         return VideoList(paths, [-1] * len(paths), None, source)
-    return VideoList(paths, [number_of[label] for label in found], names, source)
+    labels = [label if isinstance(label, int) else number_of.get(label, -1) for label in found]
+    return VideoList(paths, labels, names or None, source)
 
 
 def require_readable(
@@ -116,14 +109,14 @@ def require_readable(
     Raises:
         DataError: If none does.
     """
-    bad: list[VideoReadError] = []
+    bad: list[str] = []
     for path in videos.paths:
         try:
             within(timeout, path, partial(_first_frame, path, reader))
             return
         except VideoReadError as error:
-            bad.append(error)
-    shown = "\n".join(f"  {error.path}: {error.reason}" for error in bad[:_SHOWN])
+            bad.append(f"  {path}: {error.reason}")
+    shown = "\n".join(bad[:_SHOWN])
     raise DataError(
         f"none of the {len(bad)} videos in input_dir can be read; the first:\n{shown}\n"
         "Expected video files such as H.264 in mp4; `salt data check` tells more of each."
@@ -151,7 +144,7 @@ def _read_input(
         )
     if kind in LIST_SUFFIXES:
         listed = read_list(path, VIDEO_SUFFIXES + IMAGE_SUFFIXES)
-        _say(listed.understood)
+        _log(listed.understood)
         return listed.paths, listed.labels
     if kind in suffixes:
         return [os.path.abspath(path)], [None]
@@ -166,15 +159,15 @@ def _read_folder(
     folder: Path, key: str, suffixes: tuple[str, ...]
 ) -> tuple[list[str], Sequence[Label]]:
     paths: list[str] = []
-    labels: list[Label] = []
     left_out: Counter[str] = Counter()
-    closed: list[str] = []
-    below: defaultdict[str, set[str]] = defaultdict(set)
-    hidden = 0
     seen: set[str] = set()
+    hidden = 0
     root = os.path.abspath(folder)
-    walk = os.walk(root, followlinks=True, onerror=lambda error: closed.append(error.filename))
-    for place, folders, files in walk:
+
+    def warn(error: OSError) -> None:
+        _log(f"{key}={folder}: cannot open {error.filename}", logging.WARNING)
+
+    for place, folders, files in os.walk(root, followlinks=True, onerror=warn):
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()
@@ -182,61 +175,47 @@ def _read_folder(
         seen.add(real)
         hidden += sum(name.startswith(".") for name in [*folders, *files])
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        shown = sorted(name for name in files if not name.startswith("."))
-        found = [name for name in shown if name.lower().endswith(suffixes)]
-        left_out.update(_suffix(name) for name in shown if not name.lower().endswith(suffixes))
-        inside = os.path.relpath(place, root).split(os.sep)
-        if found and len(inside) > 1:
-            below[inside[0]].add(inside[1])
-        paths += [os.path.join(place, name) for name in found]
-        labels += [None if inside[0] == os.curdir else inside[0]] * len(found)
+        for name in sorted(name for name in files if not name.startswith(".")):
+            if name.lower().endswith(suffixes):
+                paths.append(os.path.join(place, name))
+            else:
+                left_out[os.path.splitext(name)[1].lower() or "without a suffix"] += 1
     what = "images" if suffixes == IMAGE_SUFFIXES else "videos"
-    _say(f"{key}={folder}: {len(paths):,} {what}{_of_others(left_out, hidden)}")
-    if closed:
-        _say(f"{key}={folder}: folders that cannot be opened: {_some(closed)}", logging.WARNING)
+    ordered = sorted(left_out.items(), key=lambda one: (-one[1], one[0]))[: 2 * _SHOWN]
+    others = "; left out: " * bool(ordered) + ", ".join(f"{n:,} {kind}" for kind, n in ordered)
+    others += f"; hidden (their names begin with a dot): {hidden:,}" if hidden else ""
+    _log(f"{key}={folder}: {len(paths):,} {what}{others}")
     if not paths:
         raise DataError(
             f"{key}={folder} holds no {what}: expected files ending in {', '.join(suffixes)}, in "
-            f"it or in its sub-folders{_of_others(left_out, hidden)}."
+            f"it or in its sub-folders{others}."
         )
-    _warn_of_splits(f"{key}={folder}", root, below)
-    return paths, labels
+    inside = [os.path.relpath(path, root).split(os.sep)[:-1] for path in paths]
+    _warn_of_splits(f"{key}={folder}", root, inside)
+    return paths, [folders[0] if folders else None for folders in inside]
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower() or "without a suffix"
-
-
-def _of_others(left_out: Counter[str], hidden: int) -> str:
-    ordered = sorted(left_out.items(), key=lambda one: (-one[1], one[0]))
-    words = [f"{count:,} {suffix}" for suffix, count in ordered[: 2 * _SHOWN]]
-    if rest := sum(count for _, count in ordered[2 * _SHOWN :]):
-        words.append(f"{rest:,} others")
-    said = f"; left out: {', '.join(words)}" if words else ""
-    return said + (f"; hidden (their names begin with a dot): {hidden:,}" if hidden else "")
-
-
-def _warn_of_splits(given: str, root: str, below: dict[str, set[str]]) -> None:
-    """Says that parts of a data set were taken for classes, of which they hold the same."""
-    parts = sorted(name for name in below if _SPLIT.match(name.lower()))
-    held = Counter(one for name in parts for one in below[name])
+def _warn_of_splits(given: str, root: str, inside: list[list[str]]) -> None:
+    """Warns where parts of a data set, such as `train`, are read as classes."""
+    below: defaultdict[str, set[str]] = defaultdict(set)
+    for folders in inside:
+        if len(folders) > 1 and _SPLIT.match(folders[0].lower()):
+            below[folders[0]].add(folders[1])
+    held = Counter(one for classes in below.values() for one in classes)
     shared = sorted(one for one, count in held.items() if count > 1)
     if shared:
-        listed = " and ".join(repr(name) for name in parts)
-        first = os.path.join(root, parts[0])
-        _say(
-            f"{given}: {listed} look like the parts of a data set, for they hold the same folders "
-            f"({_some(shared)}). They are read as {len(parts)} classes, and all are trained on. "
-            f"Give one of them instead, such as {first}; where all are meant, give them as a list",
+        parts = sorted(below)
+        shown = ", ".join(shared[:_SHOWN]) + ", ..." * (len(shared) > _SHOWN)
+        _log(
+            f"{given}: {' and '.join(map(repr, parts))} look like the parts of a data set, for "
+            f"they hold the same folders ({shown}). They are read as {len(parts)} classes, and all "
+            f"are trained on. Give one of them instead, such as {os.path.join(root, parts[0])}; "
+            "where all are meant, give them as a list",
             logging.WARNING,
         )
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
 @lru_cache(maxsize=1024)
-def _say(text: str, level: int = logging.INFO) -> None:
+def _log(text: str, level: int = logging.INFO) -> None:
     """Logs a line once in a process: lists are read again by what comes later."""
     _LOGGER.log(level, "%s", text.encode(errors="backslashreplace").decode())

@@ -13,7 +13,6 @@ from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.dataset import Transform, VideoDataset
 from salt_plugin.data.demo import DemoSpec, make_demo
 from salt_plugin.data.loader import ClipLoader
-from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.data.sampler import StepBatchSampler
 from salt_plugin.data.sources import VideoList, read_inputs, require_readable
 from salt_plugin.data.workers import loader_workers
@@ -61,7 +60,7 @@ def demo_spec(config: RunConfig) -> DemoSpec:
 def clip_sampler(config: RunConfig) -> ClipSampler:
     """Returns the sampler of `method.clip`; `fps` goes before `step`."""
     clip = config.method.clip
-    return ClipSampler.configured(clip.frames, clip.step, clip.fps)
+    return ClipSampler(clip.frames, None if clip.fps else clip.step, clip.fps)
 
 
 def training_loader(
@@ -71,34 +70,36 @@ def training_loader(
     collate: Collate,
     *,
     seed: int,
-    total_steps: int | None,
-    start_step: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
     sharing: int = 1,
-    quarantine: Quarantine | None = None,
     stall: float | None = None,
+    **place: Any,
 ) -> ClipLoader:
-    """Returns a device's micro-batches of a stage from `start_step` on, a function of the seed.
+    """Returns a device's micro-batches of a stage, a function of the seed.
 
-    The processes that share the cores with this one, `sharing` in all, share its workers' too.
-    Files in quarantine, which may grow meanwhile, are replaced without being opened.
-    Where workers give no batch for `stall` seconds, the loader raises a `LoaderError`.
+    Args:
+        config: The run.
+        videos: The videos.
+        transform: Of clips; see `VideoDataset`.
+        collate: Makes a batch of items.
+        seed: Of the stage.
+        sharing: Processes that share the cores with this one, which share its workers' too.
+        stall: Seconds without a batch of the workers after which the loader raises a `LoaderError`.
+        **place: `total_steps`, `start_step`, `rank` and `world_size` of `StepBatchSampler`.
     """
     data = config.method.data
     workers = loader_workers(config.loader.num_workers, sharing)
+    dataset = VideoDataset(
+        videos,
+        clip_sampler(config),
+        transform,
+        seed,
+        cache=data.cache,
+        reader=data.reader,
+        timeout=data.timeout,
+    )
     return ClipLoader(
-        VideoDataset(
-            videos,
-            clip_sampler(config),
-            transform,
-            seed,
-            cache=data.cache,
-            reader=data.reader,
-            timeout=data.timeout,
-            quarantine=quarantine,
-        ),
-        batch_sampler=_sampler(config, videos, seed, total_steps, start_step, rank, world_size),
+        dataset,
+        batch_sampler=_sampler(config, videos, seed, **place),
         collate_fn=collate,
         workers=workers,
         prefetch_factor=config.loader.prefetch_factor if workers else None,
@@ -108,26 +109,15 @@ def training_loader(
     )
 
 
-def _sampler(
-    config: RunConfig,
-    videos: VideoList,
-    seed: int,
-    total_steps: int | None,
-    start_step: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-) -> StepBatchSampler:
+def _sampler(config: RunConfig, videos: VideoList, seed: int, **place: Any) -> StepBatchSampler:
     weights = config.method.data.weights
     return StepBatchSampler(
         len(videos.paths),
         config.method.global_batch_size or config.loader.batch_size,
         config.loader.batch_size,
-        total_steps,
-        seed,
-        start_step=start_step,
-        rank=rank,
-        world_size=world_size,
+        seed=seed,
         shuffle=config.loader.shuffle,
         source=videos.source if weights else None,
         weights=weights,
+        **place,
     )

@@ -1,6 +1,6 @@
 """Frozen evaluation: features of an encoder that is not trained any further, and probes on them."""
 
-from salt_plugin.evaluation.encoders import FrozenEncoder, card_clip, open_encoder
+from salt_plugin.evaluation.encoders import FrozenEncoder, open_encoder
 from salt_plugin.evaluation.probes import knn_accuracy, linear_accuracy
 from salt_plugin.evaluation.protocol import probe
 from salt_plugin.evaluation.results import ProbeReport, ProtocolResult
@@ -9,7 +9,6 @@ __all__ = [
     "FrozenEncoder",
     "ProbeReport",
     "ProtocolResult",
-    "card_clip",
     "knn_accuracy",
     "linear_accuracy",
     "open_encoder",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from timm.layers import Mlp
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_, zeros_
-
-from salt_plugin.models.attention import attention
 
 INIT_STD = 0.02
 MLP_RATIO = 4
@@ -61,11 +61,14 @@ class _Pooler(nn.Module):
         super().__init__()
         self.query_tokens = nn.Parameter(torch.empty(1, 1, dim))
         self.cross_attention_block = _CrossBlock(dim, num_heads)
-        blocks = [_SelfBlock(dim, num_heads) for _ in range(depth - 1)]
+        blocks: list[Any] = [
+            Block(dim, num_heads, MLP_RATIO, qkv_bias=True, norm_layer=nn.LayerNorm)
+            for _ in range(depth - 1)
+        ]
         self.blocks = nn.ModuleList(blocks)
         self._init_weights(blocks)
 
-    def _init_weights(self, blocks: list[_SelfBlock]) -> None:
+    def _init_weights(self, blocks: list[Any]) -> None:
         trunc_normal_(self.query_tokens, std=INIT_STD)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -78,39 +81,15 @@ class _Pooler(nn.Module):
         self.cross_attention_block.mlp.fc2.weight.data.div_(math.sqrt(2 * max(1, len(blocks))))
 
     def encode(self, tokens_bnd: Tensor) -> Tensor:
+        block: Any
         for block in self.blocks:
+            # On CPUs attention is faster written out (docs/benchmarks/plain.md).
+            block.attn.fused_attn = tokens_bnd.device.type != "cpu"
             tokens_bnd = block(tokens_bnd)
         return tokens_bnd
 
     def forward(self, tokens_bnd: Tensor) -> Tensor:
         return self.cross_attention_block(self.query_tokens, self.encode(tokens_bnd)).squeeze(1)
-
-
-class _SelfAttention(nn.Module):
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x_bnd: Tensor) -> Tensor:
-        q_bhnd, k_bhnd, v_bhnd = (
-            self.qkv(x_bnd).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        )
-        return self.proj(attention(q_bhnd, k_bhnd, v_bhnd).transpose(1, 2).flatten(2))
-
-
-class _SelfBlock(nn.Module):
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn = _SelfAttention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, MLP_RATIO * dim)
-
-    def forward(self, x_bnd: Tensor) -> Tensor:
-        x_bnd = x_bnd + self.attn(self.norm1(x_bnd))
-        return x_bnd + self.mlp(self.norm2(x_bnd))
 
 
 class _CrossAttention(nn.Module):

@@ -1,40 +1,49 @@
-"""Features on disk, in order of the videos, so that an interrupted extraction goes on.
+"""Features on disk, in the order of the videos, so that an interrupted extraction goes on.
 
-Tokens are float16: it holds every bfloat16 value of the size of a normalised token exactly, and
-has eight times finer steps than bfloat16 where an encoder computes in float32; numpy maps it from
-disk. Means over tokens are float32, for the protocols that use nothing else.
+Tokens are float16, the features of clips float32, as plain numbers without a header. float16 holds
+every bfloat16 value of the size of a normalised token exactly, with eight times finer steps.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from salt_plugin.data import VideoReadError
 from salt_plugin.errors import CacheError, DataError
-from salt_plugin.evaluation.stored import StoredFeatures, TokenFeatures
-from salt_plugin.files import read_json, require_regular, user_cache, write_text
+from salt_plugin.files import hold, read_json, require_regular, sync, user_cache, write_json
 
-FORMAT = 1
-TOKEN_TYPE = np.float16
-META_FILE, ROWS_FILE, LOCK_FILE = "store.json", "rows.json", ".lock"
-TOKENS_FILE, MEANS_FILE = "tokens.npy", "means.npy"
+FORMAT = 2
+STORE_FILE = "store.json"
+MEANS, TOKENS = "means.f32", "tokens.f16"
 SAVE_SECONDS = 10.0
 
 
+class StoredFeatures(NamedTuple):
+    """Features of a list of videos.
+
+    Attributes:
+        means: Mean over all tokens, or `[cls]` where there is one, float32 [n, V, D].
+        tokens: float16 [n, V, N, D], which stay on disk until they are indexed; None where only
+            means are stored.
+    """
+
+    means: Tensor
+    tokens: Tensor | None
+
+
 def cache_root(given: str | None) -> Path:
-    """Returns where stores are kept: `given`, or `salt_plugin/features` in the user's cache.
+    """Returns the folder of all stores: `given`, or `salt_plugin/features` in the user's cache.
 
     Raises:
         CacheError: Nothing is given, and the user's cache cannot be used.
@@ -51,208 +60,141 @@ def files_digest(paths: list[str]) -> str:
     """Returns a hash of a list of files: their paths, sizes and times of change.
 
     Raises:
-        DataError: A file is missing.
+        VideoReadError: A file is missing.
     """
     digest = hashlib.sha256()
     for path in paths:
         try:
             found = os.stat(path)
         except OSError as error:
-            raise DataError(f"cannot read video {path}: {error.strerror}") from None
+            raise VideoReadError(path, str(error.strerror)) from None
         row = f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n"
         digest.update(row.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
 class FeatureStore:
-    """One folder with the features of one list of videos by one encoder.
+    """The features of one list of videos by one encoder, in a folder named after their key.
 
     Args:
         root: Folder of all stores.
-        key: Everything that the features depend on, as JSON; the folder is named after its hash.
+        key: Everything that the features depend on, as JSON.
         shape: (n, V, N, D).
         tokens: Whether to keep tokens beside their means.
-
-    Raises:
-        DataError: The folder holds features of another key, another process writes to it, or the
-            disk has too little space.
     """
 
     def __init__(
         self, root: Path, key: dict[str, Any], shape: tuple[int, int, int, int], tokens: bool
     ) -> None:
         self.key = {**key, "shape": list(shape), "tokens": tokens, "format": FORMAT}
-        text = json.dumps(self.key, sort_keys=True)
-        self.folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+        self.folder = root / digest[:16]
         self.shape = shape
-        self._check_root(root)
-        if (self.folder / META_FILE).is_file():
-            check_store(self.folder, self.key)
-        self._files: dict[str, tuple[type, tuple[int, ...]]] = {
-            MEANS_FILE: (np.float32, (shape[0], shape[1], shape[3]))
+        videos, views, _, width = shape
+        self._arrays: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            MEANS: (torch.float32, (videos, views, width))
         }
         if tokens:
-            self._files[TOKENS_FILE] = (TOKEN_TYPE, shape)
+            self._arrays[TOKENS] = torch.float16, shape
 
     @property
     def rows_done(self) -> int:
-        """Videos whose features are on disk.
+        """Number of videos whose features are on disk.
 
         Raises:
-            DataError: The file that tells is damaged.
+            DataError: A file of the store is damaged.
         """
-        file = self.folder / ROWS_FILE
+        file = self.folder / STORE_FILE
         if not file.is_file():
             return 0
         try:
-            rows = read_json(file)
-        except (OSError, ValueError) as error:
-            raise self._damaged(file, str(error)) from None
-        if type(rows) is not int or not 0 <= rows <= self.shape[0]:
-            raise self._damaged(file, f"{str(rows)[:80]} rows of {self.shape[0]}")
-        return rows
+            rows = read_json(file)["rows"]
+            if rows not in range(self.shape[0] + 1):
+                raise ValueError(f"{str(rows)[:80]} of {self.shape[0]} rows are done")
+            for name, (dtype, shape) in self._arrays.items():
+                file = self.folder / name
+                size, expected = require_regular(file).st_size, dtype.itemsize * math.prod(shape)
+                if size != expected:
+                    raise ValueError(f"it has {size} bytes: expected {expected}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{file} is no features of this package, or damaged ({error}); remove {self.folder}"
+            ) from None
+        return int(rows)
 
     def read(self) -> StoredFeatures:
-        """Returns the features of a finished store.
+        """Returns the features of a finished store."""
+        maps = self._maps(shared=False)
+        return StoredFeatures(maps[MEANS], maps.get(TOKENS))
+
+    def extend(
+        self,
+        batches_from: Callable[[int], Iterable[Tensor]],
+        progress: Callable[[int], None],
+        pool: Callable[[Tensor], Tensor] = lambda tokens: tokens.mean(-2),
+    ) -> None:
+        """Writes the missing features; those written so far stay when an error ends it.
+
+        Args:
+            batches_from: Returns tokens of the videos from a row on, batch by batch, float32
+                [b, V, N, D].
+            progress: Called after each batch with the number of videos done.
+            pool: Returns the features [b, V, D] of such tokens.
 
         Raises:
-            DataError: A file of it is damaged, or of other contents than the key says.
+            DataError: Another process writes to the folder, it cannot be written to, or the disk
+                has too little space.
         """
-        means = np.array(self._mapped(MEANS_FILE, "r"))
-        tokens = None
-        if TOKENS_FILE in self._files:
-            tokens = TokenFeatures(self._mapped(TOKENS_FILE, "r"))
-        return StoredFeatures(torch.from_numpy(means), tokens)
-
-    def _mapped(self, name: str, mode: Literal["r", "r+"]) -> np.memmap:
-        """Maps a file, once its header is that of this store; a larger one would make it grow."""
-        path, (kind, shape) = self.folder / name, self._files[name]
         try:
-            size = require_regular(path).st_size
-            with path.open("rb") as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0
-                found, fortran, dtype = read(file) if version == (1, 0) else ((), False, None)
-                expected = file.tell() + int(np.prod(shape)) * np.dtype(kind).itemsize
-        except (OSError, ValueError) as error:
-            raise self._damaged(path, str(error).split("\n")[0]) from None
-        if (found, fortran, dtype, size) != (shape, False, np.dtype(kind), expected):
-            raise self._damaged(
-                path,
-                f"an array {str(found)[:80]} of {dtype} in {size} bytes: expected {shape} of "
-                f"{np.dtype(kind)} in {expected}",
-            )
-        return np.lib.format.open_memmap(path, mode=mode)
-
-    def _damaged(self, file: Path, reason: str) -> DataError:
-        return DataError(
-            f"{file} is no features of this package, or damaged ({reason}); remove {self.folder}"
-        )
-
-    @contextmanager
-    def writing(self) -> Iterator[StoreWriter]:
-        """Opens the store, to go on after `rows_done`; what was written stays on any exit."""
-        with self._lock_file() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DataError(
-                    f"another process writes features to {self.folder}; wait for it"
-                ) from None
-            if not (self.folder / META_FILE).is_file():
-                self._make()
-            maps = {name: self._mapped(name, "r+") for name in self._files}
-            writer = StoreWriter(self.folder, maps, self.rows_done)
-            try:
-                yield writer
-            finally:
-                writer.save()
-
-    def _lock_file(self) -> IO[str]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return (self.folder / LOCK_FILE).open("w")
+            lock = hold(self.folder)
         except OSError as error:
             raise DataError(
                 f"features cannot be written to {self.folder} ({error.strerror}): give "
                 "--cache DIR, or set XDG_CACHE_HOME to a folder that can be"
             ) from None
+        if lock is None:
+            raise DataError(f"another process writes features to {self.folder}; wait for it")
+        with lock:
+            rows, saved = self.rows_done, time.monotonic()
+            if not rows:
+                self._require_space()
+            maps = self._maps(shared=True)
+            try:
+                for tokens_bvnd in batches_from(rows):
+                    part = slice(rows, rows + len(tokens_bvnd))
+                    maps[MEANS][part] = pool(tokens_bvnd)
+                    if TOKENS in maps:
+                        maps[TOKENS][part] = tokens_bvnd
+                    rows = part.stop
+                    progress(rows)
+                    if time.monotonic() - saved > SAVE_SECONDS:
+                        self._save(rows)
+                        saved = time.monotonic()
+            finally:
+                self._save(rows)
 
-    def _make(self) -> None:
-        """Lays out the files, sparse where the disk can; the key last, which makes it a store."""
-        sizes = [np.prod(shape) * np.dtype(kind).itemsize for kind, shape in self._files.values()]
+    def _save(self, rows: int) -> None:
+        """Brings features to the disk, and only then their number."""
+        for name in self._arrays:
+            sync(self.folder / name)
+        write_json(self.folder / STORE_FILE, {**self.key, "rows": rows})
+
+    def _maps(self, shared: bool) -> dict[str, Tensor]:
+        """Maps the files; shared, writes go to the files, which are made where they are missing."""
+        return {
+            name: torch.from_file(
+                str(self.folder / name), shared, math.prod(shape), dtype=dtype
+            ).view(shape)
+            for name, (dtype, shape) in self._arrays.items()
+        }
+
+    def _require_space(self) -> None:
+        size = sum(dtype.itemsize * math.prod(shape) for dtype, shape in self._arrays.values())
         free = shutil.disk_usage(self.folder).free
-        if sum(sizes) > free:
+        if size > free:  # later, a write to the map would end the process by SIGBUS
             raise DataError(
                 f"features of {self.shape[0]} videos x {self.shape[1]} views x {self.shape[2]} "
-                f"tokens x {self.shape[3]} take {sum(sizes) / 1e9:.1f} GB and {self.folder} has "
+                f"tokens x {self.shape[3]} take {size / 1e9:.1f} GB and {self.folder} has "
                 f"{free / 1e9:.1f} GB free: give --cache DIR on a larger disk, fewer views, or "
                 "--protocol linear or knn, which keep no tokens"
             )
-        for name, (kind, shape) in self._files.items():
-            np.lib.format.open_memmap(self.folder / name, mode="w+", dtype=kind, shape=shape)
-        write_text(self.folder / META_FILE, json.dumps(self.key, indent=2, sort_keys=True) + "\n")
-
-    def _check_root(self, root: Path) -> None:
-        if (root / META_FILE).is_file():
-            check_store(root, self.key)
-            raise DataError(f"--cache {root} is one store of features: give the folder it lies in")
-
-
-class StoreWriter:
-    """Writes rows in order, and now and then how many there are."""
-
-    def __init__(self, folder: Path, maps: dict[str, np.memmap], rows: int) -> None:
-        self.rows = rows
-        self._folder = folder
-        self._maps = maps
-        self._saved = time.monotonic()
-
-    def add(self, tokens_bvnd: Tensor, pooled_bvd: Tensor) -> None:
-        """Writes the features of the next videos: tokens and what is pooled of them, float32.
-
-        Raises:
-            DataError: A value is not finite, or too large for float16.
-        """
-        rows = slice(self.rows, self.rows + len(tokens_bvnd))
-        self._maps[MEANS_FILE][rows] = pooled_bvd.cpu().numpy()
-        if TOKENS_FILE in self._maps:
-            half = tokens_bvnd.half()
-            if not half.isfinite().all():
-                raise DataError(
-                    "the encoder gives tokens that are not finite in float16: expected values "
-                    "below 65504, as a last LayerNorm gives; check the encoder's weights"
-                )
-            self._maps[TOKENS_FILE][rows] = half.cpu().numpy()
-        self.rows = rows.stop
-        if time.monotonic() - self._saved > SAVE_SECONDS:
-            self.save()
-
-    def save(self) -> None:
-        """Brings what was added to the disk, then the number of its rows."""
-        for stored in self._maps.values():
-            stored.flush()
-        write_text(self._folder / ROWS_FILE, json.dumps(self.rows))
-        self._saved = time.monotonic()
-
-
-def check_store(folder: Path, key: dict[str, Any]) -> None:
-    """Checks that a folder holds the features of a key.
-
-    Raises:
-        DataError: They are of another encoder, list, transform or choice of views.
-    """
-    try:
-        stored = read_json(folder / META_FILE)
-        differing = [
-            name for name in sorted(stored.keys() | key) if stored.get(name) != key.get(name)
-        ]
-    except (ValueError, AttributeError, OSError) as error:
-        raise DataError(f"{folder / META_FILE} is damaged ({error}); remove {folder}") from None
-    if differing:
-        shown = "; ".join(
-            f"{name} is {stored.get(name)} and not {key.get(name)}" for name in differing
-        )
-        raise DataError(
-            f"{folder} holds other features than these: {shown}. Remove it, or give another --cache"
-        )

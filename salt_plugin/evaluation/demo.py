@@ -1,37 +1,29 @@
 """What the encoders of a demo run know: appearance (digit) and motion (direction).
 
-The protocol is the same for all encoders: the mean over all tokens of the last layer, on centred
-clips of the demo set; probes learn from labelled training clips and are scored on test clips whose
-digit scans appear in no training clip.
+Probes read the mean over all tokens, or `[cls]`, of centred clips. They learn from labelled
+training clips and are scored on test clips whose digit scans appear in no training clip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from salt_plugin.data import ClipSampler, read_inputs
-from salt_plugin.evaluation.controls import ShuffledFrames, as_they_are
+from salt_plugin.data import ClipSampler, EvalDataset, read_inputs
+from salt_plugin.evaluation.controls import frame_orders, shuffled
 from salt_plugin.evaluation.encoders import FrozenEncoder
-from salt_plugin.evaluation.features import Extraction, mean_features
 from salt_plugin.evaluation.probes import knn_accuracy, linear_accuracy
-from salt_plugin.evaluation.views import ViewDataset, Views
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.transforms import SALTEvalTransform
 
 TASKS = {"direction": 8, "digit": 10}
 LABELLED_CLIPS = 2000
+CLIPS_AT_ONCE = 64
 SHUFFLED = "student, shuffled"
 CHANCE = {f"{task}_{probe}": 1 / n for task, n in TASKS.items() for probe in ("knn", "linear")}
-
-
-class _Split(NamedTuple):
-    features: dict[str, Tensor]
-    labels: dict[str, Tensor]
 
 
 def probe_demo(
@@ -50,44 +42,38 @@ def probe_demo(
         A row for each encoder: its name, and the accuracy for each task and probe, e.g.
         `direction_linear`.
     """
-    frozen = {name: FrozenEncoder.of(name, encoder) for name, encoder in encoders.items()}
-    train = _read(frozen, folder, "train", sampler, size, LABELLED_CLIPS, seed)
-    test = _read(frozen, folder, "test", sampler, size, None, seed + 1)
-    return [_row(name, train, test) for name in train.features]
+    frozen = {name: FrozenEncoder(name, encoder) for name, encoder in encoders.items()}
+    features, labels = [], []
+    for number, (split, most) in enumerate((("train", LABELLED_CLIPS), ("test", None))):
+        lists = {task: read_inputs(folder / f"{split}_{task}.csv") for task in TASKS}
+        labels.append({task: torch.tensor(one.labels[:most]) for task, one in lists.items()})
+        dataset = EvalDataset(lists["direction"], sampler, SALTEvalTransform(size))
+        clips = len(labels[number]["direction"])
+        order_nt = frame_orders(clips, sampler.frames, seed + number)
+        features.append(_pooled(frozen, dataset, order_nt))
+    (train, test), (train_labels, test_labels) = features, labels
+    rows: list[dict[str, str | float]] = []
+    for name in train:
+        row: dict[str, str | float] = {"encoder": name}
+        for task in TASKS:
+            labelled = train[name], train_labels[task], test[name], test_labels[task]
+            row[f"{task}_knn"] = knn_accuracy(*labelled)
+            row[f"{task}_linear"] = linear_accuracy(*labelled)
+        rows.append(row)
+    return rows
 
 
-def _read(
-    encoders: Mapping[str, FrozenEncoder],
-    folder: Path,
-    split: str,
-    sampler: ClipSampler,
-    size: int,
-    most: int | None,
-    seed: int,
-) -> _Split:
-    labels = {
-        task: torch.tensor(read_inputs(folder / f"{split}_{task}.csv").labels[:most])
-        for task in TASKS
-    }
-    paths = read_inputs(folder / f"{split}_direction.csv").paths[:most]
-    probed = {name: (encoder, as_they_are) for name, encoder in encoders.items()}
-    if "student" in encoders:
-        shuffle = ShuffledFrames(len(paths), sampler.frames, seed)
-        probed[SHUFFLED] = encoders["student"], shuffle
-    dataset = ViewDataset(paths, sampler, SALTEvalTransform(size), Views())
-    features = mean_features(probed, dataset, Extraction())
-    return _Split({name: means_nvd[:, 0] for name, means_nvd in features.items()}, labels)
-
-
-def _row(name: str, train: _Split, test: _Split) -> dict[str, str | float]:
-    row: dict[str, str | float] = {"encoder": name}
-    for task in TASKS:
-        labelled = (
-            train.features[name],
-            train.labels[task],
-            test.features[name],
-            test.labels[task],
-        )
-        row[f"{task}_knn"] = knn_accuracy(*labelled)
-        row[f"{task}_linear"] = linear_accuracy(*labelled)
-    return row
+def _pooled(
+    encoders: Mapping[str, FrozenEncoder], dataset: EvalDataset, order_nt: Tensor
+) -> dict[str, Tensor]:
+    """Returns float32 [n, D] of the first n clips by encoder; all encoders share the decoding."""
+    found: dict[str, list[Tensor]] = {}
+    for rows in torch.arange(len(order_nt)).split(CLIPS_AT_ONCE):
+        clips_bcthw = torch.stack([dataset[int(row)][0] for row in rows])
+        for name, encoder in encoders.items():
+            found.setdefault(name, []).append(encoder.pool(encoder(clips_bcthw)))
+        if "student" in encoders:
+            mixed = shuffled(clips_bcthw[:, None], order_nt[rows])[:, 0]
+            student = encoders["student"]
+            found.setdefault(SHUFFLED, []).append(student.pool(student(mixed)))
+    return {name: torch.cat(parts) for name, parts in found.items()}

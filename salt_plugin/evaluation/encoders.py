@@ -5,86 +5,77 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD
-from salt_plugin.checkpoints import STUDENT_FIRST, find_encoder, load_encoder, read_input
-from salt_plugin.checkpoints.load import is_huggingface, is_vjepa2
-from salt_plugin.config.probe import CLIP
-from salt_plugin.errors import CheckpointError, ConfigError
-from salt_plugin.evaluation.image_frames import TUBELET, ImageFrames
-from salt_plugin.models import EncoderShape, VideoEncoder
-from salt_plugin.models.teacher import fingerprint
-from salt_plugin.shapes import ENCODER_SIZES, Grid
+from salt_plugin.checkpoints import find_encoder, load_encoder, read_input
+from salt_plugin.checkpoints.load import is_huggingface
+from salt_plugin.config.evaluation import CLIP
+from salt_plugin.errors import ConfigError
+from salt_plugin.evaluation.image_frames import ImageFrames
+from salt_plugin.models import EncoderShape, VideoEncoder, fingerprint
+from salt_plugin.shapes import ENCODER_SIZES, Grid, as_dict
 
 TIMM = "timm:"
 RANDOM = "random:"
-_OURS = tuple(f"salt_{size}" for size in ENCODER_SIZES)  # under timm's names
+OURS = "timm:salt_"  # our own encoders under timm's names
 
 
 class FrozenEncoder(nn.Module):
-    """What is probed: maps clips [B, C, T, H, W] to tokens [B, N, D], and never changes.
+    """Maps clips [B, C, T, H, W] to tokens [B, N, D], and never changes.
 
     Of an encoder with a `[cls]` token that token is the first, and is what `pool` returns.
 
     Args:
         name: For tables.
-        model: The encoder itself.
-        embed_dim: Token width D.
-        tubelet_size: Frames that one token spans.
-        patch_size: Pixels that one token spans, where clips have to be a multiple of it.
-        in_chans: Colour channels that it takes.
+        model: The encoder itself; it is frozen here.
         mean: Of each channel, for values in [0, 1].
-        std: Likewise.
+        std: Of each channel.
         random: Whether the weights are random.
+        clip: `frames`, `size`, `step` and `fps` of the clips that it was trained on, as far as
+            they are known.
 
     Attributes:
+        embed_dim: Token width D.
+        tubelet_size: Frames that one token spans.
+        patch_size: Pixels that one token spans, where clips have to be a multiple of it; else 1.
         fingerprint: SHA-256 of the weights and of what else its tokens depend on.
     """
 
     def __init__(
         self,
         name: str,
-        model: nn.Module,
-        embed_dim: int,
-        tubelet_size: int,
-        patch_size: int = 1,
-        in_chans: int = 3,
+        model: VideoEncoder | ImageFrames,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         random: bool = False,
+        clip: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.model = model.eval().requires_grad_(False)
-        self.embed_dim = embed_dim
-        self.tubelet_size = tubelet_size
-        self.patch_size = patch_size
-        self.in_chans = in_chans
+        sizes = model.shape if isinstance(model, VideoEncoder) else model
+        self.embed_dim: int = sizes.embed_dim
+        self.tubelet_size: int = sizes.tubelet_size
+        self.patch_size: int = sizes.patch_size
         self.mean, self.std = list(mean), list(std)
         self.random = random
-        about = [self._kind(), tubelet_size, patch_size, fingerprint(model.state_dict())]
+        self.clip = dict(clip or {})
+        kind = f"ImageFrames {name}"
+        if isinstance(model, VideoEncoder):
+            kind = json.dumps(as_dict(model.shape), sort_keys=True)
+        about = [kind, self.tubelet_size, self.patch_size, fingerprint(model.state_dict())]
         self.fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        encoder: VideoEncoder,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        random: bool = False,
-    ) -> FrozenEncoder:
-        """Returns one of our encoders, frozen."""
-        shape = encoder.shape
-        sizes = (shape.tubelet_size, shape.patch_size, shape.in_chans)
-        return cls(name, encoder, shape.embed_dim, *sizes, mean, std, random)
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
 
     def check_clip(self, frames: int, size: int) -> None:
         """Checks that clips fit.
@@ -94,28 +85,22 @@ class FrozenEncoder(nn.Module):
             size: Height and width in pixels.
 
         Raises:
-            ConfigError: The encoder cannot cut such clips into its tokens, or takes other colours.
+            ConfigError: The encoder cannot cut such clips into its tokens.
         """
         for key, length, unit, what in (
             ("frames", frames, self.tubelet_size, "frames"),
             ("size", size, self.patch_size, "pixels"),
         ):
-            if length < unit or length % unit:
+            if length % unit:
                 nearest = max(unit, round(length / unit) * unit)
                 raise ConfigError(
                     f"probe.{key}={length}: {self.name} cuts clips into tubelets of {unit} {what}; "
                     f"use {nearest}"
                 )
-        if self.in_chans != 3:
-            raise ConfigError(
-                f"{self.name} takes {self.in_chans} colour channels: expected 3, as videos have"
-            )
 
-    @torch.no_grad()
     def tokens(self, frames: int, size: int) -> int:
-        """Returns N, the tokens of a clip."""
-        device = next(self.parameters()).device
-        return self(torch.zeros(1, 3, frames, size, size, device=device)).shape[1]
+        """Returns N, the number of tokens of a clip."""
+        return self(torch.zeros(1, 3, frames, size, size, device=self.device)).shape[1]
 
     def grid(self, frames: int, tokens: int) -> Grid:
         """Returns the grid of the tokens of a square clip.
@@ -154,15 +139,8 @@ class FrozenEncoder(nn.Module):
         """Stays in evaluation mode."""
         return super().train(False)
 
-    def _kind(self) -> str:
-        if isinstance(self.model, VideoEncoder):
-            return json.dumps(self.model.shape.as_dict(), sort_keys=True)
-        return f"{type(self.model).__name__} {self.name}"
 
-
-def open_encoder(
-    spec: str, *, size: int = 224, seed: int = 0, order: Sequence[str] = STUDENT_FIRST
-) -> FrozenEncoder:
+def open_encoder(spec: str, *, size: int = 224, seed: int = 0) -> FrozenEncoder:
     """Returns the encoder that a specification names.
 
     Args:
@@ -172,69 +150,53 @@ def open_encoder(
             one of the shape of an encoder.
         size: Height and width of the clips in pixels; image models are built for it.
         seed: Of random weights.
-        order: Which stage of a run directory to prefer.
 
     Raises:
         CheckpointError: The file is missing, foreign, incomplete or damaged.
         ConfigError: There is no such model.
     """
-    if spec.startswith(TIMM):
-        name, _, file = spec.removeprefix(TIMM).partition(":")
+    prefix = next((kind for kind in (OURS, TIMM, RANDOM) if spec.startswith(kind)), "")
+    named = spec.removeprefix(prefix)
+    if prefix == TIMM:
+        name, _, file = named.partition(":")
         torch.manual_seed(seed)
-        if name in _OURS:
-            if file:
-                raise CheckpointError(f"{spec}: name the file of our encoders alone: {file}")
-            return FrozenEncoder.of(spec, timm.create_model(name, num_classes=0), random=True)
         images = ImageFrames(name, size, Path(file).expanduser() if file else None)
-        sizes = (images.embed_dim, TUBELET, images.patch_size)
-        mean, std = images.mean, images.std
-        return FrozenEncoder(spec, images, *sizes, mean=mean, std=std, random=not file)
-    if spec.startswith(RANDOM):
-        shape, clip = _shape_of(spec.removeprefix(RANDOM), order)
+        return FrozenEncoder(spec, images, images.mean, images.std, random=not file)
+    if prefix and (named in ENCODER_SIZES or not Path(named).expanduser().exists()):
+        if named not in ENCODER_SIZES:
+            sizes = ", ".join(ENCODER_SIZES)
+            raise ConfigError(f"{spec}: neither a size nor a path; the sizes are {sizes}")
         torch.manual_seed(seed)
-        encoder = VideoEncoder(shape)
-    else:
-        encoder = load_encoder(spec, order=order)
-        clip = read_input(find_encoder(spec, order))
-    return FrozenEncoder.of(
-        spec,
-        encoder,
-        clip.get("mean", IMAGENET_MEAN),
-        clip.get("std", IMAGENET_STD),
-        random=spec.startswith(RANDOM),
-    )
+        return FrozenEncoder(spec, VideoEncoder(EncoderShape.named(named)), random=True)
+    encoder, place = load_encoder(named), find_encoder(named)
+    if prefix:
+        torch.manual_seed(seed)
+        encoder = VideoEncoder(encoder.shape)
+    card = read_input(place)
+    mean, std = card.get("mean", IMAGENET_MEAN), card.get("std", IMAGENET_STD)
+    clip = {} if is_huggingface(place) else {key: card[key] for key in CLIP if key in card}
+    return FrozenEncoder(spec, encoder, mean, std, bool(prefix), clip)
 
 
-def card_clip(spec: str, order: Sequence[str] = STUDENT_FIRST) -> dict[str, Any]:
-    """Returns what the card of an encoder tells of the clips that it was trained on.
+def chosen_device(name: str | None = None) -> str:
+    """Returns a device that is there.
 
     Args:
-        spec: As for `open_encoder`.
-        order: Likewise.
-
-    Returns:
-        `frames`, `size`, `step` and `fps`, as far as the card holds them; none for encoders
-        without a card of ours.
+        name: Such as `cuda:1`; None: a GPU where there is one.
 
     Raises:
-        CheckpointError: The file is missing, or its card is damaged.
+        ConfigError: There is no such device.
     """
-    named = spec.removeprefix(RANDOM)
-    untrained = named != spec and not Path(named).expanduser().exists()
-    if spec.startswith(TIMM) or untrained or (named != spec and named in ENCODER_SIZES):
-        return {}
-    file = find_encoder(named, order)
-    if is_vjepa2(file) or is_huggingface(file):
-        return {}
-    clip = read_input(file)
-    return {key: clip[key] for key in CLIP if key in clip}
-
-
-def _shape_of(named: str, order: Sequence[str]) -> tuple[EncoderShape, dict]:
-    if named in ENCODER_SIZES:
-        return EncoderShape.named(named), {}
-    if not Path(named).expanduser().exists():
+    visible = torch.cuda.device_count()
+    if name is None:
+        return "cuda" if visible else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"--device {name}: no device; expected such as cpu or cuda:0") from None
+    if device.type == "cuda" and (device.index or 0) >= visible:
         raise ConfigError(
-            f"random:{named}: neither a size nor a path; the sizes are {', '.join(ENCODER_SIZES)}"
+            f"--device {name}: torch sees {visible} GPUs on this machine; leave it out, or name "
+            "another"
         )
-    return load_encoder(named, order=order).shape, read_input(find_encoder(named, order))
+    return name

@@ -1,138 +1,123 @@
-"""Features of clips, from encoders that stay as they are; clips stream and are not kept."""
+"""Features of a list of videos by a frozen encoder, from disk where they are already."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
+from salt_plugin.config import ProbeConfig
 from salt_plugin.data import VideoReadError
-from salt_plugin.data.loader import ClipLoader
-from salt_plugin.data.shared_memory import clip_bytes, require_shared_memory
-from salt_plugin.data.workers import loader_workers
-from salt_plugin.evaluation.controls import ClipControl
+from salt_plugin.evaluation.cache import FeatureStore, StoredFeatures, cache_root, files_digest
+from salt_plugin.evaluation.controls import frame_orders, frozen_frame, shuffled
 from salt_plugin.evaluation.encoders import FrozenEncoder
-from salt_plugin.evaluation.views import ViewDataset
+from salt_plugin.evaluation.lists import Lists, read_lists
+from salt_plugin.evaluation.views import ViewDataset, clip_batches
+
+SPLITS = ("train", "val", "test")
 
 Progress = Callable[[str, int, int], None]
-"""Called with a title, what is done, and what there is to do."""
+"""Called with a title, the number of things done, and of all."""
 
 
 def quiet(title: str, done: int, total: int) -> None:
     """Shows no progress."""
 
 
-class Extraction(NamedTuple):
-    """How features are computed; none of it but the precision changes them.
-
-    Attributes:
-        device: Where the encoder runs.
-        precision: `bf16` (autocast) or `32`.
-        batch_size: Clips that the encoder sees at once.
-        workers: Processes that decode videos; -1: one for each core, 0: none.
-        stall: Seconds to wait for a batch of theirs; None: for ever.
-    """
-
-    device: str = "cpu"
-    precision: str = "32"
-    batch_size: int = 64
-    workers: int = 0
-    stall: float | None = 1800.0
+def precision_of(config: ProbeConfig, device: torch.device) -> str:
+    """Returns `bf16` or `32`."""
+    auto = "bf16" if device.type == "cuda" else "32"
+    return auto if config.precision == "auto" else config.precision
 
 
-def clip_batches(
-    dataset: ViewDataset, how: Extraction, start: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Decodes videos in their order.
-
-    Args:
-        dataset: The videos.
-        how: Batch size and workers.
-        start: The first one.
-
-    Yields:
-        Rows, int64 [b], and their views, float32 [b, V, C, T, H, W].
-
-    Raises:
-        VideoReadError: A video cannot be read.
-        ConfigError: The workers' batches have no room.
-        LoaderError: Workers give no batch.
-    """
-    views = dataset.views.total
-    videos = max(1, how.batch_size // views)
-    workers = loader_workers(how.workers)
-    height, width = dataset.transform.size
-    require_shared_memory(
-        videos * views * clip_bytes(dataset.clip_sampler.frames, height, width, value=4),
-        workers,
-        "--workers 0 (in a set's file workers: 0)",
-        batches=-(-(len(dataset) - start) // videos),
-    )
-    loader = ClipLoader(
-        Subset(dataset, range(start, len(dataset))),
-        workers=workers,
-        stall=how.stall,
-        key="stall",
-        batch_size=videos,
-        collate_fn=_stack,
-    )
-    row = start
-    for batch in loader:
-        if isinstance(batch, VideoReadError):
-            raise batch
-        yield torch.arange(row, row + len(batch)), batch
-        row += len(batch)
-
-
-def encode(encoder: FrozenEncoder, clips_bvcthw: Tensor, how: Extraction) -> Tensor:
+def encode(encoder: FrozenEncoder, clips_bvcthw: Tensor, config: ProbeConfig) -> Tensor:
     """Returns the tokens of all views, float32 [b, V, N, D] on the device of the encoder."""
-    clips = clips_bvcthw.flatten(0, 1).split(how.batch_size)
-    device = torch.device(how.device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
+    device = encoder.device
+    clips = clips_bvcthw.flatten(0, 1).split(config.feature_batch_size)
+    bf16 = precision_of(config, device) == "bf16"
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         tokens = torch.cat([encoder(clip.to(device, non_blocking=True)).float() for clip in clips])
     return tokens.unflatten(0, clips_bvcthw.shape[:2])
 
 
-def mean_features(
-    encoders: Mapping[str, tuple[FrozenEncoder, ClipControl]],
-    dataset: ViewDataset,
-    how: Extraction,
+def stored_features(
+    encoder: FrozenEncoder,
+    lists: Lists,
+    split: str,
+    config: ProbeConfig,
+    control: str | None = None,
     progress: Progress = quiet,
-    title: str = "features",
-) -> dict[str, Tensor]:
-    """Returns the features of clips (`FrozenEncoder.pool`) for several encoders, decoded once.
+) -> StoredFeatures:
+    """Returns the features of a split, after computing those that are not stored.
 
     Args:
-        encoders: By name: the encoder, and what is done to its clips first.
-        dataset: The videos.
-        how: Device, precision, batch size and workers.
-        progress: Told of every batch.
-        title: Of the progress.
-
-    Returns:
-        For each name, float32 [n, V, D].
+        encoder: On the device where it computes.
+        lists: As `read_lists` gives them.
+        split: `train`, which has one view of a video, `val` or `test`.
+        config: Clips and views; tokens are kept for the protocol `attentive`.
+        control: None, `shuffled` or `frozen`.
+        progress: Called after every batch.
 
     Raises:
-        VideoReadError: A video cannot be read.
+        DataError: A video cannot be read, or the store is damaged, in use or has no space.
     """
-    shape = (len(dataset), dataset.views.total)
-    means = {
-        name: torch.empty(*shape, encoder.embed_dim) for name, (encoder, _) in encoders.items()
+    paths = getattr(lists, split).paths
+    if split == "train":
+        config = replace(config, segments=1, crops=1)
+    seed = config.seed + SPLITS.index(split)
+    dataset = ViewDataset(paths, config, encoder.mean, encoder.std)
+    tokens = encoder.tokens(config.frames, config.size)
+    shape = (len(paths), dataset.num_views, tokens, encoder.embed_dim)
+    key = {
+        "encoder": encoder.fingerprint,
+        "videos": files_digest(paths),
+        "reader": dataset.reader,
+        "clip": [config.frames, dataset.sampler.step, dataset.sampler.fps, config.size],
+        "transform": ["SALTEvalTransform", encoder.mean, encoder.std],
+        "views": [config.segments, config.crops],
+        "control": [control, seed] if control == "shuffled" else [control],
+        "precision": precision_of(config, encoder.device),
     }
-    for rows, clips in clip_batches(dataset, how):
-        for name, (encoder, control) in encoders.items():
-            means[name][rows] = encoder.pool(encode(encoder, control(clips, rows), how)).cpu()
-        progress(title, int(rows[-1]) + 1, len(dataset))
-    return means
+    root = cache_root(config.cache)
+    store = with_tokens = FeatureStore(root, key, shape, tokens=True)
+    if "attentive" not in config.protocols:
+        if with_tokens.rows_done == len(paths):
+            return with_tokens.read()._replace(tokens=None)
+        store = FeatureStore(root, key, shape, tokens=False)
+
+    def tokens_from(start: int) -> Iterator[Tensor]:
+        order_nt = frame_orders(len(paths), config.frames, seed)
+        for clips in clip_batches(dataset, start):
+            stop = start + len(clips)
+            if control == "shuffled":
+                clips = shuffled(clips, order_nt[start:stop])
+            elif control == "frozen":
+                clips = frozen_frame(clips)
+            yield encode(encoder, clips, config)
+            start = stop
+
+    if store.rows_done < len(paths):
+        title = f"features, {split}" + (f", {control}" if control else "")
+        store.extend(tokens_from, lambda done: progress(title, done, len(paths)), encoder.pool)
+    return store.read()
 
 
-def _stack(items: Sequence[Tensor | VideoReadError]) -> Tensor | VideoReadError:
-    clips = []
-    for item in items:
-        if isinstance(item, VideoReadError):
-            return item
-        clips.append(item)
-    return torch.stack(clips)
+def first_clip(encoder: FrozenEncoder, config: ProbeConfig) -> tuple[Tensor, Tensor]:
+    """Returns the first view of the first test video, for pictures.
+
+    Returns:
+        Its frames, float32 [T, H, W, 3] in [0, 1], and its tokens without `[cls]`, float32
+        [N, D].
+
+    Raises:
+        VideoReadError: It cannot be read.
+    """
+    dataset = ViewDataset(read_lists(config).test.paths, config, encoder.mean, encoder.std)
+    views_vcthw = dataset[0]
+    if isinstance(views_vcthw, VideoReadError):
+        raise views_vcthw
+    frames_cthw = dataset.transform.denormalize(views_vcthw[0])
+    tokens_nd = encode(encoder, views_vcthw[None, :1], config)[0, 0, encoder.num_prefix_tokens :]
+    return frames_cthw.permute(1, 2, 3, 0), tokens_nd

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from salt_plugin.checkpoints import read_safetensors, read_torch_file
 from salt_plugin.errors import CheckpointError, ConfigError
 
-TUBELET = 2
+TUBELET = 2  # frames, as a tubelet of V-JEPA spans
 
 
 class ImageFrames(nn.Module):
     """Encodes frames one by one and pools their tokens to the grid of a video encoder.
 
-    Prefix tokens (class, registers) are dropped; each two frames in a row are averaged, as a
-    tubelet of V-JEPA spans two.
+    Prefix tokens (class, registers) are dropped; each two frames in a row are averaged.
 
     Args:
         name: Of a model of timm.
@@ -53,6 +52,7 @@ class ImageFrames(nn.Module):
         except (RuntimeError, KeyError, ValueError, OSError) as error:
             raise CheckpointError(f"timm:{name}: {error}") from None
         self.embed_dim: int = self.model.num_features
+        self.tubelet_size = TUBELET
         embed = getattr(self.model, "patch_embed", None)
         self.patch_size: int = getattr(embed, "patch_size", (1, 1))[0]
         self.mean = list(self.model.pretrained_cfg["mean"])

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from salt_plugin.config import ProbeConfig, require_lists
+from salt_plugin.config import ProbeConfig
 from salt_plugin.config.application import DEMO_PREFIX
-from salt_plugin.data import DemoSpec, VideoList, make_demo, read_inputs
+from salt_plugin.data import DemoSpec, make_demo, read_inputs
 from salt_plugin.data.list_file import read_list
-from salt_plugin.errors import DataError
+from salt_plugin.errors import ConfigError, DataError
+from salt_plugin.video.containers import VIDEO_SUFFIXES
 from salt_plugin.video.images import IMAGE_SUFFIXES
-from salt_plugin.video.inspection import VIDEO_SUFFIXES
 
 _SHOWN = 5
 
@@ -54,53 +55,46 @@ def read_lists(config: ProbeConfig) -> Lists:
 
     Raises:
         ConfigError: A list is not named.
-        DataError: A list is missing or broken, has unlabelled rows, other classes than the training
-            list, or fewer videos than classes.
+        DataError: A list is missing or broken, has unlabelled rows, other classes than the others,
+            or another number of classes than the configuration says.
     """
-    require_lists(config)
-    found = {key: _read(config, key) for key in ("train", "val", "test") if getattr(config, key)}
-    names = _names(config, found)
-    number_of = {name: number for number, name in enumerate(names)}
-    numbered = {
-        key: LabelledList(
-            videos.paths, torch.tensor([number_of[_name(videos, at)] for at in videos.labels])
-        )
-        for key, videos in found.items()
-    }
-    groups = read_groups(Path(config.groups), found["test"].paths) if config.groups else None
-    return Lists(numbered["train"], numbered.get("val"), numbered["test"], names, groups)
-
-
-def read_groups(file: Path, paths: list[str]) -> Tensor:
-    """Returns the group of each video from a list with a line `path group` for each.
-
-    Args:
-        file: A list as of `read_inputs`, with a group in place of a label: any text, without a
-            space where spaces stand between columns.
-        paths: The videos, absolute paths.
-
-    Returns:
-        Numbers of the groups, int64 [n].
-
-    Raises:
-        DataError: The file is missing, or does not name each of these videos.
-    """
-    try:
-        listed = read_list(file.expanduser(), VIDEO_SUFFIXES + IMAGE_SUFFIXES, any_label=True)
-    except DataError as error:
-        raise DataError(f"probe.groups: {error}") from None
-    group_of = {path: str(group) for path, group in zip(listed.paths, listed.labels, strict=True)}
-    absent = [path for path in paths if path not in group_of]
-    if absent:
+    for key in ("train", "test"):
+        if not getattr(config, key):
+            raise ConfigError(
+                f"probe.{key}: missing; give a folder or a CSV (`path label`) by --{key}, or by "
+                f"method.probe_{key} in a run, or choose a set that has one, e.g. demo"
+            )
+    keys = [key for key in ("train", "val", "test") if getattr(config, key)]
+    read = {key: _read(config, key) for key in keys}
+    # Numbers before names, numbers by their size.
+    classes = {label: None for _, labels in read.values() for label in labels}
+    ordered = sorted(classes, key=lambda label: (isinstance(label, str), label))
+    for key, (_, labels) in read.items():
+        held = set(labels)
+        if missing := [str(label) for label in ordered if label not in held]:
+            shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            raise DataError(
+                f"probe.{key}={getattr(config, key)} has {len(ordered) - len(missing)} of "
+                f"{len(ordered)} classes: it lacks {shown}, which another list has; expected the "
+                f"same classes in {', '.join(keys)}"
+            )
+    if len(ordered) < 2 or config.classes not in (None, len(ordered)):
         raise DataError(
-            f"probe.groups={file} names no group for {len(absent)} of {len(paths)} test videos; "
-            f"the first is {absent[0]}: expected a line `path group` for each"
+            f"probe.train={config.train} has {len(ordered)} classes: expected "
+            f"{config.classes or 'at least 2'}; name the whole list, or set probe.classes"
         )
-    names = sorted({group_of[path] for path in paths})
-    return torch.tensor([names.index(group_of[path]) for path in paths])
+    place_of = {label: place for place, label in enumerate(ordered)}
+    lists = {
+        key: LabelledList(paths, torch.tensor([place_of[label] for label in labels]))
+        for key, (paths, labels) in read.items()
+    }
+    groups = _read_groups(config.groups, lists["test"].paths) if config.groups else None
+    names = [str(label) for label in ordered]
+    return Lists(lists["train"], lists.get("val"), lists["test"], names, groups)
 
 
-def _read(config: ProbeConfig, key: str) -> VideoList:
+def _read(config: ProbeConfig, key: str) -> tuple[list[str], list[int | str]]:
+    """Returns the videos of a list, and the class of each: a number or a name."""
     given = getattr(config, key)
     if given.startswith(DEMO_PREFIX):
         given = str(make_demo(DemoSpec()) / given.removeprefix(DEMO_PREFIX))
@@ -112,36 +106,25 @@ def _read(config: ProbeConfig, key: str) -> VideoList:
             f"probe.{key}={given} has {len(unlabelled)} unlabelled of {len(videos.paths)} videos; "
             f"the first is {unlabelled[0]}: expected a class for each; remove them or label them"
         )
-    return videos
+    names = videos.classes
+    return videos.paths, [at if names is None else names[at] for at in videos.labels]
 
 
-def _names(config: ProbeConfig, found: dict[str, VideoList]) -> list[str]:
-    for key, videos in found.items():
-        if config.classes is not None and len(videos.paths) < config.classes:
-            raise DataError(
-                f"probe.{key}={getattr(config, key)} has {len(videos.paths)} videos for "
-                f"{config.classes} classes: expected at least one of each; give the whole list"
-            )
-    numbered = {at for videos in found.values() if videos.classes is None for at in videos.labels}
-    names = [str(number) for number in sorted(numbered)]
-    names += sorted({name for videos in found.values() for name in videos.classes or []})
-    for key, videos in found.items():
-        missing = sorted(set(names) - {_name(videos, at) for at in videos.labels}, key=names.index)
-        if missing:
-            shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-            raise DataError(
-                f"probe.{key}={getattr(config, key)} has {len(names) - len(missing)} of "
-                f"{len(names)} classes: it lacks {shown}, which another list has; expected the "
-                f"same classes in {', '.join(found)}"
-            )
-    if len(names) < 2 or (config.classes is not None and len(names) != config.classes):
-        expected = "at least 2" if config.classes is None else config.classes
+def _read_groups(given: str, paths: list[str]) -> Tensor:
+    """Returns the group of each video, int64 [n], from a list with a line `path group` for each.
+
+    A group is any text, without a space where spaces stand between columns.
+    """
+    try:
+        suffixes = VIDEO_SUFFIXES + IMAGE_SUFFIXES
+        listed = read_list(Path(given).expanduser(), suffixes, any_label=True)
+    except DataError as error:
+        raise DataError(f"probe.groups: {error}") from None
+    group_of = {path: str(group) for path, group in zip(listed.paths, listed.labels, strict=True)}
+    absent = [path for path in paths if path not in group_of]
+    if absent:
         raise DataError(
-            f"probe.train={config.train} has {len(names)} classes: expected {expected}; name the "
-            "whole list, or set probe.classes"
+            f"probe.groups={given} names no group for {len(absent)} of {len(paths)} test videos; "
+            f"the first is {absent[0]}: expected a line `path group` for each"
         )
-    return names
-
-
-def _name(videos: VideoList, label: int) -> str:
-    return str(label) if videos.classes is None else videos.classes[label]
+    return torch.from_numpy(np.unique([group_of[path] for path in paths], return_inverse=True)[1])

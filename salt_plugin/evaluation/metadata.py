@@ -1,4 +1,4 @@
-"""The control that looks at no picture: what the files' metadata alone tell of the classes."""
+"""A control without pictures: classes predicted from the metadata of the files alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingCla
 from torch import Tensor
 
 from salt_plugin.data import VideoReadError
+from salt_plugin.video.containers import open_container
 from salt_plugin.video.images import IMAGE_SUFFIXES, image_size
-from salt_plugin.video.inspection import open_container
 
 # From here on scikit-learn advises its histogram-based trees, which need enough samples a leaf.
 MANY = 10_000
@@ -25,7 +25,7 @@ def metadata(paths: list[str]) -> np.ndarray:
 
     Returns:
         float64 [n, 6]: bytes, frames per second, number of frames, width, height, seconds; 0 where
-        a header does not tell.
+        a header states none.
 
     Raises:
         VideoReadError: A file has no video header.

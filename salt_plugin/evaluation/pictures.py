@@ -9,7 +9,6 @@ from torch import Tensor
 
 from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.results import ProbeReport
-from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.shapes import Grid
 
 # Shares of the tokens whose colours may be cut off, so that one odd token does not grey the rest.
@@ -44,14 +43,6 @@ def pca_rgb(tokens_nd: Tensor, grid: Grid) -> Tensor:
     stretched = ((scores_nc - low_c) / range_c.where(varies, torch.ones_like(range_c))).clamp(0, 1)
     rgb_nc = stretched.where(varies, torch.full_like(stretched, 0.5))
     return rgb_nc.reshape(*grid, 3).float()
-
-
-@torch.no_grad()
-def pca_of_clip(encoder: VideoEncoder, clip_cthw: Tensor) -> Tensor:
-    """Returns `pca_rgb` of the tokens that an encoder gives for a clip, float [C, T, H, W]."""
-    device = next(encoder.parameters()).device
-    clips = clip_cthw[None].to(device)
-    return pca_rgb(encoder.eval()(clips)[0, encoder.num_prefix_tokens :], encoder.grid(clips))
 
 
 @torch.no_grad()

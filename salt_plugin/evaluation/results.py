@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+from scipy.stats import bootstrap
 from torch import Tensor
 
 from salt_plugin.evaluation.attentive import AttentiveProbe
-from salt_plugin.evaluation.bootstrap import Interval
-from salt_plugin.evaluation.grid_settings import GridPoint
+from salt_plugin.evaluation.grid import GridPoint
+
+DRAWS = 2000
+DRAWS_AT_ONCE = 50  # the draws of a part are in memory together
+
+
+class Interval(NamedTuple):
+    """A 95 % interval."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -40,16 +52,12 @@ class ProtocolResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what can be written as JSON; predictions are left out."""
-        found: dict[str, Any] = {
-            "accuracy": self.accuracy,
-            "chance": self.chance,
-            "n_test": self.n_test,
-            "interval": list(self.interval),
-        }
+        names = ("accuracy", "chance", "n_test")
+        found: dict[str, Any] = {name: getattr(self, name) for name in names}
+        found["interval"] = list(self.interval)
         if self.best is not None:
-            found["best"] = self.grid[self.best]._asdict()
-            found["chosen_on"] = self.chosen_on
-            found["grid"] = [point._asdict() for point in self.grid]
+            points = [point._asdict() for point in self.grid]
+            found |= {"best": points[self.best], "chosen_on": self.chosen_on, "grid": points}
         return found
 
 
@@ -64,6 +72,7 @@ class ProbeReport:
         results: By protocol.
         controls: By control, then by protocol.
         probe: The chosen attentive probe, in evaluation mode; None where it was not asked for.
+        means_nvd: Mean tokens of the views of each test video, float32 [n, V, D].
         clip: Of the clips, `frames`, `size` in pixels, and `step` or `fps`.
         random_weights: Whether the encoder is untrained.
         leaks: Videos in two lists and files with two labels, as `find_leaks` counts them.
@@ -75,6 +84,7 @@ class ProbeReport:
     results: dict[str, ProtocolResult]
     controls: dict[str, dict[str, ProtocolResult]]
     probe: AttentiveProbe | None
+    means_nvd: Tensor
     clip: dict[str, Any] = field(default_factory=dict)
     random_weights: bool = False
     leaks: dict[str, int] = field(default_factory=dict)
@@ -85,14 +95,43 @@ class ProbeReport:
         Beside them stand `clip`, `random_weights` and `leaks`.
         """
         found: dict[str, Any] = {
-            "clip": self.clip,
-            "random_weights": self.random_weights,
-            "leaks": self.leaks,
+            name: getattr(self, name) for name in ("clip", "random_weights", "leaks")
         }
-        found |= {name: one.as_dict() for name, one in self.results.items()}
+        found |= _as_dicts(self.results)
         if self.controls:
-            found["controls"] = {
-                control: {name: one.as_dict() for name, one in results.items()}
-                for control, results in self.controls.items()
-            }
+            found["controls"] = {name: _as_dicts(one) for name, one in self.controls.items()}
         return found
+
+
+def accuracy_interval(correct_n: Tensor, groups_n: Tensor | None = None, seed: int = 0) -> Interval:
+    """Returns the percentile bootstrap's 95 % interval of an accuracy.
+
+    Whole groups are drawn, with replacement and as many as there are: videos of one group, such
+    as clips of one recording, are right or wrong together, and tell less than independent ones.
+
+    Args:
+        correct_n: Whether each video was right, bool [n].
+        groups_n: Group of each, int64 [n]; None: each is a group of its own.
+        seed: Of the draws.
+    """
+    groups = torch.arange(len(correct_n)) if groups_n is None else groups_n
+    place_n = torch.unique(groups, return_inverse=True)[1].numpy()
+    right_g = np.bincount(place_n, weights=correct_n.numpy().astype(np.float64))
+    size_g = np.bincount(place_n)
+    if len(size_g) < 2:  # nothing to draw from
+        return Interval(*[correct_n.double().mean().item()] * 2)
+    found = bootstrap(
+        (right_g, size_g),
+        lambda right, size, axis: right.sum(axis) / size.sum(axis),
+        paired=True,
+        n_resamples=DRAWS,
+        batch=DRAWS_AT_ONCE,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    low, high = found.confidence_interval
+    return Interval(float(low), float(high))
+
+
+def _as_dicts(results: dict[str, ProtocolResult]) -> dict[str, dict[str, Any]]:
+    return {name: one.as_dict() for name, one in results.items()}

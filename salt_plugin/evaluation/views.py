@@ -2,95 +2,111 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
+from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD
+from salt_plugin.config import ProbeConfig
 from salt_plugin.data import ClipSampler, VideoReadError, open_reader
-from salt_plugin.data.loader import at_work_on
+from salt_plugin.data.loader import ClipLoader, note_file
+from salt_plugin.data.shared_memory import clip_bytes, require_shared_memory
+from salt_plugin.data.workers import loader_workers
 from salt_plugin.transforms import SALTEvalTransform
 from salt_plugin.video.opening import DEFAULT_READER
 
 
-class Views(NamedTuple):
-    """How many views a video has (paper, section 6: frames x segments x crops).
-
-    Attributes:
-        segments: Clips that are spread evenly over the video.
-        crops: Crops of each clip, spread evenly along its longer side.
-    """
-
-    segments: int = 1
-    crops: int = 1
-
-    @property
-    def total(self) -> int:
-        """Views of a video, V."""
-        return self.segments * self.crops
-
-
 class ViewDataset(Dataset[Tensor | VideoReadError]):
-    """All views of each video; what cannot be read is returned as the error.
+    """All views of each video (paper, section 6: frames x segments x crops).
 
-    Errors of several arguments do not survive the way out of a loader worker when they are raised.
+    An unreadable video is returned as its error: torch cannot raise errors of several arguments
+    again outside of a loader worker.
 
     Args:
         paths: Videos, or images, which are videos of one frame.
-        clip_sampler: Picks the frames of a clip.
-        transform: Makes the crops.
-        views: How many.
+        config: Frames, step or rate, size, segments and crops of a clip.
+        mean: Of each channel, for values in [0, 1].
+        std: Of each channel.
 
     Attributes:
-        reader: What reads videos, the exact one whatever a run was trained with.
+        num_views: Views of a video, V.
+        reader: Reads the videos; always the exact one, whatever a run was trained with.
     """
 
     def __init__(
         self,
         paths: list[str],
-        clip_sampler: ClipSampler,
-        transform: SALTEvalTransform,
-        views: Views,
+        config: ProbeConfig,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         self.paths = paths
-        self.clip_sampler = clip_sampler
-        self.transform = transform
-        self.views = views
+        self.config = config
+        self.num_views = config.segments * config.crops
+        self.sampler = ClipSampler(config.frames, None if config.fps else config.step, config.fps)
+        self.transform = SALTEvalTransform(config.size, mean, std)
         self.reader = DEFAULT_READER
 
     def __len__(self) -> int:
         """Number of videos."""
         return len(self.paths)
 
-    def first(self) -> tuple[Tensor, Tensor]:
-        """Returns the first view of the first video, normalised and in [0, 1].
-
-        Returns:
-            Both float32 [C, T, H, W].
-
-        Raises:
-            VideoReadError: It cannot be read.
-        """
-        views = self[0]
-        if isinstance(views, VideoReadError):
-            raise views
-        return views[0], self.transform.denormalize(views[0])
-
     def __getitem__(self, index: int) -> Tensor | VideoReadError:
         """Returns the views of a video, float32 [V, C, T, H, W], segments before crops."""
-        path = self.paths[index]
-        at_work_on(path)
+        path, config = self.paths[index], self.config
+        note_file(path)
         try:
-            return self._views(path)
+            reader = open_reader(path, self.reader)
+            indices_st = self.sampler.segments(reader.times, config.segments)
+            clips = reader.frames(indices_st.reshape(-1)).chunk(config.segments)
+            return torch.cat([self.transform.crops(clip, config.crops) for clip in clips])
         except VideoReadError as error:
             return error
         finally:
-            at_work_on(None)
+            note_file(None)
 
-    def _views(self, path: str) -> Tensor:
-        reader = open_reader(path, self.reader)
-        indices_st = self.clip_sampler.segments(reader.times, self.views.segments)
-        frames = reader.frames(indices_st.reshape(-1))
-        clips = frames.chunk(self.views.segments)
-        return torch.cat([self.transform.crops(clip, self.views.crops) for clip in clips])
+
+def clip_batches(dataset: ViewDataset, start: int = 0) -> Iterator[Tensor]:
+    """Decodes videos in their order, by `workers` and `stall` of the dataset's configuration.
+
+    Args:
+        dataset: The videos.
+        start: The first one.
+
+    Yields:
+        Views of the next videos, float32 [b, V, C, T, H, W].
+
+    Raises:
+        VideoReadError: A video cannot be read.
+        ConfigError: The workers' batches do not fit into shared memory.
+        LoaderError: The workers give no batch.
+    """
+    config = dataset.config
+    videos = max(1, config.feature_batch_size // dataset.num_views)
+    workers = loader_workers(config.workers)
+    require_shared_memory(
+        videos * dataset.num_views * clip_bytes(config.frames, config.size, config.size, value=4),
+        workers,
+        "--workers 0 (in a set's file workers: 0)",
+        batches=-(-(len(dataset) - start) // videos),
+    )
+    loader = ClipLoader(
+        Subset(dataset, range(start, len(dataset))),
+        workers=workers,
+        stall=config.stall,
+        key="stall",
+        batch_size=videos,
+        collate_fn=_stack,
+    )
+    for batch in loader:
+        if isinstance(batch, VideoReadError):
+            raise batch
+        yield batch
+
+
+def _stack(items: list[Any]) -> Tensor | VideoReadError:
+    errors = [item for item in items if isinstance(item, VideoReadError)]
+    return errors[0] if errors else torch.stack(items)

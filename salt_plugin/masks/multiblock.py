@@ -17,10 +17,22 @@ MAX_REDRAWS = 1000
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One mask set: ``num_blocks`` blocks, each ``scale`` of the spatial area."""
+    """One mask set: ``num_blocks`` blocks, each ``scale`` of the spatial area.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
 
     num_blocks: int
     scale: float
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        if not isinstance(self.num_blocks, int) or self.num_blocks < 1 or not 0 < self.scale < 1:
+            raise ConfigError(
+                f"method.masks: num_blocks={self.num_blocks}, scale={self.scale}; need a whole "
+                "number of blocks, at least one, and 0 < scale < 1"
+            )
 
 
 class MultiBlockMasks(MaskGenerator):
@@ -49,7 +61,10 @@ class MultiBlockMasks(MaskGenerator):
         aspect_ratio: Sequence[float] = (0.75, 1.5),
         max_temporal_keep: float = 1.0,
     ) -> None:
-        self.specs = [_checked("short_range", short_range), _checked("long_range", long_range)]
+        self.specs = [
+            spec if isinstance(spec, BlockSpec) else BlockSpec(**spec)  # type: ignore[arg-type]
+            for spec in (short_range, long_range)
+        ]
         self.num_sets = len(self.specs)
         ratios = [float(ratio) for ratio in aspect_ratio]
         if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1]:
@@ -78,17 +93,17 @@ class MultiBlockMasks(MaskGenerator):
         """
         frames, height, width = grid
         spec = self.specs[number]
-        rows, cols = self._block_size(spec, height, width, of_step)
-
-        def union(clips: int) -> np.ndarray:
-            return _union(spec.num_blocks, (rows, cols), clips, height, width, of_group)
-
-        hidden_bs = union(clips)
+        ratio, area = of_step.uniform(*self.aspect_ratio), int(height * width * spec.scale)
+        # V-JEPA's rounding; on grids of a few tokens it alone could give an empty block.
+        rows = min(height, max(1, round(math.sqrt(area * ratio))))
+        cols = min(width, max(1, round(math.sqrt(area / ratio))))
+        hidden_bs = np.ones((clips, height * width), dtype=bool)
         for _ in range(MAX_REDRAWS):
             full = hidden_bs.all(1)
             if not full.any():
                 return self._with_late_frames(hidden_bs, frames)
-            hidden_bs[full] = union(int(full.sum()))
+            shape = (int(full.sum()), spec.num_blocks)
+            hidden_bs[full] = _union(shape, (rows, cols), (height, width), of_group)
         raise ConfigError(
             f"method.masks: {spec.num_blocks} blocks of {rows}x{cols} tokens leave no context on a "
             f"grid of {height}x{width}; lower scale or num_blocks, or use larger clips"
@@ -103,47 +118,19 @@ class MultiBlockMasks(MaskGenerator):
         hidden_bts[:, seen:] = True
         return hidden_bts.reshape(len(hidden_bs), -1)
 
-    def _block_size(
-        self, spec: BlockSpec, height: int, width: int, random: np.random.Generator
-    ) -> tuple[int, int]:
-        ratio = random.uniform(*self.aspect_ratio)
-        area = int(height * width * spec.scale)
-        # V-JEPA's rounding; on grids of a few tokens it alone could give an empty block.
-        rows = min(height, max(1, round(math.sqrt(area * ratio))))
-        cols = min(width, max(1, round(math.sqrt(area / ratio))))
-        return rows, cols
-
-
-def _checked(key: str, spec: BlockSpec | dict[str, float]) -> BlockSpec:
-    if not isinstance(spec, BlockSpec):
-        if set(spec) != {"num_blocks", "scale"}:
-            raise ConfigError(
-                f"method.masks.{key} has the keys {sorted(spec)}; expected num_blocks and scale"
-            )
-        spec = BlockSpec(spec["num_blocks"], float(spec["scale"]))  # type: ignore[arg-type]
-    if not isinstance(spec.num_blocks, int) or spec.num_blocks < 1 or not 0 < spec.scale < 1:
-        raise ConfigError(
-            f"method.masks.{key}: num_blocks={spec.num_blocks}, scale={spec.scale}; need a whole "
-            "number of blocks, at least one, and 0 < scale < 1"
-        )
-    return spec
-
 
 def _union(
-    num_blocks: int,
+    shape: tuple[int, int],
     block: tuple[int, int],
-    clips: int,
-    height: int,
-    width: int,
+    grid: tuple[int, int],
     random: np.random.Generator,
 ) -> np.ndarray:
-    """Returns bool [B, H * W]: true inside any of the blocks."""
-    rows, cols = block
-    shape = (clips, num_blocks, 1)
-    top = random.integers(0, height - rows + 1, shape)
-    left = random.integers(0, width - cols + 1, shape)
+    """Returns bool [B, H * W]: true inside any of the N blocks of a clip, `shape` being (B, N)."""
+    (rows, cols), (height, width) = block, grid
+    top = random.integers(0, height - rows + 1, (*shape, 1))
+    left = random.integers(0, width - cols + 1, (*shape, 1))
     # Unsigned, what lies before a block's start is far beyond its end: one comparison does.
     in_rows_bnh = ((np.arange(height) - top).view(np.uint64) < rows).astype(np.float32)
     in_cols_bnw = ((np.arange(width) - left).view(np.uint64) < cols).astype(np.float32)
     # The product over blocks counts how many cover a place.
-    return (in_rows_bnh.transpose(0, 2, 1) @ in_cols_bnw > 0).reshape(clips, -1)
+    return (in_rows_bnh.transpose(0, 2, 1) @ in_cols_bnw > 0).reshape(len(top), -1)

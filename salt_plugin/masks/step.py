@@ -44,7 +44,7 @@ def split(slots: range, parts: int) -> list[range]:
 
 @dataclass(frozen=True)
 class StepMasks:
-    """The masks of every step: functions of (seed, step, slot), whoever draws them.
+    """The masks of every step: functions of (seed, step, slot) in every process.
 
     The slots of a step form groups of at most `group` clips. Block sizes are functions of (seed,
     step, mask set), as V-JEPA 2's devices share them; places of (seed, step, group, mask set). Each

@@ -77,9 +77,8 @@ class LeVJEPA(VideoMethod):
         teacher: FrozenTeacher | None,
     ) -> LeVJEPA:
         """Builds what a configuration describes; see `VideoMethod.configured`."""
-        given = node.projector
-        shape = ProjectorShape(given.hidden_dim, given.out_dim, given.directions)
-        return cls(encoder, shape, recipe, node.sigreg_weight, given.sync_batch_norm, node.ema)
+        weight, synchronised = node.sigreg_weight, node.projector.sync_batch_norm
+        return cls(encoder, pieces.projector, recipe, weight, synchronised, node.ema)
 
     @property
     def result(self) -> VideoEncoder:

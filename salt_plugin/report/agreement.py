@@ -1,4 +1,4 @@
-"""How well losses tell accuracies."""
+"""How well losses predict accuracies."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-# A line fits two points whatever they are.
+# A line fits any two points.
 FEWEST_POINTS = 3
 
 
 class Agreement(NamedTuple):
-    """How well a loss tells an accuracy; None where it is not defined.
+    """How well a loss predicts an accuracy; None where it is not defined.
 
     Attributes:
         n: Number of encoders.
@@ -31,7 +31,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(losses: Sequence[float], accuracies: Sequence[float]) -> Agreement:
-    """Returns how well losses tell accuracies (claim C5: the student's does, at one teacher).
+    """Returns how well losses predict accuracies (claim C5: the student's does, at one teacher).
 
     Not defined for fewer than three encoders, or where either is the same for all.
     """

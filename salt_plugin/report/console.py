@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 # Of a table that goes to a file or a pipe.
 WIDTH = 200
@@ -23,6 +26,22 @@ def console(stderr: bool = False) -> Console:
     if plain.is_terminal:
         return plain
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=WIDTH)
+
+
+def table(texts: Sequence[str], numbers: Sequence[str], **options: Any) -> Table:
+    """Returns a table without rows.
+
+    Args:
+        texts: Headings of its first columns, aligned to the left.
+        numbers: Headings of the others, aligned to the right.
+        **options: As of `rich.table.Table`.
+    """
+    made = Table(caption_justify="left", title_justify="left", **options)
+    for heading in texts:
+        made.add_column(heading, overflow="fold")
+    for heading in numbers:
+        made.add_column(heading, justify="right", no_wrap=True)
+    return made
 
 
 def accept_any_name() -> None:

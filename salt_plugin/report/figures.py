@@ -16,15 +16,16 @@ from matplotlib import pyplot as plt
 CELL_INCHES = 0.9
 
 
-def draw_strips(path: Path, rows: Mapping[str, np.ndarray]) -> None:
+def draw_strips(path: Path, rows: Mapping[str, np.ndarray], inches: float = CELL_INCHES) -> None:
     """Draws clips under one another, one frame beside the next.
 
     Args:
         path: Where.
         rows: By title, float [T, H, W, C] in [0, 1]; all of the same length.
+        inches: Width of a frame.
     """
     frames = max(len(clip) for clip in rows.values())
-    size = (CELL_INCHES * frames, CELL_INCHES * len(rows) * 1.35)
+    size = (inches * frames, inches * len(rows) * 1.35)
     # An axis for each row, not for each frame: axes take most of the time.
     figure, axes = plt.subplots(len(rows), figsize=size, squeeze=False)
     for axis, (title, clip) in zip(axes[:, 0], rows.items(), strict=True):

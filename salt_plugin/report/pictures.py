@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
+from sklearn.metrics import ConfusionMatrixDisplay
 
-from salt_plugin.report.figures import as_it_is, save
+from salt_plugin.report.figures import as_it_is, draw_strips, save
 
 CELL_INCHES = 1.7
-COUNTED = 12  # most classes whose counts are written into the matrix
+PRINTED = 12  # most classes whose shares are written into the matrix
 NAMED = 30  # most classes whose names are legible side by side
 LARGEST = 12.0  # inches
 
@@ -21,79 +21,63 @@ def draw_pca(path: Path, clip: np.ndarray, maps: Mapping[str, np.ndarray]) -> No
     """Draws a clip, and under it what `evaluation.pictures.pca_rgb` makes of its features.
 
     Args:
-        path: Where.
+        path: The PNG.
         clip: float [F, H, W, 3] in [0, 1].
         maps: By title, float [T, h, w, 3] in [0, 1]; T divides F, and the first of every F / T
             frames is shown.
     """
-    first = next(iter(maps.values()))
-    frames = clip[:: len(clip) // len(first)]
-    rows = {"clip": frames, **maps}
-    _draw_rows(path, rows, lambda axis, image: axis.imshow(image, interpolation="nearest"))
+    frames = clip[:: len(clip) // len(next(iter(maps.values())))]
+    rows = {title: _enlarged(colours, frames) for title, colours in maps.items()}
+    draw_strips(path, {"clip": frames, **rows}, CELL_INCHES)
 
 
 def draw_attention(path: Path, clip: np.ndarray, attention: np.ndarray) -> None:
     """Draws where in a clip the query of an attentive probe looks.
 
     Args:
-        path: Where.
+        path: The PNG.
         clip: float [F, H, W, 3] in [0, 1].
         attention: float [T, h, w], 0 or more, such as the mean over the heads; T divides F. It is
             made to sum to 1. Colours go from 0 to the largest value of the clip, so that times can
-            be compared; below a frame stands its share.
+            be compared; the title names the share of each time.
     """
     attention = attention / max(float(attention.sum()), 1e-30)
     frames = clip[:: len(clip) // len(attention)]
-    height, width = frames.shape[1:3]
     largest = float(attention.max())
-
-    def show(axis: Any, cell: Any) -> None:
-        frame, weights = cell
-        axis.imshow(frame.mean(-1), cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
-        if weights is not None:
-            axis.imshow(
-                weights,
-                cmap="inferno",
-                vmin=0,
-                vmax=largest or 1.0,
-                alpha=0.7,
-                extent=(0, width, height, 0),
-                interpolation="nearest",
-            )
-
-    rows = {
-        "clip": [(frame, None) for frame in frames],
-        f"attention of the query, most: {largest * attention.size:.1f} x uniform": list(
-            zip(frames, attention, strict=True)
-        ),
-    }
-    _draw_rows(path, rows, show, below=[f"{share:.0%}" for share in attention.sum((1, 2))])
+    grey = frames.mean(-1, keepdims=True).repeat(3, -1)
+    colours = plt.get_cmap("inferno")(attention / (largest or 1.0))[..., :3]
+    shares = ", ".join(f"{share:.0%}" for share in attention.sum((1, 2)))
+    title = (
+        f"attention of the query, most: {largest * attention.size:.1f} x uniform; by time: {shares}"
+    )
+    rows = {"clip": grey, title: 0.3 * grey + 0.7 * _enlarged(colours, frames)}
+    draw_strips(path, rows, CELL_INCHES)
 
 
 def draw_confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> None:
-    """Draws a confusion matrix, each row as shares of its class; many classes go by number.
+    """Draws a confusion matrix, each row as shares of its class; many classes without names.
 
     Args:
-        path: Where.
+        path: The PNG.
         counts: int [C, C]: test videos by true class (rows) and predicted class (columns).
         classes: Their names.
     """
-    names = [as_it_is(name) for name in classes]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    shown = ConfusionMatrixDisplay(shares, display_labels=[as_it_is(name) for name in classes])
     side = min(LARGEST, max(5.0, 0.45 * len(classes) + 2.5))
     with plt.rc_context({"font.size": 12}):
         figure, axis = plt.subplots(figsize=(side + 1, side))
-        image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
-        if len(classes) <= NAMED:
-            places = range(len(classes))
-            axis.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
-            axis.set_yticks(places, names)
+        shown.plot(
+            ax=axis,
+            cmap="Blues",
+            include_values=len(classes) <= PRINTED,
+            values_format=".0%",
+            xticks_rotation=90,
+            im_kw={"vmin": 0, "vmax": 1},
+        )
         axis.set(xlabel="predicted class", ylabel="true class")
-        if len(classes) <= COUNTED:
-            for (row, column), count in np.ndenumerate(counts):
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                axis.text(column, row, str(count), ha="center", va="center", color=colour)
+        if len(classes) > NAMED:
+            axis.set(xticks=[], yticks=[])
         save(figure, path)
 
 
@@ -103,7 +87,7 @@ def draw_class_accuracy(path: Path, counts: np.ndarray, classes: Sequence[str]) 
     Of more than 30 classes, the 15 best and the 15 worst are shown.
 
     Args:
-        path: Where.
+        path: The PNG.
         counts: As for `draw_confusion`; a class without test videos is left out.
         classes: Names of the classes.
     """
@@ -132,18 +116,8 @@ def draw_class_accuracy(path: Path, counts: np.ndarray, classes: Sequence[str]) 
         save(figure, path)
 
 
-def _draw_rows(path: Path, rows: Mapping[str, Any], show: Any, below: Sequence[str] = ()) -> None:
-    columns = max(len(cells) for cells in rows.values())
-    size = (CELL_INCHES * columns, (CELL_INCHES + 0.35) * len(rows))
-    with plt.rc_context({"font.size": 12}):
-        figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
-        for row, (title, cells) in zip(axes, rows.items(), strict=True):
-            for axis, cell in zip(row, cells, strict=True):
-                show(axis, cell)
-                axis.set(xticks=[], yticks=[])
-                axis.set_frame_on(False)
-            row[0].set_title(title, loc="left")
-        for axis, text in zip(axes[-1], below, strict=False):
-            axis.set_xlabel(text)
-        figure.subplots_adjust(wspace=0.06, hspace=0.25)
-        save(figure, path)
+def _enlarged(maps_thwc: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Returns maps at the height and width of frames, by the nearest neighbour."""
+    (height, width), (rows, columns) = frames.shape[1:3], maps_thwc.shape[1:3]
+    y, x = np.arange(height) * rows // height, np.arange(width) * columns // width
+    return maps_thwc[:, y][:, :, x]

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from salt_plugin.report.console import console
-from salt_plugin.report.probe import caption
+from salt_plugin.report.accuracies import caption
+from salt_plugin.report.console import console, table
 from salt_plugin.report.units import duration, flops
 
 
@@ -22,11 +22,7 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
     """
     out = console()
     out.print(f"{summary['method']} in {run_dir}", soft_wrap=True)
-    stages = Table()
-    for column in ("stage", "encoder", "steps", "loss", "FLOPs", "time"):
-        stages.add_column(
-            column, justify="left" if column in ("stage", "encoder") else "right", no_wrap=True
-        )
+    stages = table(["stage", "encoder"], ["steps", "loss", "FLOPs", "time"])
     for stage in summary["stages"]:
         stages.add_row(
             stage["stage"],
@@ -75,14 +71,14 @@ def probe_table(probe: Mapping[str, Any]) -> Table:
         probe: The `set`, the `chance` of each column, a row of accuracies for each encoder, and
             `clip` and `leaks`, as far as there are any.
     """
-    title = f"Frozen probes on the test clips of {probe['set']}, accuracy"
-    below = caption(probe["clip"], probe["leaks"]) if "clip" in probe else None
-    table = Table(title=title, title_justify="left", caption=below, caption_justify="left")
-    table.add_column("encoder", no_wrap=True)
-    for column in probe["chance"]:
-        table.add_column(column.replace("_", "\n").replace("knn", "k-NN"), justify="right")
+    shown = table(
+        ["encoder"],
+        [column.replace("_", "\n").replace("knn", "k-NN") for column in probe["chance"]],
+        title=f"Frozen probes on the test clips of {probe['set']}, accuracy",
+        caption=caption(probe["clip"], probe["leaks"]) if "clip" in probe else None,
+    )
     for row in probe["rows"]:
-        table.add_row(row["encoder"], *(f"{row[column]:.3f}" for column in probe["chance"]))
-    table.add_section()
-    table.add_row("chance", *(f"{chance:.3f}" for chance in probe["chance"].values()))
-    return table
+        shown.add_row(row["encoder"], *(f"{row[column]:.3f}" for column in probe["chance"]))
+    shown.add_section()
+    shown.add_row("chance", *(f"{chance:.3f}" for chance in probe["chance"].values()))
+    return shown

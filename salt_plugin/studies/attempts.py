@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import re
 import time
 from pathlib import Path
@@ -15,11 +13,11 @@ from salt_plugin.stage_directory import StageDirectory
 
 STARTED, FINISHED, FAILED, INTERRUPTED = "started", "finished", "failed", "interrupted"
 
-# So many attempts in a row that saved no further step end an element: it would go round for ever.
+# An element fails after this many attempts in a row that save no further step.
 MOST_WITHOUT_PROGRESS = 5
 
-TAIL_BYTES = 4096
-LOG_TAIL_BYTES = 65_536
+TAIL_BYTES = 65_536
+STAGES = ("teacher", "student")
 
 
 class ElementDirectory:
@@ -52,12 +50,8 @@ class ElementDirectory:
 
     def events(self) -> list[dict[str, Any]]:
         """Returns the attempts; a torn line is left out."""
-        try:
-            lines = self.attempts.read_text().splitlines()
-        except FileNotFoundError:
-            return []
         found = []
-        for line in lines:
+        for line in _lines(self.attempts):
             try:
                 found.append(json.loads(line))
             except ValueError:
@@ -67,14 +61,14 @@ class ElementDirectory:
     def end(self, event: str, reason: str, rank: int = 0, **found: Any) -> None:
         """Notes how an attempt has ended, and says so in the log, where that does not end so."""
         self.note(event, reason=reason, rank=rank, **found)
-        if self._last_lines(rank)[-1:] not in ([], [reason]):
+        if _tail(self.log(rank))[-1:] not in ([], [reason]):
             with self.log(rank).open("a") as log:
                 log.write(f"{event}: {reason}\n")
 
     def last_words(self, rank: int = 0, since: int = 0) -> str:
         """Returns the last error in a log from a byte on: ours, or of a traceback; else a line."""
         line, error, in_traceback = "", "", False
-        for one in self._last_lines(rank, since):
+        for one in _tail(self.log(rank), since):
             line = re.sub(r"^\[rank\d+\]: ", "", one)
             if "Traceback (most recent call last)" in line:
                 in_traceback = True
@@ -84,33 +78,16 @@ class ElementDirectory:
 
     def last_line(self) -> str:
         """Returns the last line of the log that says anything."""
-        return "".join(self._last_lines(0)[-1:])
+        return "".join(_tail(self.log())[-1:])
 
-    def _last_lines(self, rank: int, since: int = 0) -> list[str]:
-        try:
-            with self.log(rank).open("rb") as file:
-                file.seek(max(since, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
-                text = file.read().decode(errors="replace")
-        except FileNotFoundError:
-            return []
-        return [line.rstrip() for line in text.splitlines() if line.strip()]
+    def starts(self) -> list[dict[str, Any]]:
+        """Returns the start of each attempt."""
+        return [event for event in self.events() if event["event"] == STARTED]
 
     def last_attempt(self) -> list[dict[str, Any]]:
-        """Returns what has happened since the last attempt was started, its start first."""
-        events = self.events()
-        starts = [n for n, event in enumerate(events) if event["event"] == STARTED]
-        if not starts:
-            return []
-        start, after = events[starts[-1]], events[starts[-1] + 1 :]
-        # Another process of the job may have ended before the first one noted its start.
-        early = [
-            one
-            for one in events[: starts[-1]]
-            if start["job"] is not None
-            and one["event"] != STARTED
-            and (one.get("job"), one.get("restart")) == (start["job"], start["restart"])
-        ]
-        return [start, *early, *after]
+        """Returns the events of the last attempt, of all its processes."""
+        last = [(start.get("job"), start.get("restart")) for start in self.starts()[-1:]]
+        return [one for one in self.events() if (one.get("job"), one.get("restart")) in last]
 
     def reason(self, event: str) -> str | None:
         """Returns why a process of the last attempt has failed, or was interrupted; None: not."""
@@ -119,13 +96,10 @@ class ElementDirectory:
 
     def saved(self) -> int:
         """Returns the steps that an attempt would not make again, of all stages."""
-        steps = 0
-        for name in _STAGES:
-            ledger = StageDirectory(self.root / name).compute
-            steps += json.loads(ledger.read_text())["steps"] if ledger.is_file() else 0
-        return steps
+        ledgers = [StageDirectory(self.root / name).compute for name in STAGES]
+        return sum(json.loads(one.read_text())["steps"] for one in ledgers if one.is_file())
 
-    def gives_up(self, job: str | None = None) -> bool:
+    def gives_up(self, **attempt: Any) -> bool:
         """Ends an element that is stuck, as failed; returns whether it is."""
         if not self.stuck():
             return False
@@ -133,7 +107,7 @@ class ElementDirectory:
             FAILED,
             f"interrupted {MOST_WITHOUT_PROGRESS} times in a row without getting past step "
             f"{self.saved()}, at last: {self.reason(INTERRUPTED)}",
-            job=job,
+            **attempt,
         )
         return True
 
@@ -150,35 +124,42 @@ class ElementDirectory:
 
     def progress(self, *stages: str) -> dict[str, Any]:
         """Returns `step` and `loss` of the last of some stages, `flops` of them; None: unknown."""
-        rows = [_last_row(StageDirectory(self.root / name).metrics) for name in stages or _STAGES]
+        rows = [_last_row(StageDirectory(self.root / name).metrics) for name in stages or STAGES]
         known = [row for row in rows if row]
         if not known:
             return {"step": None, "loss": None, "flops": None}
-        last = known[-1]
         return {
-            "step": int(last["step"]),
-            "loss": float(last["loss"]),
+            "step": int(known[-1]["step"]),
+            "loss": float(known[-1]["loss"]),
             "flops": sum(int(float(row["flops"])) for row in known),
         }
 
 
-_STAGES = ("teacher", "student")
+def _lines(file: Path, since: int = 0) -> list[str]:
+    """Returns the lines of a file that are not empty, from a byte on; none of a missing file."""
+    if not file.is_file():
+        return []
+    with file.open("rb") as opened:
+        opened.seek(since)
+        lines = opened.read().decode(errors="replace").splitlines()
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+def _tail(file: Path, since: int = 0) -> list[str]:
+    """Returns the last lines of a file that may be long."""
+    size = file.stat().st_size if file.is_file() else 0
+    return _lines(file, max(since, size - TAIL_BYTES))
 
 
 def _last_row(metrics: Path) -> dict[str, str] | None:
     """Returns the last whole row of a `metrics.csv` without reading the others."""
-    try:
-        with metrics.open("rb") as file:
-            header = file.readline()
-            file.seek(max(len(header), os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            tail = file.read()
-    except FileNotFoundError:
+    lines = _tail(metrics)
+    if not lines:
         return None
-    lines = tail[: tail.rfind(b"\n") + 1].decode(errors="replace").splitlines()
-    names = next(csv.reader([header.decode()]), [])
-    for line in reversed(lines):
-        cells = next(csv.reader([line]), [])
+    with metrics.open() as file:
+        names = file.readline().strip().split(",")
+    for cells in (line.split(",") for line in reversed(lines)):
         row = dict(zip(names, cells, strict=False))
-        if len(cells) == len(names) and row.get("step", "").isdecimal():
+        if len(cells) == len(names) and row["step"].isdecimal():
             return row
     return None

@@ -9,20 +9,15 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from salt_plugin.studies import queue
-from salt_plugin.studies.attempts import (
-    FAILED,
-    INTERRUPTED,
-    STARTED,
-    ElementDirectory,
-)
+from salt_plugin.studies.attempts import FAILED, INTERRUPTED, STARTED, ElementDirectory
+from salt_plugin.studies.slurm_commands import out_of_memory, own_job_id, own_restart, requeue
 
-_FOLDER = """\
-salt_folders=({folders})
-salt_folder=${{salt_folders[${{SLURM_ARRAY_TASK_ID:-0}}]}}"""
+# Begins the line of a job that names a program that its node does not have.
+MISSING = "salt: "
 
 # Lines run in the shell of the script. One that fails says so, as does one that ends the shell; in
 # files that a line sources, as in functions, only the status of the whole counts.
@@ -44,10 +39,6 @@ echo "# $(date '+%F %T') setup on ${SLURMD_NODENAME:-$HOSTNAME}, job $salt_job,"
     "restart ${SLURM_RESTART_COUNT:-0}" >>"$salt_folder/log.txt"
 {"""
 
-_LINE = """\
-salt_line={line} salt_json={json}
-eval {text}"""
-
 _AFTER = """\
 } >>"$salt_folder/log.txt" 2>&1
 salt_line=
@@ -62,19 +53,42 @@ def before_srun(setup: Sequence[str], folders: Sequence[Path]) -> list[str]:
         folders: Of the elements of the job, in its order.
     """
     quoted = " ".join(shlex.quote(str(folder)) for folder in folders)
-    lines = [_FOLDER.format(folders=quoted)]
-    if setup:
-        lines.append(_BEFORE)
-        for text in setup:
-            line = "; ".join(one.strip() for one in text.splitlines() if one.strip())
-            lines.append(
-                _LINE.format(
-                    line=shlex.quote(line),
-                    json=shlex.quote(json.dumps(line)[1:-1]),
-                    text=shlex.quote(text),
-                )
-            )
-        lines.append(_AFTER)
+    lines = [
+        f"salt_folders=({quoted})",
+        "salt_folder=${salt_folders[${SLURM_ARRAY_TASK_ID:-0}]}",
+    ]
+    if not setup:
+        return lines
+    lines.append(_BEFORE)
+    for text in setup:
+        line = "; ".join(one.strip() for one in text.splitlines() if one.strip())
+        in_json = json.dumps(line)[1:-1]
+        lines.append(f"salt_line={shlex.quote(line)} salt_json={shlex.quote(in_json)}")
+        lines.append(f"eval {shlex.quote(text)}")
+    return [*lines, _AFTER]
+
+
+def required(programs: Mapping[str, str], nodes: int) -> list[str]:
+    """Returns lines of bash that end a job where a node does not have a program.
+
+    Args:
+        programs: Where each comes from, for the message.
+        nodes: Of the job, whose script runs on the first alone.
+    """
+    lines = []
+    for program, origin in programs.items():
+        said = (
+            f"{program} ({origin}): install it there, give another, or leave the node out with "
+            "sbatch.exclude"
+        )
+        line = (
+            f"command -v {shlex.quote(program)} >/dev/null || "
+            f'{{ echo "{MISSING}$SLURMD_NODENAME has no" {shlex.quote(said)} >&2; exit 127; }}'
+        )
+        if nodes > 1:
+            one_each = f"srun --export=ALL --ntasks={nodes} --ntasks-per-node=1"
+            line = f"{one_each} bash -c {shlex.quote(line)} || exit 127"
+        lines.append(line)
     return lines
 
 
@@ -95,22 +109,22 @@ def goes_on(files: ElementDirectory, job: str) -> bool:
         Whether it goes on: not where it has failed, never began or is cancelled, and not after
         `MOST_WITHOUT_PROGRESS` attempts that saved nothing.
     """
+    this: dict[str, Any] = {"job": job, "restart": own_restart()}
     attempt = files.last_attempt()
-    begun = attempt and (attempt[0]["job"], attempt[0]["restart"]) == (job, queue.own_restart())
-    if not begun or files.reason(FAILED):
+    if not attempt or attempt[0] != attempt[0] | this or files.reason(FAILED):
         return False
     last = attempt[-1]
     # Asked to stop, it has no time to lose: accounting may be slow.
-    memory = None if last.get("signal") else queue.out_of_memory(job)
+    memory = None if last.get("signal") else out_of_memory(job)
     if memory or last["event"] == STARTED:
-        told = files.reason(INTERRUPTED) or "all its processes were killed"
-        files.end(INTERRUPTED, f"{told}; {memory}" if memory else told, job=job)
-    return not files.gives_up(job) and queue.requeue(job)
+        known = files.reason(INTERRUPTED) or "all its processes were killed"
+        files.end(INTERRUPTED, f"{known}; {memory}" if memory else known, **this)
+    return not files.gives_up(**this) and requeue(job)
 
 
 def main(folder: str) -> None:
     """Ends the script of a job that this process belongs to: with status 1 where it is over."""
-    job = queue.own_job_id()
+    job = own_job_id()
     raise SystemExit(0 if job is not None and goes_on(ElementDirectory(Path(folder)), job) else 1)
 
 

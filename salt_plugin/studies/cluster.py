@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from pathlib import Path
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import slurm_folder
-from salt_plugin.config.suggest import suggestion
+from salt_plugin.config.suggest import BASE, shipped_file
 from salt_plugin.config.typed import typed
 from salt_plugin.config.values import STRICT, AtLeast1, Count, Positive, holds, setting
 from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 
-BASE = "base"
-SLURM, LOCAL, DEBUG = "slurm", "local", "debug"
-_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
+SLURM, LOCAL = "slurm", "local"
+_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?")
 
 Gpus = Annotated[
     Count | str,
@@ -30,7 +30,7 @@ Gpus = Annotated[
 
 # Options of sbatch that a profile cannot give, and why.
 OURS = {
-    "signal": "it tells a run to save; signal_delay_s says when",
+    "signal": "it asks a run to save; signal_delay_s says when",
     "requeue": "what is interrupted is queued again",
     "no-requeue": "what is interrupted is queued again",
     "array": "its indices are the elements; array_parallelism limits how many run at a time",
@@ -47,9 +47,7 @@ OURS = {
 class ClusterConfig:
     """The keys of a profile; `slurm/clusters/base.yaml` holds the defaults."""
 
-    kind: Literal["slurm", "local", "debug"] = setting(
-        "`slurm`; `local`: processes on this machine; `debug`: in the process of `salt`"
-    )
+    kind: Literal["slurm", "local"] = setting("`slurm`; `local`: processes on this machine")
     partition: str | None = setting("As sbatch takes it; null: the cluster's default")
     account: str | None = setting("Likewise")
     qos: str | None = setting("Likewise")
@@ -71,7 +69,7 @@ class ClusterConfig:
         "Most elements of a stage at a time; of `local`: of the study, by default 1"
     )
     signal_delay_s: Count = setting(
-        "So many seconds before the limit a run is told to save. Slurm may do so up to a minute "
+        "Seconds before the limit at which a run is asked to save. Slurm may ask up to a minute "
         "earlier"
     )
     patience: Count = setting(
@@ -87,12 +85,18 @@ class ClusterConfig:
     )
     python: str | None = setting("The Python of the jobs; null: the one that launches")
     container: str | None = setting(
-        "Goes before it, e.g. `apptainer exec --nv image.sif`; the study's folder has to be seen "
-        "inside. `python` is then the one inside"
+        "A command that goes before Python, e.g. `apptainer exec --nv image.sif`. The image has to "
+        "see the study's folder; `python` is then the one inside"
     )
     flops_per_second: Positive | None = setting(
         "Of one GPU, measured, for the hours of `--dry-run`"
     )
+
+    @property
+    def command(self) -> list[str]:
+        """The command that runs an element: Python, in a container or not."""
+        python = shlex.split(self.python) if self.python else [sys.executable]
+        return [*shlex.split(self.container or ""), *python]
 
     @property
     def minutes(self) -> int:
@@ -119,25 +123,17 @@ def minutes(text: str) -> int:
     """Returns the minutes of `HH:MM:SS` or `D-HH:MM:SS`, rounded up.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: It is neither, or no time.
     """
     match = _TIME.fullmatch(text)
-    if match is None:
+    days, hours, whole, seconds = (int(part or 0) for part in match.groups()) if match else [0] * 4
+    found = (days * 24 + hours) * 60 + whole + (seconds > 0)
+    if found < 1:
         raise ConfigError(
-            f"cluster.time={text}: expected 'HH:MM:SS' or 'D-HH:MM:SS', in quotes, since YAML "
-            "takes 4:00:00 without them for a number"
+            f"cluster.time={text}: expected a minute or more as 'HH:MM:SS' or 'D-HH:MM:SS', in "
+            "quotes, since YAML takes 4:00:00 without them for a number"
         )
-    part = {name: int(value or 0) for name, value in match.groupdict().items()}
-    whole = (part["days"] * 24 + part["hours"]) * 60 + part["minutes"] + (part["seconds"] > 0)
-    if whole < 1:
-        raise ConfigError(f"cluster.time={text}: expected at least a minute")
-    return whole
-
-
-def profiles() -> list[str]:
-    """Returns the names of the profiles that are shipped."""
-    files = (slurm_folder() / "clusters").glob("*.yaml")
-    return sorted(file.stem for file in files if file.stem != BASE)
+    return found
 
 
 def cluster_config(name: str, changes: Mapping[str, Any]) -> ClusterConfig:
@@ -150,46 +146,26 @@ def cluster_config(name: str, changes: Mapping[str, Any]) -> ClusterConfig:
     Raises:
         ConfigError: There is no such profile, or a key or value cannot work.
     """
-    file = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else None
-    if file is None and name not in profiles():
-        raise ConfigError(
-            f"cluster={name!r} is no profile; {suggestion(name, profiles())}, or a .yaml file"
-        )
-    found = read_yaml(file or slurm_folder() / "clusters" / f"{name}.yaml", references=True)
-    return completed(_merged(found, changes))
+    file = shipped_file(name, slurm_folder() / "clusters", "profile")
+    return profile_from(read_yaml(file, references=True), changes)
 
 
-def completed(values: Mapping[str, Any]) -> ClusterConfig:
-    """Returns a profile of these values; what they leave out is as in `base.yaml`.
+def profile_from(*layers: Mapping[str, Any], key: str = "cluster.") -> ClusterConfig:
+    """Returns the profile of `base.yaml` with changes to it.
 
-    Raises:
-        ConfigError: A key or value cannot work.
-    """
-    base = read_yaml(slurm_folder() / "clusters" / f"{BASE}.yaml")
-    return _checked(base | dict(values), "cluster.")
-
-
-def with_resources(config: ClusterConfig, changes: Mapping[str, Any], stage: str) -> ClusterConfig:
-    """Returns a profile as a stage changes it.
+    Args:
+        *layers: Keys and values, of which later ones win; options of sbatch add up.
+        key: Stands before the keys in messages.
 
     Raises:
         ConfigError: A key or value cannot work.
     """
-    key = f"pipeline.stages.{stage}.resources."
-    if "kind" in changes:
-        raise ConfigError(f"{key}kind: all stages run in one place; give cluster=...")
-    return _checked(_merged(asdict(config), changes), key)
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values with changes; options of sbatch are added to those that are there."""
-    changes = dict(changes)
-    if isinstance(values.get("sbatch"), dict) and isinstance(changes.get("sbatch"), dict):
-        changes["sbatch"] = values["sbatch"] | changes["sbatch"]
-    return {**values, **changes}
-
-
-def _checked(values: Mapping[str, Any], key: str) -> ClusterConfig:
+    values = read_yaml(slurm_folder() / "clusters" / f"{BASE}.yaml")
+    for layer in layers:
+        before, sbatch = values["sbatch"], layer.get("sbatch", {})
+        if isinstance(before, dict) and isinstance(sbatch, dict):
+            sbatch = before | sbatch
+        values |= {**layer, "sbatch": sbatch}
     config: ClusterConfig = typed(ClusterConfig, values, key)
     minutes(config.time)
     own = {field.name for field in fields(ClusterConfig)}

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from salt_plugin.config import registry
+from salt_plugin.config import RunConfig, registry, values
+from salt_plugin.config.application import absolute
 from salt_plugin.config.compare import CompareConfig, budget_name, evaluations
+from salt_plugin.config.keys import marked
+from salt_plugin.errors import ConfigError
+from salt_plugin.run_directory import flat
 from salt_plugin.studies.elements import Element, run_dir_override
 from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig
+from salt_plugin.training.plan import global_batch_size
 
 RANDOM = "random"
 
 # Its stages, and the folder of its runs.
 CELLS, PROBES, BASELINES = "cells", "probes", "baselines"
 PRODUCT = "probe.json"
+COMPARED = marked(values.COMPARED)
 
 
 class Cell(NamedTuple):
@@ -41,38 +47,32 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """The name of its folder."""
-        parts = [self.method, self.encoder, f"s{self.seed}"]
-        if self.method != RANDOM:
-            parts.insert(2, budget_name(self.budget))
-        if self.teacher_share is not None:
-            parts.append(f"t{self.teacher_share:g}")
-        return "-".join(parts)
+        budget = "" if self.method == RANDOM else f"-{budget_name(self.budget)}"
+        share = "" if self.teacher_share is None else f"-t{self.teacher_share:g}"
+        return f"{self.method}-{self.encoder}{budget}-s{self.seed}{share}"
 
 
 def all_cells(config: CompareConfig) -> list[Cell]:
     """Returns the runs in the order of training: one seed of everything, then the next."""
+
+    def shares(method: str, budget: float | None) -> list[Any]:
+        splits = registry.get(method).teacher is not None and budget is not None
+        return config.teacher_shares if splits else [None]
+
     return [
         Cell(method, encoder, budget, seed, share)
         for seed in config.seeds
         for budget in config.budgets
         for encoder in config.encoders
         for method in config.methods
-        for share in _shares(config, method, budget)
+        for share in shares(method, budget)
     ]
-
-
-def _shares(config: CompareConfig, method: str, budget: float | None) -> Sequence[float | None]:
-    splits = registry.get(method).teacher is not None and budget is not None
-    return config.teacher_shares if splits else [None]
 
 
 def baselines(config: CompareConfig) -> list[Cell]:
     """Returns the encoders before training; none where they are not asked for."""
-    if not config.baseline:
-        return []
-    return [
-        Cell(RANDOM, encoder, 0.0, seed) for encoder in config.encoders for seed in config.seeds
-    ]
+    encoders = config.encoders if config.baseline else []
+    return [Cell(RANDOM, encoder, 0.0, seed) for encoder in encoders for seed in config.seeds]
 
 
 def train_overrides(cell: Cell, config: CompareConfig) -> list[str]:
@@ -112,18 +112,56 @@ def study_of(config: CompareConfig, name: str, root: Path) -> tuple[PipelineConf
         arguments = [product, f"seed={cell.seed}", *encoder, *settings]
         return Element(stage, cell.name, {}, parent, "salt_plugin.studies.evaluate", arguments)
 
-    def training(cell: Cell) -> Element:
+    trained, probed = [], []
+    for cell in all_cells(config):
         train = [TRAIN, *train_overrides(cell, config), run_dir_override(runs / cell.name)]
-        return Element(CELLS, cell.name, {}, None, "salt_plugin.cli", train)
-
-    trained = [(cell, training(cell)) for cell in all_cells(config)]
-    elements = [
-        *(one for _, one in trained),
-        *(evaluation(PROBES, cell, one.id, f"encoder={runs / cell.name}") for cell, one in trained),
-        *(
-            evaluation(BASELINES, cell, None, f"random_of={runs}", f"size={cell.encoder}")
-            for cell in baselines(config)
-        ),
-        Element(REPORT, "all", {}, None, "salt_plugin.studies.gather", [str(root)]),
+        run = Element(CELLS, cell.name, {}, None, "salt_plugin.cli", train)
+        trained.append(run)
+        probed.append(evaluation(PROBES, cell, run.id, f"encoder={runs / cell.name}"))
+    random = [
+        evaluation(BASELINES, cell, None, f"random_of={runs}", f"size={cell.encoder}")
+        for cell in baselines(config)
     ]
-    return PipelineConfig(name=name, stages=stages), elements
+    last = Element(REPORT, "all", {}, None, "salt_plugin.studies.outcome", [str(root)])
+    return PipelineConfig(name=name, stages=stages), [*trained, *probed, *random, last]
+
+
+def common_settings(configs: Mapping[str, RunConfig]) -> dict[str, Any]:
+    """Checks that runs compare.
+
+    Args:
+        configs: Of the runs, by their names.
+
+    Returns:
+        What they have in common, by dotted key; paths are absolute.
+
+    Raises:
+        ConfigError: They differ in clip, tokens, data or batch size; names keys, values and runs.
+    """
+    settings = {name: _compared(config) for name, config in configs.items()}
+    first = next(iter(settings.values()))
+    differing = []
+    for key in sorted({key for one in settings.values() for key in one}):
+        runs: dict[str, str] = {}
+        for name, one in settings.items():
+            runs.setdefault(repr(one.get(key)), name)
+        if len(runs) > 1:
+            found = ", ".join(f"{value} in {name}" for value, name in runs.items())
+            differing.append(f"{key}: {found}")
+    if differing:
+        raise ConfigError(
+            f"runs of different resolution or data do not compare: {'; '.join(differing)}. Set "
+            "these keys in compare.overrides, which hold for all"
+        )
+    return first
+
+
+def _compared(config: RunConfig) -> dict[str, Any]:
+    parts = tuple(f"{part}." for part in COMPARED)
+    leaves = flat(asdict(config)).items()
+    found = {key: value for key, value in leaves if f"{key}.".startswith(parts)}
+    # How the clips of a step are split over devices and micro-batches changes nothing.
+    found["method.global_batch_size"] = global_batch_size(config, max(1, config.trainer.gpus))
+    inputs = config.input_dir
+    listed = [inputs] if isinstance(inputs, str) else list(inputs)
+    return found | {"input_dir": [absolute(path) for path in listed]}

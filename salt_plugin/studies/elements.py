@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Quote
 from hydra.errors import HydraException
 
 from salt_plugin.config.command_line import check_overrides, in_yaml, quoted
-from salt_plugin.config.suggest import suggestion
+from salt_plugin.config.suggest import require_known
 from salt_plugin.errors import ConfigError
 from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig
 
@@ -56,24 +56,34 @@ def all_elements(config: PipelineConfig, study: Path) -> list[Element]:
     Raises:
         ConfigError: A sweep or an argument cannot work, or two elements would share a folder.
     """
-    found: dict[str, list[Element]] = {}
+    found: list[Element] = []
+    # Of each element, its folder and those of what it is based on, by stage.
+    folders: dict[str | None, dict[str, Path]] = {None: {"study": study}}
     for stage, settings in config.stages.items():
-        parents = found[settings.needs] if settings.needs else [None]
-        found[stage] = [
-            _element(stage, settings, config, parent, values, study, found)
-            for parent in parents
-            for values in _combinations(stage, settings)
-        ]
-        names = [element.name for element in found[stage]]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ConfigError(f"pipeline.stages.{stage}.sweep: gives {twice} more than once")
-    return [element for elements in found.values() for element in elements]
+        swept = axes(stage, settings)
+        based_on = [one for one in found if one.stage == settings.needs]
+        parents: list[Element | None] = [*based_on] or [None]
+        for parent, chosen in itertools.product(parents, itertools.product(*swept.values())):
+            values = dict(zip(swept, chosen, strict=True))
+            based = [parent.name] if parent and parent.name != "all" else []
+            name = "-".join(based + _names(values)) or "all"
+            if f"{stage}/{name}" in folders:
+                raise ConfigError(f"pipeline.stages.{stage}.sweep: gives {name} more than once")
+            base = parent.id if parent else None
+            places = folders[f"{stage}/{name}"] = folders[base] | {stage: study / stage / name}
+            known = {**(parent.values if parent else {}), stage: values}
+            command = _command(stage, config, known, places)
+            found.append(Element(stage, name, known, base, *command))
+    return found
 
 
 def run_dir_override(folder: Path) -> str:
-    """Returns the override that names a run's folder, whatever characters that has."""
-    return f"hydra.run.dir={quoted(str(folder), Quote.single)}"
+    """Returns the override that names a run's folder, with any characters."""
+    return f"hydra.run.dir={_quoted(folder)}"
+
+
+def _quoted(folder: Path) -> str:
+    return quoted(str(folder), Quote.single)
 
 
 def axes(stage: str, settings: StageConfig) -> dict[str, list[str]]:
@@ -102,89 +112,44 @@ def axes(stage: str, settings: StageConfig) -> dict[str, list[str]]:
     return found
 
 
-def _combinations(stage: str, settings: StageConfig) -> list[dict[str, str]]:
-    swept = axes(stage, settings)
-    return [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
-
-
-def _element(
+def _command(
     stage: str,
-    settings: StageConfig,
     config: PipelineConfig,
-    parent: Element | None,
-    values: dict[str, str],
-    study: Path,
-    found: Mapping[str, list[Element]],
-) -> Element:
-    parts = ([parent.name] if parent and parent.name != "all" else []) + _names(values)
-    name = "-".join(parts) or "all"
-    known = {**(parent.values if parent else {}), stage: values}
-    folders = {stage: study / stage / name, "study": study}
-    ancestor = parent
-    while ancestor is not None:
-        folders[ancestor.stage] = study / ancestor.id
-        ancestor = _parent_of(ancestor, found)
-
-    def filled(text: str) -> str:
-        return _filled(text, f"pipeline.stages.{stage}", folders, known, settings.command == TRAIN)
-
-    given = [filled(text) for text in settings.overrides]
-    if settings.command == REPORT:
-        module, arguments = "salt_plugin.studies.report", [str(study), str(folders[stage]), *given]
-    else:
-        module, arguments = "salt_plugin.cli", [settings.command, *given]
-    if settings.command == TRAIN:
-        _check_overrides(stage, settings)
-        method = [f"method={settings.method}"] if settings.method else []
-        common = [filled(text) for text in config.overrides]
-        swept = [f"{key}={value}" for key, value in values.items()]
-        folder = run_dir_override(folders[stage])
-        arguments = [TRAIN, *method, *common, *given, *swept, folder]
-    parent_id = parent.id if parent else None
-    return Element(stage, name, known, parent_id, module, arguments)
-
-
-def _parent_of(element: Element, found: Mapping[str, list[Element]]) -> Element | None:
-    if element.parent is None:
-        return None
-    stage = element.parent.partition("/")[0]
-    return next(one for one in found[stage] if one.id == element.parent)
-
-
-def _check_overrides(stage: str, settings: StageConfig) -> None:
-    for override in settings.overrides:
-        if override.lstrip("+~").partition("=")[0] in RESERVED:
-            raise ConfigError(
-                f"pipeline.stages.{stage}.overrides: {override!r}: the study sets it; leave it out"
-            )
-
-
-def _filled(
-    text: str,
-    key: str,
-    folders: Mapping[str, Path],
     values: Mapping[str, Mapping[str, str]],
-    quoted: bool,
-) -> str:
-    """Returns an argument with `{stage}` and `{stage.key}` replaced by folder and value."""
+    folders: Mapping[str, Path],
+) -> tuple[str, list[str]]:
+    """Returns the module and the arguments of an element."""
+    settings, key = config.stages[stage], f"pipeline.stages.{stage}"
 
     def place(match: re.Match[str]) -> str:
-        stage, of = match["stage"], match["key"]
-        if stage not in folders:
-            raise ConfigError(f"{key}: {match[0]} in {text!r}: {suggestion(stage, folders)}")
-        if of is None:
-            folder = str(folders[stage])
-            return run_dir_override(folders[stage]).partition("=")[2] if quoted else folder
-        known = values.get(stage, {})
-        if of not in known:
-            raise ConfigError(f"{key}: {match[0]} in {text!r}: {suggestion(of, known)}")
-        return known[of]
+        """Returns what `{stage}` or `{stage.key}` stands for: a folder or a value."""
+        of, name = match["stage"], match["key"]
+        for wanted, known in ((of, folders), (name, values.get(of, {}))):
+            if wanted is not None:
+                require_known(wanted, known, f"{key}: {match[0]} in {match.string!r}")
+        if name is not None:
+            return values[of][name]
+        training = settings.command == TRAIN
+        return _quoted(folders[of]) if training else str(folders[of])
 
-    return _PLACE.sub(place, text)
+    given = [_PLACE.sub(place, text) for text in settings.overrides]
+    if settings.command == REPORT:
+        places = [str(folders["study"]), str(folders[stage])]
+        return "salt_plugin.studies.report", [*places, *given]
+    if settings.command != TRAIN:
+        return "salt_plugin.cli", [settings.command, *given]
+    for override in settings.overrides:
+        if override.lstrip("+~").partition("=")[0] in RESERVED:
+            raise ConfigError(f"{key}.overrides: {override!r}: the study sets it; leave it out")
+    method = [f"method={settings.method}"] if settings.method else []
+    common = [_PLACE.sub(place, text) for text in config.overrides]
+    swept = [f"{name}={value}" for name, value in values[stage].items()]
+    folder = run_dir_override(folders[stage])
+    return "salt_plugin.cli", [TRAIN, *method, *common, *given, *swept, folder]
 
 
 def _names(values: Mapping[str, str]) -> list[str]:
-    """Returns what tells an element of a sweep from the others, fit for the name of a folder."""
+    """Returns the values of a sweep as parts of the name of a folder."""
     found = []
     for key, value in values.items():
         last = key.rpartition(".")[2]

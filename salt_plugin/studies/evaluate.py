@@ -63,8 +63,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _random(folder: Path, size: str) -> str:
-    runs = [RunDirectory(one) for one in sorted(folder.iterdir())]
-    for run in runs:
+    for run in map(RunDirectory, sorted(folder.iterdir())):
         if run.finished and run.stored_config()["method"]["encoder"] == size:
             return f"random:{run.result.encoder}"
     raise DataError(f"{folder}: no run of {size} is finished: its shape is not known")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from salt_plugin.studies import queue
-from salt_plugin.studies.ask import SlurmError, call
-from salt_plugin.studies.cluster import SLURM, ClusterConfig
-from salt_plugin.studies.jobs import Job
+from salt_plugin.studies.arrays import Job
+from salt_plugin.studies.cluster import SLURM, ClusterConfig, minutes
+from salt_plugin.studies.slurm_commands import SlurmError, call
 
 # Options that a profile may leave to the user's environment.
 LEFT_OPEN = ("partition", "account", "qos", "constraint", "reservation")
@@ -19,22 +19,25 @@ KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 REMOVED = ("SBATCH_", "SLURM", "SRUN_", "SUBMITIT_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_")
 
 
-def settled(cluster: ClusterConfig) -> ClusterConfig:
+def with_environment(cluster: ClusterConfig) -> ClusterConfig:
     """Returns a profile with what it leaves open to the user's environment, and clears the rest.
 
     SBATCH_TIMELIMIT and the like beat the lines of a script; the variables of a job in which this
-    process runs would reach the jobs that it submits. What becomes of the user's is said.
+    process runs would reach the jobs that it submits. Prints which variables of the user are used,
+    and which are not.
     """
     if cluster.kind != SLURM:
         return cluster
     names = [name for name in os.environ if name.startswith(REMOVED) and name not in KEPT]
     found = {name: os.environ.pop(name) for name in names}
     taken: dict[str, Any] = {}
+    said = []
     for option in LEFT_OPEN:
         stated = getattr(cluster, option, None) or cluster.sbatch.get(option)
-        if not stated and (value := found.pop(f"SBATCH_{option.upper()}", None)):
+        variable = f"SBATCH_{option.upper()}"
+        if not stated and (value := found.pop(variable, None)):
             taken[option] = value
-    said = [f"{option}={value} (SBATCH_{option.upper()})" for option, value in taken.items()]
+            said.append(f"{option}={value} ({variable})")
     if ignored := sorted(name for name in found if name.startswith("SBATCH_")):
         said.append(f"not used: {', '.join(ignored)}")
     if said:
@@ -46,21 +49,16 @@ def settled(cluster: ClusterConfig) -> ClusterConfig:
 
 def options_of(profile: ClusterConfig) -> dict[str, Any]:
     """Returns the options of sbatch that a profile states."""
+    same = ("partition", "account", "qos", "constraint", "nodes", "cpus_per_task", "mem")
     options = {
-        "partition": profile.partition,
-        "account": profile.account,
-        "qos": profile.qos,
-        "constraint": profile.constraint,
-        "nodes": profile.nodes,
-        "ntasks-per-node": profile.tasks_per_node,
-        "gpus-per-node": profile.gpus_per_node if profile.gpus else None,
-        "cpus-per-task": profile.cpus_per_task,
-        "mem": profile.mem,
+        **{name: getattr(profile, name) for name in same},
+        "ntasks_per_node": profile.tasks_per_node,
+        "gpus_per_node": profile.gpus_per_node if profile.gpus else None,
         "time": profile.minutes,
-        **{name.replace("_", "-"): value for name, value in profile.sbatch.items()},
+        **profile.sbatch,
     }
     return {
-        name: ",".join(map(str, value)) if isinstance(value, list) else value
+        name.replace("_", "-"): ",".join(map(str, value)) if isinstance(value, list) else value
         for name, value in options.items()
         if value is not None and value is not False
     }
@@ -78,20 +76,31 @@ def check_jobs(jobs: Sequence[Job], profiles: Mapping[str, ClusterConfig]) -> No
     Raises:
         SlurmError: Names the stage and the limit, or what Slurm says.
     """
+    largest = {job.stage: job for job in sorted(jobs, key=lambda job: len(job.elements))}
     for stage in dict.fromkeys(job.stage for job in jobs):
         profile = profiles[stage]
-        # Jobs beyond it are taken, and wait for ever.
-        most = queue.partition_minutes(profile.partition)
+        # Slurm accepts jobs beyond it, but never starts them.
+        most = partition_minutes(profile.partition)
         if most is not None and profile.minutes > most:
             raise SlurmError(
                 f"stage {stage}: time={profile.time} exceeds the {most} min of the partition; "
                 "give less: a job that reaches its limit saves and is queued again"
             )
-        flags = flags_of(profile, max(len(job.elements) for job in jobs if job.stage == stage))
+        flags = flags_of(profile, len(largest[stage].elements))
         try:
             call("sbatch", "--test-only", *flags, "--wrap=true")
         except SlurmError as error:
             raise refused(stage, str(error), flags) from None
+
+
+def partition_minutes(partition: str | None) -> int | None:
+    """Returns the longest time limit of a partition, or of the default one; None: there is none."""
+    for line in call("scontrol", "-o", "show", "partition").splitlines():
+        values = dict(part.split("=", 1) for part in line.split() if "=" in part)
+        ours = values["PartitionName"] == partition if partition else values["Default"] == "YES"
+        if ours and values["MaxTime"] != "UNLIMITED":
+            return minutes(values["MaxTime"])
+    return None
 
 
 def refused(stage: str, said: str, flags: Sequence[str]) -> SlurmError:
@@ -103,7 +112,7 @@ def refused(stage: str, said: str, flags: Sequence[str]) -> SlurmError:
 
 
 def _hint(said: str) -> str:
-    """Returns what would do, where Slurm tells."""
+    """Returns what would do, where Slurm says it."""
     if "partition" in said.lower() and "account" not in said.lower():
         names = call("sinfo", "-h", "-o", "%R").split()
         return f"; partitions here: {', '.join(dict.fromkeys(names))}"
@@ -111,10 +120,6 @@ def _hint(said: str) -> str:
         rows = call("sinfo", "-h", "-e", "-o", "%R: %D nodes, %c CPUs, %m MB, %G").splitlines()
         return f"; there are {'; '.join(dict.fromkeys(row.strip() for row in rows))}"
     if "array specification" in said:
-        return f"; MaxArraySize={queue.largest_array()}: split the sweep into stages or studies"
-    if "job submit limit" in said:
-        return (
-            "; your account or QOS takes no more jobs (sacctmgr show assoc user=$USER, sacctmgr "
-            "show qos): wait for others of yours, or launch fewer elements"
-        )
+        most = re.search(r"MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"))
+        return f"; MaxArraySize={most and most[1]}: split the sweep into stages or studies"
     return ""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
-import hydra_plugins
-from salt_plugin import __version__
+import salt_plugin
 from salt_plugin.conf_folder import conf_folder, slurm_folder
 
 
@@ -36,7 +34,7 @@ def run_kept_code(folder: Path, verb: str, arguments: Sequence[str]) -> None:
         verb: Of `salt`.
         arguments: Of the verb.
     """
-    # Without its start, Python would take the installed one again, for ever.
+    # Without this file, Python would start the installed one again and again.
     if not (folder / "salt_plugin" / "cli.py").is_file():
         return
     kept, installed = _files(folder), _installed()
@@ -46,7 +44,7 @@ def run_kept_code(folder: Path, verb: str, arguments: Sequence[str]) -> None:
         return
     print(
         f"the study goes on with its own copy of the code, {folder}, which differs from the "
-        f"installed version, {__version__}; remove the copy to go on with that",
+        f"installed version, {salt_plugin.__version__}; remove the copy to go on with that",
         file=sys.stderr,
         flush=True,
     )
@@ -56,29 +54,15 @@ def run_kept_code(folder: Path, verb: str, arguments: Sequence[str]) -> None:
     os.execve(sys.executable, command, os.environ | {"PYTHONPATH": os.pathsep.join(path)})
 
 
-def commit() -> str | None:
-    """Returns the commit of the package, `+` for changes; None where it is not in a checkout."""
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
-
-
 def _installed() -> dict[str, Path]:
     """Returns the files of the package by their place in the wheel."""
-    plugin = next(
-        file
-        for path in hydra_plugins.__path__
-        if (file := Path(path) / "salt_search_path.py").is_file()
-    )
-    found = _files(Path(str(resources.files("salt_plugin"))), "salt_plugin/")
+    found = _files(Path(salt_plugin.__file__).parent, "salt_plugin/")
     # In a checkout they lie beside the package.
     for folder in (conf_folder(), slurm_folder()):
         found |= _files(folder, f"salt_plugin/{folder.name}/")
-    return found | {f"hydra_plugins/{plugin.name}": plugin}
+    plugin = find_spec("hydra_plugins.salt_search_path")
+    assert plugin is not None
+    return found | {"hydra_plugins/salt_search_path.py": Path(str(plugin.origin))}
 
 
 def _files(folder: Path, prefix: str = "") -> dict[str, Path]:

@@ -1,24 +1,21 @@
-"""How the elements of a study are: from their files, and from Slurm where it runs them.
+"""How the elements of a study are: by their files, and by Slurm where it runs them.
 
-And how the stages of a run are that no study knows.
+And how the stages are of a run that belongs to no study.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from salt_plugin.config import registry
 from salt_plugin.run_directory import RunDirectory
-from salt_plugin.studies import ask, queue
-from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED, STARTED, ElementDirectory
-from salt_plugin.studies.elements import Element
-from salt_plugin.studies.queue import JobState
-from salt_plugin.studies.slurm import log_of, said_early
+from salt_plugin.studies import slurm_commands
+from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED, ElementDirectory
+from salt_plugin.studies.batch_script import MISSING
+from salt_plugin.studies.slurm_commands import JobState
 from salt_plugin.studies.study import Study
-from salt_plugin.studies.worker import work_in_job
 
 # States of an element, beside those of its attempts.
 WAITING, PENDING, RUNNING = "waiting", "pending", "running"
@@ -49,10 +46,10 @@ class Row(NamedTuple):
     step: int | None
     loss: float | None
     flops: int | None
-    restarts: int
-    reason: str
-    job: str | None
-    log: str | None
+    restarts: int = 0
+    reason: str = ""
+    job: str | None = None
+    log: str | None = None
 
     @property
     def id(self) -> str:
@@ -66,116 +63,97 @@ def rows_of(study: Study) -> tuple[list[Row], list[str]]:
     Raises:
         ConfigError: The folder holds no study.
     """
-    elements = study.elements()
+    stored = study.stored()
     # Studies of earlier versions have none.
-    ask.patience = study.stored()["cluster"].get("patience", ask.patience)
-    jobs = study.job_of()
+    slurm_commands.patience = stored["cluster"].get("patience", slurm_commands.patience)
+    jobs: dict[str, str] = {}
+    for submission in study.submissions():
+        jobs |= submission.jobs()
     asked = sorted({job.partition("_")[0] for job in jobs.values()}, key=int)
-    known = queue.states(asked)
+    known, remarks, complete = slurm_commands.job_states(asked)
     at_work = study.worked_on_by() not in (None, os.getpid())
-    rows: list[Row] = []
-    by_id: dict[str, Row] = {}
-    for element in elements:
-        job = jobs.get(element.id)
-        row = _row(study, element, job, known.states, at_work)
-        if row.state == LOST and not known.complete:
-            row = row._replace(state=UNKNOWN, reason="Slurm cannot be asked here")
-        if row.state == CANCELLED and element.parent is not None:
-            parent = by_id[element.parent]
+    rows: dict[str, Row] = {}
+    for element in study.elements():
+        files, job = study.element(element), jobs.get(element.id)
+        early = study.early_log(element.stage, job or "none")
+        found = known.get(job or "none")
+        state, reason = _state(files, job, found, early, complete, at_work)
+        if state == CANCELLED and element.parent is not None:
+            parent = rows[element.parent]
             if parent.state not in (FINISHED, *ACTIVE):
-                row = row._replace(reason=f"needs {parent.id}, which is {parent.state}")
-        rows.append(row)
-        by_id[row.id] = row
-    return rows, known.remarks
-
-
-def _row(
-    study: Study, element: Element, job: str | None, known: Mapping[str, JobState], at_work: bool
-) -> Row:
-    files = study.element(element)
-    events = files.events()
-    if files.finished.is_file():
-        state, reason = FINISHED, ""
-    elif job is not None and (of_slurm := known.get(job)) is not None:
-        mine = [one for one in events if one.get("job") == job]  # not those of earlier jobs
-        state, reason = _by_slurm(of_slurm, mine)
-        if state == FAILED and (said := said_early(log_of(study.root, element.stage, job))):
-            reason = said
-        elif state == FAILED and not events and _has_run(study, element, job, of_slurm):
-            state, reason = LOST, "its folder is gone; salt retry runs it again"
-    elif job is not None:
-        state, reason = _forgotten(events)
-    elif not events:
-        state, reason = WAITING, "" if at_work else "not submitted"
-    elif events[-1]["event"] == STARTED:
-        state, reason = (RUNNING, "") if at_work else (INTERRUPTED, "its process is gone")
-    else:
-        state, reason = events[-1]["event"], events[-1].get("reason", "")
-    restarts = max(0, sum(one["event"] == STARTED for one in events) - 1)
-    progress = files.progress()
-    log = _log(study, element, job)
-    return Row(
-        element.stage,
-        element.name,
-        state,
-        progress["step"],
-        progress["loss"],
-        progress["flops"],
-        restarts,
-        reason,
-        job,
-        str(log) if log else None,
-    )
-
-
-def _by_slurm(found: JobState, events: list[dict[str, Any]]) -> tuple[str, str]:
-    """Returns the state of an element and why, from its job and the attempts of that job."""
-    failure = next((one for one in reversed(events) if one["event"] == FAILED), None)
-    stops = [one["reason"] for one in events if one["event"] == INTERRUPTED]
-    before = f"before: {stops[-1]}" if stops else ""
-    if found.state == "COMPLETING" and failure:
-        return FAILED, failure["reason"]
-    if found.state in queue.RUNNING:
-        return RUNNING, before
-    if found.state in queue.PENDING:
-        return PENDING, "; ".join(filter(None, [found.reason, before]))
-    if found.state == "CANCELLED":
-        never = "DependencyNeverSatisfied" in found.reason
-        return CANCELLED, "what it needs was not finished" if never else "by scancel"
-    if failure:
-        return FAILED, failure["reason"]
-    said = f"Slurm says {found.state} {found.reason}".strip()
-    if not events:
-        return FAILED, (
-            f"{said}: it never started. Do the nodes see the study's folder, and its Python?"
+                reason = f"needs {parent.id}, which is {parent.state}"
+        rows[element.id] = Row(
+            element.stage,
+            element.name,
+            state,
+            **files.progress(),
+            restarts=max(0, len(files.starts()) - 1),
+            reason=reason,
+            job=job,
+            log=next((str(log) for log in (files.log(), early) if log.is_file()), None),
         )
-    if events[-1]["event"] == INTERRUPTED:
-        return FAILED, f"{events[-1]['reason']}, and it was not queued again ({said}); salt retry"
-    return FAILED, f"{said}; salt retry goes on from its last checkpoint"
+    return list(rows.values()), remarks
 
 
-def _has_run(study: Study, element: Element, job: str, found: JobState) -> bool:
-    """Tells whether a job has come as far as the folder of its element, which is not there now."""
-    early = log_of(study.root, element.stage, job)
-    # The traceback of one that failed.
-    return found.state == "COMPLETED" or (
-        early.is_file() and f"in {work_in_job.__name__}" in early.read_text(errors="replace")
-    )
+def _state(
+    files: ElementDirectory,
+    job: str | None,
+    found: JobState | None,
+    early: Path,
+    complete: bool,
+    at_work: bool,
+) -> tuple[str, str]:
+    """Returns the state of an element, and the reason.
 
-
-def _forgotten(events: list[dict[str, Any]]) -> tuple[str, str]:
-    """Returns the state of an element whose job Slurm does not know any more."""
-    if events and events[-1]["event"] != STARTED:
-        return events[-1]["event"], events[-1].get("reason", "")
-    return LOST, "Slurm does not know its job any more; salt retry submits it again"
-
-
-def _log(study: Study, element: Element, job: str | None) -> Path | None:
-    log = study.element(element).log()
-    if log.is_file():
-        return log
-    early = log_of(study.root, element.stage, job) if job else None
-    return early if early is not None and early.is_file() else None
+    Args:
+        files: The element.
+        job: Its last job, if it had one.
+        found: What Slurm says of that.
+        early: What the job said before the element started.
+        complete: Whether a job of which Slurm says nothing is not in the queue.
+        at_work: Whether a process of this machine runs the study.
+    """
+    if files.finished.is_file():
+        return FINISHED, ""
+    # Of a job that Slurm knows, not those of earlier jobs.
+    events = [one for one in files.events() if found is None or one.get("job") == job]
+    last = events[-1]["event"] if events else None
+    failures = [one["reason"] for one in events if one["event"] == FAILED]
+    stops = [one["reason"] for one in events if one["event"] == INTERRUPTED]
+    if found is None:
+        # What was interrupted may wait in a queue that cannot be asked.
+        if last == FAILED or (last == INTERRUPTED and (complete or job is None)):
+            return str(last), events[-1]["reason"]
+        if job is not None and complete:
+            return LOST, "Slurm does not know its job any more; salt retry submits it again"
+        if job is not None:
+            return UNKNOWN, "Slurm cannot be asked here"
+        if at_work:
+            return (RUNNING if events else WAITING), ""
+        return (INTERRUPTED, "its process is gone") if events else (WAITING, "not submitted")
+    state, reason = found
+    before = f"before: {stops[-1]}" if stops else ""
+    if state in slurm_commands.RUNNING and not (state == "COMPLETING" and failures):
+        return RUNNING, before
+    if state in slurm_commands.PENDING:
+        return PENDING, "; ".join(filter(None, [reason, before]))
+    if state == "CANCELLED":
+        never = "DependencyNeverSatisfied" in reason
+        return CANCELLED, "what it needs was not finished" if never else "by scancel"
+    if failures:
+        return FAILED, failures[-1]
+    said = f"Slurm says {state} {reason}".strip()
+    if last == INTERRUPTED:
+        return FAILED, f"{stops[-1]}, and it was not queued again ({said}); salt retry"
+    if last is not None:
+        return FAILED, f"{said}; salt retry goes on from its last checkpoint"
+    for line in early.read_text(errors="replace").splitlines() if early.is_file() else ():
+        if line.startswith(MISSING):
+            return FAILED, line.removeprefix(MISSING)
+    # submitit's file of a process that has returned, or raised an error.
+    if early.with_name(f"{job}_0_result.pkl").is_file():
+        return LOST, "its folder is gone; salt retry runs it again"
+    return FAILED, f"{said}: it never started. Do the nodes see the study's folder, and its Python?"
 
 
 def rows_of_run(run: RunDirectory) -> list[Row]:
@@ -198,10 +176,7 @@ def rows_of_run(run: RunDirectory) -> list[Row]:
             state, reason = active
             active = (WAITING, "")
         progress = ElementDirectory(run.root).progress(stage)
-        row = Row(
-            stage, run.root.name, state, **progress, restarts=0, reason=reason, job=None, log=None
-        )
-        rows.append(row)
+        rows.append(Row(stage, run.root.name, state, **progress, reason=reason))
     return rows
 
 

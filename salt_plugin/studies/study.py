@@ -1,12 +1,13 @@
-"""The folder of a study: all that any machine needs to tell how it goes, and to go on."""
+"""The folder of a study: all that any machine needs to say how it is, and to go on."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +15,15 @@ from typing import Any, NamedTuple
 import yaml
 
 from salt_plugin import __version__
-from salt_plugin.config import RunConfig
+from salt_plugin.config.typed import typed
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import LOCK, held, hold, write_json, write_text
 from salt_plugin.studies.attempts import ElementDirectory
-from salt_plugin.studies.cluster import ClusterConfig
+from salt_plugin.studies.cluster import ClusterConfig, profile_from
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.pipeline import PipelineConfig
-from salt_plugin.studies.snapshot import commit, keep_code
+from salt_plugin.studies.slurm_commands import SlurmError
+from salt_plugin.studies.snapshot import keep_code
 
 COMPARISON = "compare.yaml"
 
@@ -33,7 +35,7 @@ class Submission(NamedTuple):
         job: Its id.
         stage: Whose elements it runs.
         elements: Their ids; of more than one, the job is an array in this order.
-        dependency: As Slurm was told, or an empty text.
+        dependency: As sbatch was given it, or an empty text.
     """
 
     job: str
@@ -58,8 +60,6 @@ class Study:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.file = root / "study.json"
-        self.pipeline = root / "pipeline.yaml"
-        self.configs = root / "configs"
         self.code = root / "code"
         self.jobs = root / "jobs"
         self.submitted = root / "submissions.jsonl"
@@ -67,6 +67,10 @@ class Study:
     def element(self, element: Element) -> ElementDirectory:
         """Returns the folder of an element."""
         return ElementDirectory(self.root / element.id)
+
+    def early_log(self, stage: str, job: str) -> Path:
+        """Returns where submitit leaves what a job says before its element starts."""
+        return self.jobs / stage / f"{job}_0_log.err"
 
     def finished(self, element: Element) -> bool:
         """Whether an element is over and has its result."""
@@ -86,6 +90,15 @@ class Study:
                 "that salt launch wrote (--out)"
             ) from None
         return found
+
+    def pipeline(self) -> PipelineConfig:
+        """Returns the pipeline that was launched."""
+        found: PipelineConfig = typed(PipelineConfig, self.stored()["pipeline"], "pipeline.")
+        return found
+
+    def cluster(self) -> ClusterConfig:
+        """Returns the profile of the last launch."""
+        return profile_from(self.stored()["cluster"])
 
     def elements(self) -> list[Element]:
         """Returns the elements, stage by stage."""
@@ -125,12 +138,17 @@ class Study:
 
     @contextmanager
     def claimed(self, elements: Sequence[Element] | None = None) -> Iterator[None]:
-        """Takes the folder, and checks it again for the elements, if any are given.
+        """Takes the folder; where the cluster refuses a launch, it is afterwards as it was.
+
+        Args:
+            elements: That it is to hold; it is checked again for them.
 
         Raises:
             ConfigError: Another process submits or runs it, it cannot be written to, or it holds
                 another study.
         """
+        missing = [one for one in (self.root, *self.root.parents) if not one.exists()]
+        before = self._written()
         try:
             lock = hold(self.root)
         except OSError as error:
@@ -143,18 +161,33 @@ class Study:
         with lock:
             if elements is not None:
                 self.check(elements)
-            yield
+            # A launch adds to the other files, or leaves them alone.
+            contents = {one: one.read_bytes() for one in before if one.suffix in (".json", ".yaml")}
+            try:
+                yield
+            except SlurmError:
+                for path in self._written() - before:
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink(missing_ok=True)
+                for path, content in contents.items():
+                    path.write_bytes(content)
+                for folder in missing:
+                    with suppress(OSError):  # of another study by now
+                        folder.rmdir()
+                raise
+
+    def _written(self) -> set[Path]:
+        """Returns what is there of what a launch writes."""
+        return {*self.root.glob("*"), *self.jobs.glob("*/*")}
 
     def worked_on_by(self) -> int | None:
         """Returns the process that has taken the folder; None where there is none."""
         return int((self.root / LOCK).read_text() or 0) if held(self.root) else None
 
     def write(
-        self,
-        config: PipelineConfig,
-        cluster: ClusterConfig,
-        elements: Sequence[Element],
-        composed: Mapping[str, RunConfig],
+        self, config: PipelineConfig, cluster: ClusterConfig, elements: Sequence[Element]
     ) -> None:
         """Writes what is to be run, and a copy of the code that runs it, where there is none.
 
@@ -162,23 +195,19 @@ class Study:
             config: The pipeline.
             cluster: Where it runs.
             elements: Of the pipeline.
-            composed: A configuration of each stage that trains.
         """
-        before = self.stored() if self.file.is_file() else None
-        keep_code(self.code)
-        self.configs.mkdir(exist_ok=True)
-        for stage, one in composed.items():
-            text = yaml.safe_dump(asdict(one), sort_keys=False)
-            write_text(self.configs / f"{stage}.yaml", text)
-        write_text(self.pipeline, yaml.safe_dump(asdict(config), sort_keys=False))
         content = {
-            "version": before["version"] if before else __version__,
-            "commit": before["commit"] if before else commit(),
-            "cwd": before["cwd"] if before else os.getcwd(),
+            "version": __version__,
+            "cwd": os.getcwd(),
             "pipeline": asdict(config),
             "cluster": asdict(cluster),
             "elements": [one._asdict() for one in elements],
         }
+        if self.file.is_file():
+            content |= {key: self.stored()[key] for key in ("version", "cwd")}
+        keep_code(self.code)
+        text = yaml.safe_dump(content["pipeline"], sort_keys=False)
+        write_text(self.root / "pipeline.yaml", text)
         write_json(self.file, content)
 
     def submissions(self) -> list[Submission]:
@@ -193,20 +222,11 @@ class Study:
         row = submission._asdict() | {"time": round(time.time(), 3)}
         with self.submitted.open("a") as file:
             file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def job_of(self) -> dict[str, str]:
-        """Returns the last job of each element that had one."""
-        found: dict[str, str] = {}
-        for submission in self.submissions():
-            found |= submission.jobs()
-        return found
 
 
 def _settings(element: Element) -> dict[str, str]:
     """Returns the arguments of an element by their keys."""
-    parts = (argument.partition("=") for argument in [element.module, *element.arguments])
+    parts = (argument.partition("=") for argument in element.arguments)
     return {key: value if equals else "given" for key, equals, value in parts}
 
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from salt_plugin.compute import INITIALISATION, TEACHER_TRAINING
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError, ConfigError
+
+# Keys that name files of weights.
+START, TEACHER = "checkpoint", "method.teacher.path"
 
 
 def named_teacher_path(config: RunConfig) -> str | None:
     """Returns `method.teacher.path`; None of a method that has no such key."""
     settings = getattr(config.method, "teacher", None)
     return None if settings is None else settings.path
+
+
+@contextmanager
+def named_by(key: str) -> Iterator[None]:
+    """Names a config key in the error of the file that it names."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}: {error}") from None
 
 
 def inherited_flops(config: RunConfig, teacher: str | None = None) -> dict[str, int | None]:
@@ -30,16 +43,12 @@ def inherited_flops(config: RunConfig, teacher: str | None = None) -> dict[str, 
         return inherited
     from salt_plugin.checkpoints import STUDENT_FIRST, TEACHER_FIRST, find_encoder, read_bill
 
-    def spent(key: str, path: str, order: Sequence[str]) -> int | None:
-        try:
-            return read_bill(find_encoder(path, order))
-        except CheckpointError as error:
-            raise CheckpointError(f"{key}: {error}") from None
-
     if config.checkpoint:
-        inherited[INITIALISATION] = spent("checkpoint", config.checkpoint, STUDENT_FIRST)
+        with named_by(START):
+            inherited[INITIALISATION] = read_bill(find_encoder(config.checkpoint, STUDENT_FIRST))
     if teacher is not None:
-        inherited[TEACHER_TRAINING] = spent("method.teacher.path", teacher, TEACHER_FIRST)
+        with named_by(TEACHER):
+            inherited[TEACHER_TRAINING] = read_bill(find_encoder(teacher, TEACHER_FIRST))
     return inherited
 
 
@@ -47,19 +56,19 @@ def budget_left(config: RunConfig, inherited: Mapping[str, int | None]) -> int |
     """Returns the budget of the last stage: that of the run without what was spent before.
 
     Raises:
-        ConfigError: Nothing is left of it, or nobody has counted what was spent.
+        ConfigError: Nothing is left of it, or what was spent before is unknown.
     """
     budget = config.compute.budget
     if budget is None:
         return None
     left = int(budget)
     for part, spent in inherited.items():
-        key = "checkpoint" if part == INITIALISATION else "method.teacher.path"
+        key = START if part == INITIALISATION else TEACHER
         if spent is None:
             raise ConfigError(
-                f"compute.budget={budget:g} covers all that an encoder has cost, and nobody has "
-                f"counted what {key} has: its file has no ledger. Leave compute.budget out, or "
-                "name an encoder that this package has trained"
+                f"compute.budget={budget:g} covers all that an encoder has cost, and the file of "
+                f"{key} has no ledger. Leave compute.budget out, or name an encoder that this "
+                "package has trained"
             )
         left -= spent
         if left <= 0:

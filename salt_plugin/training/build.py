@@ -1,23 +1,29 @@
-"""Stages from the configuration: models, recipe, cost and what to write on the encoder's card."""
+"""Stages from the configuration: models, recipe, and what to write on the encoder's card."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pkgutil import resolve_name
+from typing import Any
 
+import pytorch_lightning
 import torch
 
+from salt_plugin import __version__
 from salt_plugin.checkpoints import STUDENT_FIRST, TEACHER_FIRST, load_encoder
+from salt_plugin.compute import Ledger, stage_bill
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError
 from salt_plugin.methods import Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, VideoEncoder
 from salt_plugin.shapes import EncoderShape
 from salt_plugin.stage_directory import StageDirectory
+from salt_plugin.training.budget import START, TEACHER, named_by
 from salt_plugin.training.execution import autocast_dtype
-from salt_plugin.training.parts import Parts
+from salt_plugin.training.parts import Run
 from salt_plugin.training.plan import StagePlan
 
 
@@ -26,27 +32,57 @@ class Stage:
     """One stage of a run, ready to be trained.
 
     Attributes:
+        run: The run.
+        plan: How long the stage is, and what it costs.
         method: What is trained.
-        files: Where it is left.
-        plan: How long it is, and what it costs.
         inherited: What was spent before the stage, as `compute.stage_bill` takes it.
     """
 
-    method: VideoMethod
-    files: StageDirectory
+    run: Run
     plan: StagePlan
-    inherited: Mapping[str, int | None]
+    method: VideoMethod
+    inherited: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """`teacher` or `student`."""
         return self.plan.name
 
+    @property
+    def files(self) -> StageDirectory:
+        """Where the stage is written."""
+        return self.run.directory.stage(self.name)
+
+    def compute(self, ledger: Ledger) -> dict[str, Any]:
+        """Returns ledger and bill, as `compute.json` and the encoder's card hold them."""
+        bill = stage_bill(self.name, ledger, self.inherited)
+        return {**ledger.as_dict(), "bill": bill.as_dict()}
+
+    def card(self, ledger: Ledger) -> dict[str, Any]:
+        """Returns the card of the encoder as it is now."""
+        method, transform = self.run.config.method, self.run.parts.transform
+        return {
+            "method": method.name,
+            "stage": self.name,
+            "input": {**asdict(method.clip), "mean": transform.mean, "std": transform.std},
+            "training": {
+                "steps": ledger.steps,
+                "batch_size": method.global_batch_size,
+                "seed": self.run.config.seed,
+            },
+            "compute": self.compute(ledger),
+            "teacher_fingerprint": self.method.teacher_fingerprint,
+            "versions": {
+                "salt_plugin": __version__,
+                "torch": torch.__version__,
+                "pytorch_lightning": pytorch_lightning.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
 
 def new_stage(
-    config: RunConfig,
-    parts: Parts,
-    files: StageDirectory,
+    run: Run,
     plan: StagePlan,
     teacher: VideoEncoder | None = None,
     checkpoint: str = "",
@@ -55,9 +91,7 @@ def new_stage(
     """Returns a stage, ready to be trained.
 
     Args:
-        config: Of the run.
-        parts: Of the run.
-        files: Where the stage is left.
+        run: The run.
         plan: Of the stage.
         teacher: Is frozen here; None for a method that has none.
         checkpoint: The encoder file that it starts from, where one is named.
@@ -66,12 +100,12 @@ def new_stage(
     Raises:
         CheckpointError: The file holds an encoder of another shape.
     """
+    config, parts = run.config, run.parts
     encoder = new_encoder(config, parts.trained(plan.name), plan.seed, checkpoint)
-    recipe = _recipe(config, plan.steps)
     frozen = None if teacher is None else FrozenTeacher(teacher, autocast_dtype(config))
     kind: type[VideoMethod] = resolve_name(plan.spec.method)
-    method = kind.configured(config.method, parts, encoder, recipe, frozen)
-    return Stage(method, files, plan, inherited or {})
+    method = kind.configured(config.method, parts, encoder, _recipe(config, plan.steps), frozen)
+    return Stage(run, plan, method, inherited or {})
 
 
 def new_encoder(
@@ -86,63 +120,47 @@ def new_encoder(
     model = config.method.model
     encoder = VideoEncoder(shape, model.drop_path, model.init_std)
     if checkpoint:
-        loaded = load_named("checkpoint", checkpoint, STUDENT_FIRST)
-        if loaded.shape != shape:
-            differing = [
-                f"{field}={found} instead of {getattr(shape, field)}"
-                for field, found in asdict(loaded.shape).items()
-                if found != getattr(shape, field)
-            ]
+        with named_by(START):
+            loaded = load_encoder(checkpoint, order=STUDENT_FIRST)
+        found, expected = asdict(loaded.shape), asdict(shape)
+        differing = [
+            f"{name}={found[name]} instead of {expected[name]}"
+            for name in expected
+            if found[name] != expected[name]
+        ]
+        if differing:
             raise CheckpointError(
-                f"checkpoint={checkpoint} holds an encoder with {', '.join(differing)}; name one "
+                f"{START}={checkpoint} holds an encoder with {', '.join(differing)}; name one "
                 "of the configured shape, or change method.encoder and method.model to its"
             )
         encoder.load_state_dict(loaded.state_dict())
     return encoder
 
 
-def load_named(key: str, path: str, order: Sequence[str]) -> VideoEncoder:
-    """Returns the encoder that a config key names.
-
-    Raises:
-        CheckpointError: As `load_encoder`, with the key.
-    """
-    try:
-        return load_encoder(path, order=order)
-    except CheckpointError as error:
-        raise CheckpointError(f"{key}: {error}") from None
-
-
 def load_teacher(path: str, student: EncoderShape) -> VideoEncoder:
     """Returns the encoder that `method.teacher.path` names.
 
     Raises:
-        CheckpointError: As `load_named`, or it cuts clips into other tokens than the student.
+        CheckpointError: It cannot be loaded, or cuts clips into other tokens than the student.
     """
-    encoder = load_named("method.teacher.path", path, TEACHER_FIRST)
-    for field in ("patch_size", "tubelet_size", "in_chans"):
-        found, expected = getattr(encoder.shape, field), getattr(student, field)
+    with named_by(TEACHER):
+        encoder = load_encoder(path, order=TEACHER_FIRST)
+    for name in ("patch_size", "tubelet_size", "in_chans"):
+        found, expected = getattr(encoder.shape, name), getattr(student, name)
         if found != expected:
             raise CheckpointError(
-                f"method.teacher.path={path}: the teacher has {field}={found}, the student "
-                f"{expected}, so their tokens do not match; set method.model.{field}={found} or "
-                "choose another teacher"
+                f"{TEACHER}={path}: the teacher has {name}={found}, the student {expected}, so "
+                f"their tokens do not match; set method.model.{name}={found} or choose another "
+                "teacher"
             )
     return encoder
 
 
 def _recipe(config: RunConfig, total_steps: int) -> Recipe:
-    optim = config.method.optim
-    longest_warmup = math.floor(optim.max_warmup_share * total_steps)
-    return Recipe(
-        total_steps=total_steps,
-        lr=config.optimizer.lr,
-        weight_decay=config.optimizer.weight_decay,
-        final_weight_decay=optim.final_weight_decay,
-        betas=(optim.betas[0], optim.betas[1]),
-        warmup_start=optim.warmup_start,
-        warmup_steps=min(optim.warmup_steps, longest_warmup),
-        final_lr=optim.final_lr,
-        clip_grad=optim.clip_grad,
-        fused=autocast_dtype(config) is not torch.float16,
-    )
+    optim = asdict(config.method.optim)
+    longest_warmup = math.floor(optim.pop("max_warmup_share") * total_steps)
+    optim["warmup_steps"] = min(optim["warmup_steps"], longest_warmup)
+    optim["betas"] = tuple(optim["betas"])
+    lr, weight_decay = config.optimizer.lr, config.optimizer.weight_decay
+    fused = autocast_dtype(config) is not torch.float16
+    return Recipe(total_steps, lr, weight_decay, fused=fused, **optim)

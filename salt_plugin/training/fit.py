@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from dataclasses import asdict
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning_fabric.strategies import DDPStrategy
 from pytorch_lightning.utilities.model_summary import summarize
-from torch.optim import Optimizer
 
-from salt_plugin.batch import MaskCollator
 from salt_plugin.checkpoints import save_encoder, save_predictor
 from salt_plugin.config import RunConfig
-from salt_plugin.data.quarantine import MOST_AHEAD, Quarantine
 from salt_plugin.data.sampler import micro_batches
-from salt_plugin.data.sources import VideoList
-from salt_plugin.data.stream import training_loader
-from salt_plugin.data.workers import loader_workers
-from salt_plugin.errors import ConfigError, Interrupted, LoaderError, LostOthersError, SaltError
+from salt_plugin.errors import Interrupted, LoaderError, LostOthersError, SaltError
 from salt_plugin.report.console import console
-from salt_plugin.run_directory import RunDirectory, comparable
+from salt_plugin.run_directory import comparable
 from salt_plugin.stop_signals import StopSignals
 from salt_plugin.training import world
-from salt_plugin.training.accounts import Accounts
 from salt_plugin.training.build import Stage
-from salt_plugin.training.execution import set_up, sharing
-from salt_plugin.training.fabric import new_fabric
-from salt_plugin.training.loop import train
-from salt_plugin.training.nonfinite import NonFinite
-from salt_plugin.training.parts import Parts
-from salt_plugin.training.ranks import Ranks, lost_others
-from salt_plugin.training.records import open_records, stage_card
-from salt_plugin.training.resume import ResumePoint, resume_point
-from salt_plugin.training.state import TrainingState
+from salt_plugin.training.checkpoint import resume_point
+from salt_plugin.training.execution import autocast_dtype, devices, set_up, sharing, uses_gpu
+from salt_plugin.training.loop import Autocast, train
+from salt_plugin.training.records import Records
+from salt_plugin.training.world import Ranks, lost_others
 
 
-def fit(
-    stage: Stage, config: RunConfig, parts: Parts, videos: VideoList, run: RunDirectory
-) -> None:
+def fit(stage: Stage) -> None:
     """Trains a stage, from where it stopped, and writes its encoder (and a student's predictor).
 
     Raises:
@@ -49,41 +42,32 @@ def fit(
     stage.files.make()
     signals = StopSignals()
     try:
-        stop, step = _fit(stage, config, parts, videos, run, signals)
+        _fit(stage, signals)
     except (LoaderError, LostOthersError) as error:
-        raise _interrupted(stage, error, signals.received, run) from error
+        raise _ended(stage, error, signals) from error
     except RuntimeError as error:
         if not lost_others(error):
             raise
-        raise LostOthersError(
-            f"{stage.name}: another process of this training has ended or does not answer "
-            f"({str(error).splitlines()[0]}); saved at step {_saved_step(stage)}; {run.goes_on}"
-        ) from error
+        reason = str(error).splitlines()[0]
+        lost = LostOthersError(
+            f"another process of this training has ended or does not answer ({reason})"
+        )
+        raise _ended(stage, lost, signals) from error
     finally:
         signals.restore()
-    if stop:
-        message = f"saved at step {step}, the last of the {stage.name}; {run.goes_on}"
-        raise Interrupted(message, stop)
 
 
-def _fit(
-    stage: Stage,
-    config: RunConfig,
-    parts: Parts,
-    videos: VideoList,
-    run: RunDirectory,
-    signals: StopSignals,
-) -> tuple[int, int]:
-    """Returns the number of a signal that came, or 0, and the steps done."""
-    resumed = resume_point(stage.files.last_checkpoint)
-    fabric = new_fabric(config)
-    ranks = Ranks(fabric.global_rank, fabric.world_size)
+def _fit(stage: Stage, signals: StopSignals) -> None:
+    run, config, files = stage.run, stage.run.config, stage.files
+    resumed = resume_point(files.last_checkpoint)
+    fabric = _new_fabric(config)
+    ranks = Ranks(fabric)
     ranks.require_alike(
         {
-            **comparable(config),
-            "hydra.run.dir": str(run.root),
-            f"the last step in {stage.files.root}": resumed.step,
-            "the list of videos": videos.digest(),
+            **comparable(asdict(config)),
+            "hydra.run.dir": str(run.directory.root),
+            f"the last step in {files.root}": resumed.step,
+            "the list of videos": run.videos.digest(),
         }
     )
     if resumed.step and ranks.is_first:
@@ -93,105 +77,96 @@ def _fit(
     set_up(stage.method, config, stage.plan.steps)
     model = fabric.setup_module(stage.method)
     optimizer: Any = fabric.setup_optimizers(stage.method.optimizer())
-    accounts = Accounts(ranks, stage.files.compute, stage.plan, stage.inherited)
-    state = _new_state(stage, config, videos, resumed, ranks, fabric, optimizer, accounts)
-    state.restore(resumed)
-    seed, clips, group = stage.plan.seed, config.method.global_batch_size, config.method.mask_group
-    batches = training_loader(
-        config,
-        videos,
-        parts.transform,
-        MaskCollator(parts.masks, parts.grid, seed, group, clips),
-        seed=seed,
+    precision = fabric.strategy.precision
+    records = Records(stage, resumed, ranks, precision, optimizer, signals)
+    stall = config.method.data.stall
+    if stall is not None and ranks.size > 1:  # not as long as others, who know less, wait for us
+        stall = min(stall, 0.9 * world.PATIENCE.total_seconds())
+    batches = run.batches(
+        stage.plan.seed,
         total_steps=stage.plan.steps if stage.plan.budget is None else None,
         start_step=resumed.step,
         rank=ranks.rank,
         world_size=ranks.size,
         sharing=sharing(config),
-        quarantine=state.quarantine,
-        stall=_stall(config, ranks.size),
+        stall=stall,
     )
-    records = open_records(
-        stage, config, parts, videos, run, resumed, ranks, accounts, state, signals
-    )
+    clips, at_once = config.method.global_batch_size, config.loader.batch_size
     signals.listen()
     try:
-        count = len(micro_batches(clips, config.loader.batch_size, ranks.rank, ranks.size))
-        step = train(fabric, model, optimizer, batches, count, records, resumed.step)
+        count = len(micro_batches(clips, at_once, ranks.rank, ranks.size))
+        train(fabric, model, optimizer, batches, count, records)
     finally:
         records.close()
-    _leave(stage, config, parts, accounts, ranks, step)
-    (stop,) = ranks.largest([signals.received])
-    return stop, step
-
-
-def _new_state(
-    stage: Stage,
-    config: RunConfig,
-    videos: VideoList,
-    resumed: ResumePoint,
-    ranks: Ranks,
-    fabric: Fabric,
-    optimizer: Optimizer,
-    accounts: Accounts,
-) -> TrainingState:
-    precision, clips = fabric.strategy.precision, config.method.global_batch_size
-    assert clips is not None, "train.run sets it"
-    nonfinite = NonFinite(
-        ranks,
-        stage.files.nonfinite,
-        config.method.max_nonfinite_steps,
-        stage.plan.seed,
-        resumed.step,
-        getattr(precision, "scaler", None),
-    )
-    workers = loader_workers(config.loader.num_workers, sharing(config))
-    ahead = max(MOST_AHEAD, workers * (config.loader.prefetch_factor or 0))
-    quarantine = Quarantine(videos.paths, clips, ahead)
-    return TrainingState(stage.method, optimizer, precision, accounts.ledger, nonfinite, quarantine)
-
-
-def _stall(config: RunConfig, world_size: int) -> float | None:
-    """Returns how long to wait for a batch: not as long as others, who know less, wait for us."""
-    stall: float | None = config.method.data.stall
-    if stall is None or world_size == 1:
-        return stall
-    return min(stall, 0.9 * world.PATIENCE.total_seconds())
-
-
-def _leave(
-    stage: Stage, config: RunConfig, parts: Parts, accounts: Accounts, ranks: Ranks, step: int
-) -> None:
-    """Writes the encoder of a stage that is done, and a student's predictor."""
-    method, files = stage.method, stage.files
-    if step == 0:
-        raise ConfigError(
-            f"compute.budget={config.compute.budget:g} does not cover the first step of the "
-            f"{stage.name}; give more"
+    _write_encoder(records)
+    ranks.gather(None)  # the next stage reads the file in every process
+    (stop,) = ranks.largest(signals.received)
+    if stop:
+        raise Interrupted(
+            f"saved at step {records.ledger.steps}, the last of the {stage.name}; "
+            f"{run.directory.goes_on}",
+            stop,
         )
+
+
+def _new_fabric(config: RunConfig) -> Fabric:
+    """Returns the Fabric of a stage; its processes have met.
+
+    Lightning's own Slurm environment is not used: it refuses tasks that were not given node by
+    node, and would have Slurm run the job again by itself.
+
+    Raises:
+        ConfigError: They cannot meet at `MASTER_PORT`.
+        LostOthersError: Some have not come.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*`srun` command is available.*")
+    accelerator, dtype = "cuda" if uses_gpu(config) else "cpu", autocast_dtype(config)
+    tasks, count = world.started_tasks(), devices(config)
+    if tasks is not None:
+        if uses_gpu(config) and torch.cuda.device_count() == 1:
+            tasks = tasks._replace(local_rank=0, nodes=tasks.size)
+        world.publish(tasks)
+    plugins: list[Any] = [LightningEnvironment() if tasks is None else TorchElasticEnvironment()]
+    if dtype is not None:
+        plugins.append(
+            Autocast("bf16-mixed" if dtype is torch.bfloat16 else "16-mixed", accelerator)
+        )
+    nodes = 1 if tasks is None else tasks.nodes
+    fabric = Fabric(
+        accelerator=accelerator,
+        strategy=DDPStrategy(timeout=world.PATIENCE) if count > 1 else "auto",
+        devices=count // nodes,
+        num_nodes=nodes,
+        plugins=plugins,
+        precision=config.trainer.precision if dtype is None else None,
+    )
+    if tasks is not None:
+        world.meet(tasks, fabric.strategy.root_device)
+    fabric.launch()
+    return fabric
+
+
+def _write_encoder(records: Records) -> None:
+    """Writes the encoder of a stage that is done, and a student's predictor."""
+    stage = records.stage
+    method, files = stage.method, stage.files
     method.check_frozen()
     method.cpu()  # the next stage needs the GPU's memory
-    if ranks.is_first:
+    if records.ranks.is_first:
         predictor = getattr(method, "predictor", None)
         if predictor is not None:
             save_predictor(predictor, method.result, files.predictor)
-        card = stage_card(stage, config, parts, accounts, step)
-        save_encoder(method.result, files.encoder, card)
-    ranks.gather(None)  # the next stage reads the file in every process
+        save_encoder(method.result, files.encoder, stage.card(records.ledger))
 
 
-def _interrupted(
-    stage: Stage, error: LoaderError | LostOthersError, signal_number: int, run: RunDirectory
-) -> SaltError:
-    kept = _saved_step(stage)
-    saved = f"Saved at step {kept}; {run.goes_on}" if kept else "Nothing is saved yet"
-    message = f"{stage.name}: {str(error).rstrip('.')}. {saved}"
-    if signal_number:
-        return Interrupted(message, signal_number)
+def _ended(stage: Stage, error: LoaderError | LostOthersError, signals: StopSignals) -> SaltError:
+    """Returns the error of a stage that has ended early, and what is saved of it."""
+    step = resume_point(stage.files.last_checkpoint).step
+    saved = f"Saved at step {step}; {stage.run.directory.goes_on}"
+    message = f"{stage.name}: {str(error).rstrip('.')}. {saved if step else 'Nothing is saved yet'}"
+    if signals.received:
+        return Interrupted(message, signals.received)
     # A stall before anything is saved would be the next attempt's too.
-    lost = kept or isinstance(error, LostOthersError)
+    lost = step or isinstance(error, LostOthersError)
     return LostOthersError(message) if lost else SaltError(message)
-
-
-def _saved_step(stage: Stage) -> int:
-    return resume_point(stage.files.last_checkpoint).step

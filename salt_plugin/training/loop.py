@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
-from torch import Tensor
 from torch.optim import Optimizer
 
 from salt_plugin.batch import Batch
+from salt_plugin.compute import Ledger
 from salt_plugin.compute.pricing import Price
 from salt_plugin.errors import Interrupted
 from salt_plugin.methods import VideoMethod
-from salt_plugin.training.collapse import measure_targets
 from salt_plugin.training.records import Records
 
 
@@ -39,8 +38,7 @@ def train(
     batches: Iterable[Batch],
     micro_batches: int,
     records: Records,
-    step: int,
-) -> int:
+) -> None:
     """Trains until all steps are done, or the budget does not cover another.
 
     Args:
@@ -49,31 +47,26 @@ def train(
         optimizer: Its optimizer, which `fabric` has set up.
         batches: This device's micro-batches of the steps that are left, on the CPU.
         micro_batches: Of a step on this device.
-        records: Of the stage.
-        step: Steps that were done before.
-
-    Returns:
-        Steps done in all.
+        records: Of the stage; steps that were done before are in its ledger.
 
     Raises:
         Interrupted: A signal has come, and the step is saved.
         SaltError: Too many steps are not finite, too many files are bad, or no checkpoint can be
             written.
     """
-    r = records
+    r, plan = records, records.stage.plan
     method: VideoMethod = model.module
-    waiting = _Waiting(batches)
-    r.accounts.start()
-    while price := r.accounts.next_price(step):
-        position = r.accounts.position()
+    timed = _Timed(batches)
+    while price := plan.next_price(r.ledger):
+        position = plan.position(r.ledger)
         method.recipe.apply(optimizer, position)
-        _seed_step(r.accounts.plan.seed, fabric.global_rank, step)
+        _seed_step(plan.seed, fabric.global_rank, r.ledger.steps)
 
         loss = torch.zeros((), device=fabric.device)
         paths: list[str] = []
         skipped: list[tuple[str, str]] = []
         for left in reversed(range(micro_batches)):
-            batch = next(waiting).to(fabric.device, non_blocking=fabric.device.type == "cuda")
+            batch = next(timed).to(fabric.device, non_blocking=fabric.device.type == "cuda")
             # Gradients are averaged over devices, which may hold unequal shares of the step.
             share = len(batch.clips) / price.clips * fabric.world_size
             with fabric.no_backward_sync(model) if left else nullcontext():
@@ -87,25 +80,33 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         method.update_ema(position)
-        step += 1
 
-        r.accounts.book(price)
-        _add_row(r, step, price, waiting.seconds(), optimizer, loss, fabric.device, method)
-        r.skipped.take(step, skipped)
-        r.progress.show(r.accounts.position(), loss)
+        seconds, waited = timed.step()
+        tokens = price.context_tokens + price.target_tokens
+        r.ledger.add_step(price.flops, price.clips, tokens, seconds, price.recomputed)
+        step = r.ledger.steps
+        r.metrics.add(
+            method.watched_kd,
+            loss=loss,
+            grad_norm=method.grad_norm,
+            clips_per_second=round(price.clips / seconds, 2),
+            data_seconds=round(waited, 4),
+            peak_memory_mib=_peak_memory(fabric.device),
+            **_booked(r.ledger, price, optimizer),
+        )
+        r.skipped.take(skipped)
+        r.progress.show(loss)
         r.nonfinite.take(step, loss, method.grad_norm, paths)
-        r.kept.keep_if_due(step, method)
-        late, stop = r.ranks.largest([int(r.saving.is_late()), r.signals.received])
+        r.keep_encoder_if_due()
+        late, stop = r.ranks.largest(int(r.saving.is_late()), r.signals.received)
         r.saving.save_if_due(step, now=bool(late), last_chance=bool(stop))
         if stop:
-            raise Interrupted(f"saved at step {step}; {r.goes_on}", stop)
+            raise Interrupted(f"saved at step {step}; {r.stage.run.directory.goes_on}", stop)
 
-    r.accounts.write()
-    r.metrics.flush()
+    r.write()
     r.nonfinite.settle()
-    r.kept.keep_if_due(step, method, last=True)
-    r.saving.save_last(step)
-    return step
+    r.keep_encoder_if_due(last=True)
+    r.saving.save_last(r.ledger.steps)
 
 
 def _seed_step(seed: int, rank: int, step: int) -> None:
@@ -114,23 +115,40 @@ def _seed_step(seed: int, rank: int, step: int) -> None:
     torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-class _Waiting:
-    """Batches, and the time that was waited for them."""
+class _Timed:
+    """Batches, how long they were waited for, and how long a step took."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self._batches = iter(batches)
-        self._seconds = 0.0
+        self._began = time.perf_counter()
+        self._waited = 0.0
 
     def __next__(self) -> Batch:
         began = time.perf_counter()
         batch = next(self._batches)
-        self._seconds += time.perf_counter() - began
+        self._waited += time.perf_counter() - began
         return batch
 
-    def seconds(self) -> float:
-        """Returns the seconds waited since the last call."""
-        waited, self._seconds = self._seconds, 0.0
-        return waited
+    def step(self) -> tuple[float, float]:
+        """Returns the seconds since the last call, and those of them that were waited."""
+        began, self._began = self._began, time.perf_counter()
+        waited, self._waited = self._waited, 0.0
+        return self._began - began, waited
+
+
+def _booked(ledger: Ledger, price: Price, optimizer: Optimizer) -> dict[str, float]:
+    """Returns what a row of the metrics has of ledger, price and schedules."""
+    group = optimizer.param_groups[0]
+    return {
+        "step": ledger.steps,
+        "lr": group["lr"],
+        "weight_decay": group["weight_decay"],
+        "context_tokens": round(price.context_tokens / price.clips, 2),
+        "target_tokens": round(price.target_tokens / price.clips, 2),
+        "clips": ledger.clips,
+        "flops": ledger.total_flops,
+        "seconds": round(ledger.seconds, 3),
+    }
 
 
 def _peak_memory(device: torch.device) -> int:
@@ -139,32 +157,3 @@ def _peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) >> 20
     taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return taken >> (20 if sys.platform == "darwin" else 10)
-
-
-def _add_row(
-    r: Records,
-    step: int,
-    price: Price,
-    waited: float,
-    optimizer: Optimizer,
-    loss: Tensor,
-    device: torch.device,
-    method: VideoMethod,
-) -> None:
-    ledger, group = r.accounts.ledger, optimizer.param_groups[0]
-    r.metrics.add(
-        step=step,
-        loss=loss,
-        lr=group["lr"],
-        weight_decay=group["weight_decay"],
-        grad_norm=method.grad_norm,
-        context_tokens=round(price.context_tokens / price.clips, 2),
-        target_tokens=round(price.target_tokens / price.clips, 2),
-        clips=ledger.clips,
-        flops=ledger.total_flops,
-        seconds=round(ledger.seconds, 3),
-        data_seconds=round(waited, 4),
-        clips_per_second=round(r.accounts.last_clips_per_second, 2),
-        peak_memory_mib=_peak_memory(device),
-        **(measure_targets(step, method.watched_kd) if r.ranks.is_first else {}),
-    )

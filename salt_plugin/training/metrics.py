@@ -4,44 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from salt_plugin.evaluation.spectrum import effective_rank, spread
 from salt_plugin.files import write_text
-from salt_plugin.run_directory import read_metrics, recent_loss
-from salt_plugin.training.ranks import Ranks
-
-# What differs between two runs of the same numbers.
-TIMED = ("seconds", "data_seconds", "clips_per_second", "peak_memory_mib")
+from salt_plugin.run_directory import read_metrics
+from salt_plugin.training.world import Ranks
 
 COLUMNS = (
-    "step",
-    "loss",
-    "lr",
-    "weight_decay",
-    "grad_norm",
-    "context_tokens",
-    "target_tokens",
-    "clips",
-    "flops",
-    *TIMED,
-    "target_spread",
-    "target_rank",
-)
-SCALARS = (
-    "loss",
-    "lr",
-    "weight_decay",
-    "grad_norm",
-    "data_seconds",
-    "clips_per_second",
-    "target_spread",
-    "target_rank",
+    *("step", "loss", "lr", "weight_decay", "grad_norm", "context_tokens", "target_tokens"),
+    *("clips", "flops", "seconds", "data_seconds", "clips_per_second", "peak_memory_mib"),
+    *("target_spread", "target_rank"),
 )
 FLUSH_EVERY = 50
+MEASURE_EVERY = 100
+
+# [ours] On the demo a random encoder has 81, V-JEPA's targets have 36 to 41, and with an EMA that
+# follows too fast, whose features are the worst, 15 (docs/methods/vjepa.md).
+COLLAPSED_RANK = 8.0
 
 
 class Metrics:
@@ -61,7 +47,7 @@ class Metrics:
         self.ranks = ranks
         self.path = folder / "metrics.csv"
         self._rows: list[dict[str, Any]] = []
-        self._writer: SummaryWriter | None = None
+        self._board: SummaryWriter | None = None
         if not ranks.is_first:
             return
         kept = []
@@ -72,32 +58,35 @@ class Metrics:
         rows.writeheader()
         rows.writerows(kept)
         write_text(self.path, table.getvalue())
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
 
-    def add(self, **row: Any) -> None:
-        """Takes the row of a step, by `COLUMNS`; loss and gradient norm are tensors."""
+    def add(self, targets_kd: Tensor | None, **row: Any) -> None:
+        """Takes the row of a step.
+
+        Args:
+            targets_kd: Some of the targets of the step [K, D], as `measure_targets` takes them.
+            **row: By `COLUMNS`; loss and gradient norm are tensors.
+        """
+        if self.ranks.is_first:
+            row |= measure_targets(row["step"], targets_kd)
         self._rows.append(row)
         if len(self._rows) >= FLUSH_EVERY:
             self.flush()
-
-    def recent_loss(self) -> float:
-        """Returns `run_directory.recent_loss` as of the last `flush`."""
-        return recent_loss(self.path)
 
     def flush(self) -> None:
         """Writes the rows there are; every process has to call it, and waits for its device."""
         if not self._rows:
             return
         rows, self._rows = self._rows, []
-        losses = self.ranks.mean(torch.stack([row["loss"] for row in rows])).tolist()
-        if self._writer is None:
+        own = torch.stack([row["loss"] for row in rows]).tolist()
+        losses = torch.tensor(self.ranks.gather(own), dtype=torch.float64).mean(0).tolist()
+        if self._board is None:
             return
         for row, loss in zip(rows, losses, strict=True):
-            row["loss"] = loss
-            row["grad_norm"] = float(row["grad_norm"])
-            for name in (name for name in SCALARS if name in row):
-                self._writer.add_scalar(name, row[name], row["step"])
-        self._writer.flush()
+            row["loss"], row["grad_norm"] = loss, float(row["grad_norm"])
+            for name in row.keys() - {"step"}:
+                self._board.add_scalar(name, row[name], row["step"])
+        self._board.flush()
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerows(rows)
 
@@ -105,5 +94,34 @@ class Metrics:
         """Writes the rows there are, unless others, who may be gone, have a share in them."""
         if self.ranks.size == 1:
             self.flush()
-        if self._writer is not None:
-            self._writer.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def measure_targets(step: int, targets_kd: Tensor | None) -> dict[str, float]:
+    """Measures the targets of the first step and of every hundredth, before normalisation.
+
+    LayerNorm would hide a collapse: collapsed targets have a spread of 0 and an effective rank of 1
+    at most.
+
+    Args:
+        step: Steps done.
+        targets_kd: Some of the targets of the last step [K, D]; None of a method that does not
+            make its own.
+
+    Returns:
+        `target_spread` and `target_rank`; nothing where it is not time, or targets are not finite.
+    """
+    if targets_kd is None or (step > 1 and step % MEASURE_EVERY):
+        return {}
+    if not targets_kd.isfinite().all():
+        return {}
+    rank = effective_rank(targets_kd)
+    if step > 1 and rank < COLLAPSED_RANK:
+        warnings.warn(
+            f"the targets of step {step} have an effective rank of {rank:.1f}: they hardly tell "
+            "clips apart any more. A higher method.momentum.start or a lower optimizer.lr helps "
+            "against such a collapse",
+            stacklevel=2,
+        )
+    return {"target_spread": spread(targets_kd), "target_rank": rank}

@@ -1,15 +1,21 @@
-"""What the stages of a run are made of; building it finds every mistake before training starts."""
+"""What a run is made of; building it finds every mistake before training starts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from salt_plugin.config import MethodConfig, RunConfig, build
+from salt_plugin.batch import MaskCollator
+from salt_plugin.config import ProbeConfig, RunConfig, build
+from salt_plugin.data.loader import ClipLoader
+from salt_plugin.data.sources import VideoList
+from salt_plugin.data.stream import training_loader
 from salt_plugin.errors import ConfigError
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import StepMasks
 from salt_plugin.models import Predictor, VideoEncoder
+from salt_plugin.run_directory import RunDirectory
+from salt_plugin.training.plan import RunPlan
 from salt_plugin.training.run_shapes import RunShapes, run_shapes
 from salt_plugin.transforms import SALTTransform
 
@@ -21,7 +27,7 @@ Loss = TypeVar("Loss", PixelLoss, LatentLoss)
 
 @dataclass(frozen=True)
 class Parts(RunShapes):
-    """The pieces that the configuration describes.
+    """What methods are built from.
 
     Attributes:
         transform: Augments a clip.
@@ -42,7 +48,7 @@ class Parts(RunShapes):
 
 
 def build_parts(config: RunConfig) -> Parts:
-    """Builds the pieces of a run.
+    """Builds what methods are built from, and draws masks to try them.
 
     Raises:
         ConfigError: The first value that cannot work.
@@ -58,16 +64,46 @@ def build_parts(config: RunConfig) -> Parts:
             f"method.masks is for {shapes.masks.local_views}: expected equally many; the masks of "
             "a method with local views are salt_plugin.masks.TokenDropping"
         )
+
+    def loss(key: str, kind: type[Loss]) -> Loss | None:
+        node = getattr(method, key, None)
+        return None if node is None else build(node, f"method.{key}", kind)
+
     return Parts(
         **vars(shapes),
         transform=transform,
-        pixel_loss=_loss(method, "pixel_loss", PixelLoss),
-        latent_loss=_loss(method, "loss", LatentLoss),
+        pixel_loss=loss("pixel_loss", PixelLoss),
+        latent_loss=loss("loss", LatentLoss),
         predictor_std=method.model.predictor.init_std,
     )
 
 
-def _loss(method: MethodConfig, key: str, expected: type[Loss]) -> Loss | None:
-    """Builds a loss of a method that has it."""
-    node = getattr(method, key, None)
-    return None if node is None else build(node, f"method.{key}", expected)
+@dataclass(frozen=True)
+class Run:
+    """A run whose configuration, files and lists have been found to work.
+
+    Attributes:
+        config: Its configuration, in which `method.global_batch_size` is a number.
+        parts: What its methods are built from.
+        videos: What it trains on.
+        plan: Its stages.
+        directory: Where it is written.
+        probe: How its encoders are probed; None where they are not, or as the demo's table.
+    """
+
+    config: RunConfig
+    parts: Parts
+    videos: VideoList
+    plan: RunPlan
+    directory: RunDirectory
+    probe: ProbeConfig | None
+
+    def batches(self, seed: int, **options: Any) -> ClipLoader:
+        """Returns the micro-batches under a seed, with the options of `training_loader`."""
+        parts, method = self.parts, self.config.method
+        collate = MaskCollator(
+            parts.masks, parts.grid, seed, method.mask_group, method.global_batch_size
+        )
+        return training_loader(
+            self.config, self.videos, parts.transform, collate, seed=seed, **options
+        )

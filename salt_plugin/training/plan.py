@@ -6,11 +6,12 @@ No torch here, but where a file of weights is named, or videos have to be listed
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from salt_plugin.compute.pricing import SAMPLED, WALKED, Pricing
+from salt_plugin.compute import Ledger
+from salt_plugin.compute.pricing import SAMPLED, WALKED, Price, Pricing
 from salt_plugin.compute.step_costs import Shapes
 from salt_plugin.config import RunConfig, registry
 from salt_plugin.config.registry import MethodSpec
@@ -37,8 +38,7 @@ def global_batch_size(config: RunConfig, devices: int, stored: int | None = None
     Raises:
         ConfigError: They are fewer than the devices.
     """
-    held = config.loader.batch_size * devices
-    clips: int = config.method.global_batch_size or stored or held
+    clips: int = config.method.global_batch_size or stored or config.loader.batch_size * devices
     if clips < devices:
         raise ConfigError(
             f"method.global_batch_size={clips}: expected at least one clip for each of the "
@@ -77,6 +77,24 @@ class StagePlan:
         """Returns the expected FLOPs by part of a bill."""
         return self.pricing.expected(self.steps, SAMPLED if self.budget is None else WALKED)
 
+    def position(self, ledger: Ledger) -> float:
+        """Returns how many of the planned steps are done; under a budget, by their FLOPs.
+
+        Schedules follow it, so that they end where the stage does: the cost of a step varies with
+        its masks.
+        """
+        if self.budget is None:
+            return ledger.steps
+        return self.steps * ledger.total_flops / self.budget
+
+    def next_price(self, ledger: Ledger) -> Price | None:
+        """Returns the price of the next step; None if the stage has no more, or cannot pay it."""
+        if self.budget is None and ledger.steps >= self.steps:
+            return None
+        price = self.pricing.price(ledger.steps)
+        spent = ledger.total_flops + sum(price.flops.values())
+        return price if self.budget is None or spent <= self.budget else None
+
     def under(self, budget: int | None, whole: float | None, share: float = 1.0) -> StagePlan:
         """Returns the plan of the same stage under a budget; None leaves its steps.
 
@@ -86,7 +104,7 @@ class StagePlan:
             share: What the stage gets of each FLOP more in the run's.
 
         Raises:
-            BudgetTooSmallError: It does not cover a step; the message tells what would do.
+            BudgetTooSmallError: It does not cover a step; the message says which would.
         """
         if budget is None or whole is None:
             return self
@@ -113,7 +131,7 @@ class RunPlan:
     """
 
     stages: Sequence[StagePlan]
-    inherited: Mapping[str, int | None]
+    inherited: Mapping[str, int | None] = field(default_factory=dict)
 
     def flops(self) -> dict[str, int]:
         """Returns the expected FLOPs of the run itself, by part of a bill."""
@@ -141,22 +159,28 @@ def plan_run(
     Raises:
         ConfigError: The budget does not cover a single step of a stage, or what came before it.
     """
-    inherited = dict(inherited or {})
+
+    def stage_plan(of: MethodSpec, steps: int, teacher: EncoderShape | None) -> StagePlan:
+        encoder, (T, H, W) = shapes.trained(of.result), shapes.grid
+        predictor = shapes.predictor_of(encoder)
+        models = Shapes(encoder, teacher or encoder, predictor, T * H * W, shapes.projector)
+        clips, group = config.method.global_batch_size, config.method.mask_group
+        masks = StepMasks(shapes.masks, shapes.grid, stage_seed(config, of.result), clips, group)
+        recomputes = config.method.model.activation_checkpointing
+        return StagePlan(of, Pricing(of, models, masks, recomputes, convention), steps)
+
+    inherited = inherited or {}
     spec = registry.get(config.method.name)
     whole, left = config.compute.budget, budget_left(config, inherited)
-    stages = []
-    first = spec.teacher if teacher is None else None
-    share = config.compute.teacher_share if first is not None else 0.0
-    if first is not None:
-        pricing = _pricing(config, shapes, first, None, convention)
-        stage = StagePlan(first, pricing, config.method.teacher.max_steps)
-        given = None if left is None else round(share * left)
-        stages.append(stage.under(given, whole, share))
-        teacher = shapes.teacher
-        if left is not None:
-            left -= sum(stages[0].flops().values())
-    last = StagePlan(spec, _pricing(config, shapes, spec, teacher, convention), steps)
-    return RunPlan([*stages, last.under(left, whole, 1 - share)], inherited)
+    if spec.teacher is None or teacher is not None:
+        return RunPlan([stage_plan(spec, steps, teacher).under(left, whole)], inherited)
+    share = config.compute.teacher_share
+    first = stage_plan(spec.teacher, config.method.teacher.max_steps, None)
+    first = first.under(None if left is None else round(share * left), whole, share)
+    if left is not None:
+        left -= sum(first.flops().values())
+    last = stage_plan(spec, steps, shapes.teacher).under(left, whole, 1 - share)
+    return RunPlan([first, last], inherited)
 
 
 def plan_configured(
@@ -201,9 +225,8 @@ def total_steps(config: RunConfig, videos: int) -> int:
     limits = [trainer.max_steps] if trainer.max_steps != -1 else []
     if trainer.max_epochs != -1:
         whole, rest = divmod(videos, config.method.global_batch_size)
-        limits.append(
-            trainer.max_epochs * max(1, whole + (rest > 0 and not config.loader.drop_last))
-        )
+        steps = whole + (rest > 0 and not config.loader.drop_last)
+        limits.append(trainer.max_epochs * max(1, steps))
     return min(limits)
 
 
@@ -211,33 +234,3 @@ def stage_seed(config: RunConfig, stage: str) -> int:
     """Returns the seed of a stage: the student meets other batches than its teacher did."""
     number = ("teacher", "student").index(stage)
     return int(np.random.SeedSequence((config.seed, number)).generate_state(1)[0])
-
-
-def _pricing(
-    config: RunConfig,
-    shapes: RunShapes,
-    spec: MethodSpec,
-    teacher: EncoderShape | None,
-    convention: str,
-) -> Pricing:
-    encoder, method = shapes.trained(spec.result), config.method
-    T, H, W = shapes.grid
-    return Pricing(
-        spec,
-        Shapes(
-            encoder,
-            teacher or encoder,
-            shapes.predictor_of(encoder),
-            T * H * W,
-            shapes.projector,
-        ),
-        StepMasks(
-            shapes.masks,
-            shapes.grid,
-            stage_seed(config, spec.result),
-            method.global_batch_size,
-            method.mask_group,
-        ),
-        method.model.activation_checkpointing,
-        convention,
-    )

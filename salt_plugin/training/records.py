@@ -1,160 +1,159 @@
-"""What a stage books, writes and heeds beside its steps."""
+"""What changes as a stage is trained, and what is written of it: books, checkpoints, encoders."""
 
 from __future__ import annotations
 
-import platform
-from dataclasses import asdict, dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any
 
-import pytorch_lightning
-import torch
+from lightning_fabric.plugins.precision import Precision
+from torch.optim import Optimizer
 
-from salt_plugin import __version__
-from salt_plugin.config import RunConfig, registry
-from salt_plugin.data.sources import VideoList
-from salt_plugin.run_directory import RunDirectory
+from salt_plugin.checkpoints import read_torch_file, save_encoder
+from salt_plugin.compute import Ledger
+from salt_plugin.config import registry
+from salt_plugin.errors import CheckpointError
+from salt_plugin.files import write_json
+from salt_plugin.run_directory import recent_loss
 from salt_plugin.stop_signals import StopSignals
-from salt_plugin.training.accounts import Accounts
 from salt_plugin.training.build import Stage
-from salt_plugin.training.kept_encoders import KeptEncoders
+from salt_plugin.training.checkpoint import ResumePoint, Saving
 from salt_plugin.training.metrics import Metrics
 from salt_plugin.training.nonfinite import NonFinite
-from salt_plugin.training.parts import Parts
 from salt_plugin.training.progress import Progress
-from salt_plugin.training.ranks import Ranks
-from salt_plugin.training.resume import ResumePoint
-from salt_plugin.training.saving import Saving
 from salt_plugin.training.skipped import SkippedFiles
-from salt_plugin.training.state import TrainingState
-from salt_plugin.training.writer import BackgroundWriter
+from salt_plugin.training.world import Ranks
 
 
-@dataclass(frozen=True)
 class Records:
     """What the loop calls after each step.
 
-    Attributes:
+    A stage that goes on takes up its checkpoint, and cuts its files back to that step.
+
+    Args:
+        stage: The stage.
+        resumed: Where it goes on.
         ranks: The processes that train together.
-        accounts: Price and ledger.
+        precision: Of Fabric.
+        optimizer: Of the stage.
+        signals: Ask training to stop.
+
+    Attributes:
+        ledger: What was spent.
         metrics: A row a step.
         skipped: Files that could not be read.
         progress: For a person to look at.
         nonfinite: Steps that are not finite.
-        kept: Encoders on the way.
         saving: Checkpoints.
-        signals: Ask training to stop.
-        goes_on: How to go on afterwards.
     """
 
-    ranks: Ranks
-    accounts: Accounts
-    metrics: Metrics
-    skipped: SkippedFiles
-    progress: Progress
-    nonfinite: NonFinite
-    kept: KeptEncoders
-    saving: Saving
-    signals: StopSignals
-    goes_on: str
+    def __init__(
+        self,
+        stage: Stage,
+        resumed: ResumePoint,
+        ranks: Ranks,
+        precision: Precision,
+        optimizer: Optimizer,
+        signals: StopSignals,
+    ) -> None:
+        run, files, config, step = stage.run, stage.files, stage.run.config, resumed.step
+        self.stage = stage
+        self.ranks = ranks
+        self.precision = precision
+        self.optimizer = optimizer
+        self.signals = signals
+        self.ledger = Ledger()
+        self.nonfinite = NonFinite(
+            ranks,
+            files.nonfinite,
+            config.method.max_nonfinite_steps,
+            stage.plan.seed,
+            step,
+            getattr(precision, "scaler", None),
+        )
+        if resumed.path is not None:
+            self._restore(resumed.path)
+
+        self.metrics = Metrics(files.root, ranks, step)
+        distinct, max_bad = len(set(run.videos.paths)), config.method.data.max_bad
+        listed = run.directory.skipped
+        self.skipped = SkippedFiles(ranks, listed, distinct, max_bad)
+        # The teacher of a SALT run is a means: encoders are kept of what the run is for.
+        result = registry.get(config.method.name).result
+        self._keep_every = config.method.encoders_every_n_steps if stage.name == result else None
+        if ranks.is_first:
+            for kept, path in files.kept_encoders().items():
+                if kept > step:
+                    path.unlink()
+                    path.with_suffix(".json").unlink(missing_ok=True)
+        self.saving = Saving(
+            files.last_checkpoint,
+            resumed,
+            config.method.checkpoint,
+            ranks,
+            self.nonfinite,
+            [files.metrics, listed],
+            self.write,
+            self.state,
+        )
+        self.progress = Progress(stage.plan, self.ledger, ranks.is_first)
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint holds.
+
+        Order, masks and augmentation are no state: they are functions of the seed and the step.
+        """
+        method = self.stage.method
+        state = {
+            "global_step": self.ledger.steps,
+            "state_dict": method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.state_dict(),
+            "ledger": self.ledger.as_dict(),
+            "nonfinite": {"in_a_row": self.nonfinite.in_a_row},
+        }
+        method.on_save_checkpoint(state)
+        return state
+
+    def _restore(self, path: Path) -> None:
+        """Takes up a checkpoint.
+
+        Raises:
+            CheckpointError: It is of another stage, or of an earlier version.
+        """
+        held, method = read_torch_file(path), self.stage.method
+        try:
+            method.on_load_checkpoint(dict(held))
+            method.load_state_dict(held["state_dict"])
+            self.optimizer.load_state_dict(held["optimizer"])
+            self.precision.load_state_dict(held["precision"])
+            self.ledger.load(held["ledger"])
+            self.nonfinite.in_a_row = held["nonfinite"]["in_a_row"]
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} does not fit this stage ({error}); delete it to start the stage again"
+            ) from error
+
+    def write(self) -> None:
+        """Writes what a resume counts on, which must not be behind the checkpoint."""
+        if self.ranks.is_first:
+            write_json(self.stage.files.compute, self.stage.compute(self.ledger))
+        self.metrics.flush()
+        self.skipped.share()
+
+    def keep_encoder_if_due(self, last: bool = False) -> None:
+        """Keeps the encoder when it is time, or of the last step; every process has to call it."""
+        step, files = self.ledger.steps, self.stage.files
+        if self._keep_every is None or (step % self._keep_every and not last):
+            return
+        self.nonfinite.settle()  # which may end training before an encoder is kept
+        self.metrics.flush()
+        if self.ranks.is_first and step not in files.kept_encoders():
+            loss = recent_loss(files.metrics)
+            card = {**self.stage.card(self.ledger), "step": step, "loss": loss}
+            save_encoder(self.stage.method.result, files.encoder_at(step), card)
 
     def close(self) -> None:
         """Ends what has a file or a line of the terminal open."""
         self.progress.stop()
         self.metrics.close()
         self.saving.close()
-
-
-def open_records(
-    stage: Stage,
-    config: RunConfig,
-    parts: Parts,
-    videos: VideoList,
-    run: RunDirectory,
-    resumed: ResumePoint,
-    ranks: Ranks,
-    accounts: Accounts,
-    state: TrainingState,
-    signals: StopSignals,
-) -> Records:
-    """Returns the records of a stage that begins, or goes on; files are cut back to that step."""
-    files, often = stage.files, config.method.checkpoint
-    metrics = Metrics(files.root, ranks, resumed.step)
-    skipped = SkippedFiles(
-        ranks,
-        run.skipped,
-        len(set(videos.paths)),
-        config.method.data.max_bad,
-        state.quarantine,
-        resumed.step,
-    )
-
-    def write_beside(step: int) -> None:
-        # A resume counts on them: they must not be behind the checkpoint.
-        accounts.write()
-        metrics.flush()
-        skipped.share(step)
-
-    return Records(
-        ranks=ranks,
-        accounts=accounts,
-        metrics=metrics,
-        skipped=skipped,
-        progress=Progress(
-            stage.name, stage.plan.steps, accounts.ledger, accounts.position(), ranks.is_first
-        ),
-        nonfinite=state.nonfinite,
-        kept=KeptEncoders(
-            ranks,
-            files,
-            _keep_every(stage, config),
-            metrics,
-            state.nonfinite,
-            partial(stage_card, stage, config, parts, accounts),
-            resumed.step,
-        ),
-        saving=Saving(
-            files.last_checkpoint,
-            resumed,
-            often.every_n_steps,
-            often.every_minutes,
-            BackgroundWriter(resumed.step, beside=[files.metrics, run.skipped]),
-            ranks,
-            state.nonfinite,
-            write_beside,
-            state.as_dict,
-        ),
-        signals=signals,
-        goes_on=run.goes_on,
-    )
-
-
-def _keep_every(stage: Stage, config: RunConfig) -> int | None:
-    """The teacher of a SALT run is a means: encoders are kept of what the run is for."""
-    wanted = stage.name == registry.get(config.method.name).result
-    return config.method.encoders_every_n_steps if wanted else None
-
-
-def stage_card(
-    stage: Stage, config: RunConfig, parts: Parts, accounts: Accounts, steps: int
-) -> dict[str, Any]:
-    """Returns what stands on the card of a stage's encoder after a number of steps."""
-    method, transform = stage.method, parts.transform
-    return {
-        "method": config.method.name,
-        "stage": stage.name,
-        "input": {**asdict(config.method.clip), "mean": transform.mean, "std": transform.std},
-        "training": {
-            "steps": steps,
-            "batch_size": config.method.global_batch_size,
-            "seed": config.seed,
-        },
-        "compute": accounts.as_dict(),
-        "teacher_fingerprint": method.teacher_fingerprint,
-        "versions": {
-            "salt_plugin": __version__,
-            "torch": torch.__version__,
-            "pytorch_lightning": pytorch_lightning.__version__,
-            "python": platform.python_version(),
-        },
-    }

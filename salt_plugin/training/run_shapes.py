@@ -40,17 +40,6 @@ class RunShapes:
         return PredictorShape.beside(encoder, self.masks.num_sets, **self.predictor)
 
 
-def encoder_options(config: RunConfig) -> dict[str, Any]:
-    """Returns the fields of `EncoderShape` that a configuration gives beside the size."""
-    model = config.method.model
-    return {
-        "patch_size": model.patch_size,
-        "tubelet_size": model.tubelet_size,
-        "cls_token": registry.get(config.method.name).cls_token,
-        "block_causal": getattr(model, "block_causal", False),
-    }
-
-
 def run_shapes(config: RunConfig) -> RunShapes:
     """Returns the shapes and masks of a run.
 
@@ -58,7 +47,12 @@ def run_shapes(config: RunConfig) -> RunShapes:
         ConfigError: The first value that cannot work.
     """
     method, model = config.method, config.method.model
-    options = encoder_options(config)
+    options = {
+        "patch_size": model.patch_size,
+        "tubelet_size": model.tubelet_size,
+        "cls_token": registry.get(method.name).cls_token,
+        "block_causal": getattr(model, "block_causal", False),
+    }
     encoder = EncoderShape.named(method.encoder, "method.encoder", **options)
     teacher = encoder
     if hasattr(method, "teacher"):

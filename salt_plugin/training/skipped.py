@@ -3,122 +3,95 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
-from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.errors import DataError
-from salt_plugin.training.ranks import Ranks
+from salt_plugin.files import write_text
+from salt_plugin.training.world import Ranks
 
 _SHOWN = 5
 
 
+@dataclass
 class SkippedFiles:
     """Lists each unreadable file once in `skipped.csv`, when it is first met; ends at too many.
 
-    What other processes meet is listed, and counted, with the next checkpoint. Files that hang are
-    put in quarantine.
+    What several processes meet is listed, and counted, with the next checkpoint.
 
-    Args:
+    Attributes:
         ranks: The processes that train together.
         path: The list; it is made at the start, with its header alone while nothing was skipped.
         files: How many distinct files there are to train on.
         max_bad: Share of them that may be bad.
-        quarantine: That the loader heeds.
-        start_step: Steps that were done before, when the stage resumes.
     """
 
-    def __init__(
-        self,
-        ranks: Ranks,
-        path: Path,
-        files: int,
-        max_bad: float,
-        quarantine: Quarantine,
-        start_step: int,
-    ) -> None:
-        self.ranks = ranks
-        self.path = path
-        self.files = files
-        self.allowed = int(max_bad * files)
-        self.quarantine = quarantine
-        self._met: dict[str, str] = {}
-        listed: dict[str, str] = {}
-        if ranks.is_first:  # an earlier stage, or an interrupted run, may have listed some
-            if _cut_torn_row(path):
-                listed = {row["path"]: row["reason"] for row in read_skipped(path)}
-            else:
-                self._append({"path": "reason"})
-        # What all processes know, so that all of them end at the same step.
-        self._shared: dict[str, str] = ranks.gather(listed)[0]
-        quarantine.add(self._shared, start_step)
+    ranks: Ranks
+    path: Path
+    files: int
+    max_bad: float
+    _known: dict[str, str] = field(default_factory=dict, init=False)
+    _met: dict[str, str] = field(default_factory=dict, init=False)
 
-    def take(self, step: int, skipped: Sequence[tuple[str, str]]) -> None:
-        """Takes down what was met in the batch of a step, as (path, reason).
+    def __post_init__(self) -> None:
+        """Reads what an earlier stage, or an interrupted run, has listed."""
+        if self.ranks.is_first and self.path.is_file():
+            self._known = {row["path"]: row["reason"] for row in read_skipped(self.path)}
+        # All processes know the same, so that all of them end at the same step.
+        self._known = self.ranks.gather(self._known)[0]
+        self._write()
+
+    def take(self, skipped: Sequence[tuple[str, str]]) -> None:
+        """Takes down what was met in the batches of a step, as (path, reason).
 
         Raises:
             DataError: More files are bad than may be.
         """
-        known = self._shared.keys() | self._met.keys()
-        new = {path: reason for path, reason in skipped if path not in known}
-        self._met |= new
-        if self.ranks.is_first and new:
-            self._append(new)
+        for path, reason in skipped:
+            self._met.setdefault(path, reason)
         if self.ranks.size == 1:
-            self.share(step)
-        if len(self._shared) > self.allowed:
-            raise self._too_many()
+            self.share()
+        allowed = int(self.max_bad * self.files)
+        if len(self._known) > allowed:
+            raise self._too_many(allowed)
 
-    def share(self, step: int) -> None:
-        """Adds what other processes have met since the last call; every process has to call it."""
-        learnt: dict[str, str] = {}
+    def share(self) -> None:
+        """Lists what all processes have met since the last call; every process has to call it."""
+        new: dict[str, str] = {}
         for met in self.ranks.gather(self._met):
             for path, reason in met.items():
-                if path not in self._shared:
-                    learnt.setdefault(path, reason)
-        self._shared |= learnt
-        self.quarantine.add(learnt, step)
-        new = {path: reason for path, reason in learnt.items() if path not in self._met}
-        if self.ranks.is_first and new:
-            self._append(new)
+                if path not in self._known:
+                    new.setdefault(path, reason)
         self._met = {}
+        if new:
+            self._known |= new
+            self._write()
 
-    def _too_many(self) -> DataError:
+    def _write(self) -> None:
+        if self.ranks.is_first:
+            table = io.StringIO(newline="")
+            csv.writer(table).writerows([("path", "reason"), *self._known.items()])
+            write_text(self.path, table.getvalue())
+
+    def _too_many(self, allowed: int) -> DataError:
         # Details stand after a colon.
-        reasons = Counter(reason.partition(":")[0] for reason in self._shared.values())
+        reasons = Counter(reason.partition(":")[0] for reason in self._known.values())
         counts = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        last = list(self._shared.items())[-_SHOWN:]
+        last = list(self._known.items())[-_SHOWN:]
         shown = "\n".join(f"  {path}: {reason}" for path, reason in last)
         return DataError(
-            f"{len(self._shared)} of {self.files} files cannot be read, and method.data.max_bad "
-            f"allows {self.allowed}. By reason: {counts}. The last:\n{shown}\n"
+            f"{len(self._known)} of {self.files} files cannot be read, and method.data.max_bad "
+            f"allows {allowed}. By reason: {counts}. The last:\n{shown}\n"
             f"All are in {self.path}. `salt data check INPUT --clean CLEAN.csv` writes a list "
             "without bad files; or raise method.data.max_bad and start again to go on."
         )
 
-    def _append(self, rows: dict[str, str]) -> None:
-        with _opened(self.path, "a") as file:
-            csv.writer(file).writerows(rows.items())
-
-
-def _cut_torn_row(path: Path) -> bool:
-    """Cuts what a power failure has left of a last row, and tells whether there is any row."""
-    if not path.is_file():
-        return False
-    whole = path.read_bytes().rfind(b"\n") + 1
-    os.truncate(path, whole)
-    return whole > 0
-
 
 def read_skipped(path: Path) -> list[dict[str, str]]:
     """Returns the rows (path, reason) of a `skipped.csv`."""
-    with _opened(path, "r") as file:
-        return list(csv.DictReader(file))
-
-
-def _opened(path: Path, mode: str) -> IO[str]:
     # Names of files need not be UTF-8.
-    return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))

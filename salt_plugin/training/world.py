@@ -1,16 +1,19 @@
-"""The processes that train together, where something else has started them: srun, or torchrun."""
+"""The processes that train together: how they were started, where they meet, how they talk."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import zlib
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment
 
 from salt_plugin.errors import ConfigError, LostOthersError
@@ -52,12 +55,8 @@ def started_tasks() -> Tasks | None:
         local_size = _number("LOCAL_WORLD_SIZE", size)
         tasks = Tasks(size, rank, _number("LOCAL_RANK", rank % local_size), size // local_size)
     elif "SLURM_STEP_NUM_TASKS" in os.environ and "SLURM_PROCID" in os.environ:
-        tasks = Tasks(
-            size=_number("SLURM_STEP_NUM_TASKS"),
-            rank=_number("SLURM_PROCID"),
-            local_rank=_number("SLURM_LOCALID", 0),
-            nodes=_number("SLURM_STEP_NUM_NODES", 1),
-        )
+        size, rank = _number("SLURM_STEP_NUM_TASKS"), _number("SLURM_PROCID")
+        tasks = Tasks(size, rank, _number("SLURM_LOCALID", 0), _number("SLURM_STEP_NUM_NODES", 1))
     else:
         return None
     if not 0 <= tasks.rank < tasks.size:
@@ -75,7 +74,7 @@ def started_tasks() -> Tasks | None:
 
 def sharing_cores(tasks: Tasks) -> int:
     """Returns how many of the processes share the cores that this one may use."""
-    # srun binds each task to cores of its own, where it was told how many.
+    # srun binds each task to cores of its own where --cpus-per-task is given.
     bound = "SLURM_STEP_NUM_TASKS" in os.environ and "SLURM_CPUS_PER_TASK" in os.environ
     return 1 if bound else tasks.size // tasks.nodes
 
@@ -108,18 +107,30 @@ def meet(tasks: Tasks, device: torch.device) -> None:
     """
     if dist.is_initialized():
         return
-    until = time.monotonic() + PATIENCE.total_seconds()
-    store = _store(tasks, until)
-    store.set(f"here/{tasks.rank}", "")
-    missing = list(range(tasks.size))
-    quiet = time.monotonic() + QUIET.total_seconds()
-    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
-        if time.monotonic() > until:
-            raise LostOthersError(f"{_listed(missing, tasks)} did not come in {PATIENCE}")
-        if time.monotonic() > quiet and tasks.rank == 0:
-            _tell(missing, tasks)
-            quiet = until
-        time.sleep(0.05)
+    missing, until = [0], time.monotonic() + PATIENCE.total_seconds()
+
+    def listed() -> str:
+        shown = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+        return f"process {shown} of {tasks.size} (counted from 0)"
+
+    def say() -> None:
+        if missing and (tasks.rank == 0 or missing == [0]):
+            text = f"process {tasks.rank} waits for {listed()}; was each of them started?"
+            print(text, file=sys.stderr, flush=True)
+
+    saying = threading.Timer(QUIET.total_seconds(), say)
+    saying.daemon = True
+    saying.start()
+    try:
+        store = _store(tasks)
+        store.set(f"here/{tasks.rank}", "")
+        missing = list(range(tasks.size))
+        while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+            if time.monotonic() > until:
+                raise LostOthersError(f"{listed()} did not come in {PATIENCE}")
+            time.sleep(0.05)
+    finally:
+        saying.cancel()
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=dist.PrefixStore("training", store),
@@ -130,46 +141,23 @@ def meet(tasks: Tasks, device: torch.device) -> None:
     )
 
 
-def _store(tasks: Tasks, until: float) -> dist.Store:
+def _store(tasks: Tasks) -> dist.Store:
+    """Returns the store of the first process, for which the others wait."""
     host, port = os.environ["MASTER_ADDR"], _number("MASTER_PORT")
     # torchrun's agent has a store of its own on that port.
     hosts = tasks.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    told = False
-    while True:
-        left = max(1.0, until - time.monotonic())
-        patience = PATIENCE if hosts else timedelta(seconds=min(QUIET.total_seconds(), left))
-        try:
-            store = dist.TCPStore(host, port, None, hosts, patience, wait_for_workers=False)
-        except dist.DistError as error:
-            if hosts:
-                raise ConfigError(
-                    f"MASTER_PORT={port}: the processes that train together cannot meet there "
-                    f"({str(error).splitlines()[0]}); set MASTER_PORT to a free port, the same for "
-                    "all of them"
-                ) from None
-            if time.monotonic() > until:
-                raise LostOthersError(
-                    f"process 0 of {tasks.size} did not come to {host}:{port} in {PATIENCE}"
-                ) from None
-            if not told:
-                _tell([0], tasks)
-                told = True
-            continue
-        store.set_timeout(PATIENCE)
-        return store
-
-
-def _tell(missing: list[int], tasks: Tasks) -> None:
-    print(
-        f"process {tasks.rank} waits for {_listed(missing, tasks)}; was each of them started?",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _listed(ranks: list[int], tasks: Tasks) -> str:
-    shown = ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
-    return f"process {shown} of {tasks.size} (counted from 0)"
+    try:
+        return dist.TCPStore(host, port, None, hosts, PATIENCE, wait_for_workers=False)
+    except dist.DistError as error:
+        if not hosts:
+            raise LostOthersError(
+                f"process 0 of {tasks.size} did not come to {host}:{port} in {PATIENCE}"
+            ) from None
+        raise ConfigError(
+            f"MASTER_PORT={port}: the processes that train together cannot meet there "
+            f"({str(error).splitlines()[0]}); set MASTER_PORT to a free port, the same for all of "
+            "them"
+        ) from None
 
 
 def _number(variable: str, otherwise: int | None = None) -> int:
@@ -177,3 +165,69 @@ def _number(variable: str, otherwise: int | None = None) -> int:
     if value is None or not value.isdecimal():
         raise ConfigError(f"{variable}={value!r} in the environment: expected a number")
     return int(value)
+
+
+class Ranks:
+    """Exchanges a few numbers over a group of its own, on the CPU: nothing waits for a device.
+
+    Every process has to call the same methods in the same order. Alone, a process talks to nobody.
+
+    Args:
+        fabric: Of the processes; it is launched.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.rank = fabric.global_rank
+        self.size = fabric.world_size
+        self._group: Any = None
+        if self.size > 1:
+            self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self.rank == 0
+
+    def require_alike(self, own: Mapping[str, Any]) -> None:
+        """Checks that every process was started with the same values.
+
+        Args:
+            own: This process's values, by the name to show where they differ.
+
+        Raises:
+            ConfigError: They differ.
+        """
+        everyone = self.gather(dict(own))
+        for name in sorted({name for values in everyone for name in values}):
+            found = [values.get(name, "absent") for values in everyone]
+            if any(value != found[0] for value in found):
+                listed = ", ".join(f"{value!r} in process {i}" for i, value in enumerate(found))
+                raise ConfigError(
+                    f"{name} differs between the processes that train together: {listed}. Give all "
+                    "of them the same command, hydra.run.dir and files"
+                )
+
+    def gather(self, own: Any) -> list[Any]:
+        """Returns what each process has given, in the order of their ranks."""
+        if self._group is None:
+            return [own]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, own, group=self._group)
+        return found
+
+    def largest(self, *own: int) -> list[int]:
+        """Returns each number's largest value in any process."""
+        if self._group is None:
+            return list(own)
+        numbers = torch.tensor(own)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self._group)
+        return numbers.tolist()
+
+    def any(self, own: bool) -> bool:
+        """Returns whether something holds in any process."""
+        return bool(self.largest(int(own))[0])
+
+
+def lost_others(error: BaseException) -> bool:
+    """Returns whether an error is that of a process whose partners have gone, or are silent."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()

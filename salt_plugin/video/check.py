@@ -1,19 +1,25 @@
-"""What `salt data check` finds out about one file."""
+"""The check of one file for `salt data check`."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from salt_plugin.video.decoding import DamageError, decode_all, picture
-from salt_plugin.video.decord_danger import decord_danger
+from salt_plugin.video.containers import open_container
+from salt_plugin.video.decoding import decode_all, picture
+from salt_plugin.video.decord_reader import decord_danger
 from salt_plugin.video.fact_cache import facts_of
 from salt_plugin.video.facts import VideoFacts
-from salt_plugin.video.inspection import packet_hash
 from salt_plugin.video.opening import open_video
-from salt_plugin.video.reader import Reader, VideoReadError, require_memory
+from salt_plugin.video.reader import VideoReadError, require_memory
+from salt_plugin.video.time_limit import beat
+
+# Of `VideoFacts` and `Verdict`.
+_ALIKE = ("codec", "container", "gop", "fps", "seconds", "stream")
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,8 @@ class Verdict:
         codec: Codec, such as `h264`; None where the file could not be opened, as all below.
         container: Format, such as `mov`.
         gop: `intra`, `closed`, `open` or `single` (one keyframe).
-        height: Of a frame as coded, in pixels.
-        width: Likewise.
+        height: Height of a frame as coded, in pixels.
+        width: Its width.
         fps: Average frame rate in frames per second.
         seconds: Duration that the file states for its video.
         frames: Frames that can be used.
@@ -73,13 +79,28 @@ def check_video(path: str, reader: str, positions: int, seed: int) -> Verdict:
     verdict = Verdict(path)
     try:
         facts = facts_of(path)
-        verdict = replace(_described(verdict, facts), danger=decord_danger(facts))
+        verdict = replace(
+            verdict,
+            **{key: getattr(facts, key) for key in _ALIKE},
+            cut=facts.short,
+            damage=facts.damage or None,
+            slow=not facts.seekable,
+            height=facts.size[0],
+            width=facts.size[1],
+            content=_packet_hash(path),
+            danger=decord_danger(path, facts),
+        )
         video = open_video(path, reader)
         require_memory(path, positions, facts.size)
-        chosen = np.random.default_rng(seed).integers(0, len(video), positions)
-        truth, total = _from_start(path, set(chosen.tolist()), facts)
+        chosen = np.random.default_rng(seed).integers(0, len(video), positions).tolist()
+        truth, total = _from_start(path, chosen, facts)
         verdict = replace(verdict, frames=total)
-        _compare(path, video, chosen.tolist(), truth, total)
+        if len(video) != total:
+            raise VideoReadError(path, f"the file states {len(video)} frames and gives {total}")
+        for number in chosen:
+            if not torch.equal(video.frames(np.array([number]))[0], truth[number]):
+                reason = f"another frame is read at {number} than from the start"
+                raise VideoReadError(path, reason)
     except VideoReadError as error:
         return replace(verdict, reason=error.reason)
     return verdict
@@ -93,54 +114,28 @@ def can_be_mended(verdict: Verdict) -> bool:
     return refused or verdict.cut or verdict.slow
 
 
-def _described(verdict: Verdict, facts: VideoFacts) -> Verdict:
-    return replace(
-        verdict,
-        codec=facts.codec,
-        container=facts.container,
-        gop=facts.gop,
-        height=facts.size[0],
-        width=facts.size[1],
-        fps=facts.fps,
-        seconds=facts.seconds,
-        stream=facts.stream,
-        cut=facts.short,
-        damage=facts.damage or None,
-        slow=facts.sought == "start",
-        content=packet_hash(verdict.path),
-    )
+def _packet_hash(path: str) -> str:
+    container, stream = open_container(path)
+    digest = hashlib.sha256()
+    with container:
+        for packet in container.demux(stream):
+            beat()
+            digest.update(packet)
+    return digest.hexdigest()
 
 
-def _from_start(
-    path: str, wanted: set[int], facts: VideoFacts
-) -> tuple[dict[int, np.ndarray], int]:
-    """Returns some frames (uint8 [H, W, 3]), and the number of those before a damaged end."""
+def _from_start(path: str, wanted: list[int], facts: VideoFacts) -> tuple[dict[int, Tensor], int]:
+    """Returns some frames (uint8 [3, H, W]), and the number of those before a damaged end."""
     found, total = {}, 0
     try:
         for frame in decode_all(path):
             if facts.damage and total == len(facts.pts_n):
                 break
             if total in wanted or frame.is_corrupt:
-                found[total] = picture(path, frame, facts)
+                pixels = picture(path, frame, facts)
+                found[total] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
             total += 1
-    except DamageError as error:
-        if facts.damage and total == len(facts.pts_n):
-            return found, total
-        bad = total
-        if error.pts is not None and facts.sought != "start":
-            bad = int(np.searchsorted(facts.pts_n, error.pts))
-        raise VideoReadError(path, f"{error.reason} (frame {bad})") from error
     except VideoReadError as error:
-        raise VideoReadError(path, f"{error.reason} (frame {total})") from error
+        if not (facts.damage and total == len(facts.pts_n)):
+            raise VideoReadError(path, f"{error.reason} (frame {total})") from error
     return found, total
-
-
-def _compare(
-    path: str, video: Reader, chosen: list[int], truth: dict[int, np.ndarray], total: int
-) -> None:
-    if len(video) != total:
-        raise VideoReadError(path, f"the file states {len(video)} frames and gives {total}")
-    for number in chosen:
-        frame = video.frames(np.array([number]))[0].permute(1, 2, 0)
-        if not torch.equal(frame, torch.from_numpy(truth[number].copy())):
-            raise VideoReadError(path, f"another frame is read at {number} than from the start")

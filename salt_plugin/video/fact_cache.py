@@ -6,43 +6,27 @@ import hashlib
 import json
 import os
 import time
-from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
-from salt_plugin.errors import SaltError
+import numpy as np
+
 from salt_plugin.files import user_cache
-from salt_plugin.video.facts import VideoFacts, pack, unpack
+from salt_plugin.video.facts import VideoFacts
 from salt_plugin.video.reader import require_regular_file
 from salt_plugin.video.scan import scan
 
+# Raised with every change of the record or of how it is found: older ones are found again.
+_VERSION = 4
 # Bytes of facts that a process keeps: of a thousand films of a minute, or a dozen of three hours.
-MEMORY = 2**26
+_MEMORY = 2**26
 # Seconds that a scan has to take for its facts to be written down: a list of a million short files
 # is scanned faster than a million small files are opened.
 SLOW = 0.25
 
-
-class _Memory:
-    """The facts that were asked for last, up to a number of bytes; threads may share it."""
-
-    def __init__(self) -> None:
-        self._facts: OrderedDict[str, VideoFacts] = OrderedDict()
-        self._bytes = 0
-
-    def take(self, name: str) -> VideoFacts | None:
-        facts = self._facts.pop(name, None)
-        self._bytes -= facts.bytes if facts else 0
-        return facts
-
-    def put(self, name: str, facts: VideoFacts) -> None:
-        self.take(name)
-        self._facts[name] = facts
-        self._bytes += facts.bytes
-        while self._bytes > MEMORY and len(self._facts) > 1:
-            self.take(next(iter(self._facts)))
-
-
-_memory = _Memory()
+_known: dict[str, VideoFacts] = {}
+_bytes = 0
 
 
 def facts_of(path: str) -> VideoFacts:
@@ -55,15 +39,23 @@ def facts_of(path: str) -> VideoFacts:
     """
     state = require_regular_file(path)
     place = os.fsencode(os.path.abspath(path)).hex()
-    name = json.dumps([place, state.st_size, state.st_mtime_ns])
-    facts = _memory.take(name) or _read(name)
+    name = json.dumps([_VERSION, place, state.st_size, state.st_mtime_ns])
+    facts = _known.get(name)
     if facts is None:
         began = time.monotonic()
-        facts = scan(path)
+        facts = _read(name) or scan(path)
         if time.monotonic() - began > SLOW:
             _write(name, facts)
-    _memory.put(name, facts)
+        _keep(name, facts)
     return facts
+
+
+def _keep(name: str, facts: VideoFacts) -> None:
+    global _bytes
+    _known[name] = facts
+    _bytes += facts.bytes
+    while _bytes > _MEMORY and len(_known) > 1:
+        _bytes -= _known.pop(next(iter(_known))).bytes
 
 
 def _file(name: str) -> Path:
@@ -72,18 +64,26 @@ def _file(name: str) -> Path:
 
 
 def _read(name: str) -> VideoFacts | None:
-    try:
-        return unpack(_file(name).read_bytes(), name)
-    except (OSError, RuntimeError, SaltError):
-        return None
+    with suppress(Exception):  # whatever is wrong with a cache, the facts are found again
+        with np.load(_file(name), allow_pickle=False) as arrays:
+            of, facts = json.loads(arrays["about"].tobytes())
+            for key in ("size", "turn"):
+                facts[key] = tuple(facts[key])
+            for key in ("pts_n", "keys_k3"):
+                facts[key] = np.cumsum(arrays[key], axis=0)
+        if of == name:
+            return VideoFacts(**facts)
+    return None
 
 
 def _write(name: str, facts: VideoFacts) -> None:
-    try:
+    record = asdict(facts)
+    # Differences, because those of a constant rate compress to nothing.
+    arrays = {key: np.diff(record.pop(key), axis=0, prepend=0) for key in ("pts_n", "keys_k3")}
+    about = np.frombuffer(json.dumps([name, record]).encode(), np.uint8)
+    with suppress(Exception):  # the cache may be absent or full
         file = _file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-        unfinished.write_bytes(pack(facts, name))
+        unfinished = file.with_name(f"{os.getpid()}.{file.name}")
+        np.savez_compressed(unfinished, about=about, **arrays)
         os.replace(unfinished, file)
-    except (OSError, RuntimeError, SaltError):
-        return

@@ -8,18 +8,23 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from salt_plugin.video.opening import DEFAULT_READER, open_video
-from salt_plugin.video.reader import Reader, VideoReadError, require_memory, require_regular_file
+from salt_plugin.video.reader import (
+    MemoryReader,
+    Reader,
+    VideoReadError,
+    require_memory,
+    require_regular_file,
+)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 # Of others Pillow starts programs to read some.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 
-class ImageReader:
-    """An image file, read as a `Reader` of one frame.
+class ImageReader(MemoryReader):
+    """An image file, as a video of one frame.
 
     Args:
         path: The file.
@@ -32,16 +37,8 @@ class ImageReader:
         self.times = np.zeros(1)
         with _opened(path) as image:
             pixels = np.array(image.convert("RGB"))
-        self.size = pixels.shape[:2]
-        self._frame = torch.from_numpy(pixels).permute(2, 0, 1)
-
-    def __len__(self) -> int:
-        """One."""
-        return 1
-
-    def frames(self, indices: np.ndarray) -> Tensor:
-        """Repeats the image (int [T] -> uint8 [T, C, H, W])."""
-        return self._frame.expand(len(indices), -1, -1, -1)
+        self.size = pixels.shape[0], pixels.shape[1]
+        self._frames = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
 
 
 def image_size(path: str) -> tuple[int, int]:

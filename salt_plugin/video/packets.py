@@ -1,29 +1,24 @@
-"""The packets of a video stream, read through once; only the first frame is decoded."""
+"""The packets of a video stream, read through once without decoding them."""
 
 from __future__ import annotations
 
 from array import array
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 
-from salt_plugin.video.frame_sizes import header_size, lacks_refresh, stated_size
-from salt_plugin.video.heartbeat import beat
-from salt_plugin.video.orientation import Orientation, orientation
+from salt_plugin.video.time_limit import beat
 
-# Codecs whose keyframes need nothing that came before but what the header holds.
-_SELF_CONTAINED = (
-    *("h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4"),
-    *("theora", "prores", "dnxhd", "ffv1"),
-)
 # Codecs whose packets do not end in many zeros: these are what is missing of a file.
 _NO_ZEROS = ("h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg4")
 _ZEROS = bytes(8)
+# What a packet may carry that changes the decoder's state.
 _STATE = ("palette", "new_extradata", "param_change")
 _NONE = -(2**63)
-# Packets in which the first frame is looked for.
-_TRIES = 100
+_START = b"\x00\x00\x01"
+_IDR, _SLICES = 5, (1, 5)
+# Bytes of a keyframe: far enough for parameter sets, which come first.
+_LOOKED_AT = 4096
 
 
 class Packets(NamedTuple):
@@ -31,55 +26,34 @@ class Packets(NamedTuple):
 
     Attributes:
         pts_n: Time stamps for display, int64 [n].
-        told_n: Which of them have one, bool [n].
+        timed_n: Which of them have one, bool [n].
         dts_n: Time stamps for decoding, those for display where there is none, int64 [n].
         place_n: Places in the file, int64 [n], -1 where unknown.
         key_n: Which are keyframes, bool [n].
         shown_n: Which the file's edit list does not leave out, bool [n].
         length: From the first frame to the end of the last, in units of their time stamps.
         cut: Number of damaged packets at the end.
-        primed: Whether the decoder needs the first one before any other.
-        stateful: Whether later ones change the decoder's state, too.
-        resized: Whether keyframes state several sizes, as far as `stated_size` knows the codec.
-        unrefreshed: Keyframes of H.264 that do not forget the frames before.
-        size: Height and width of the first frame, in pixels.
-        orientation: How it is turned upright.
-        interlaced: Whether it consists of two fields.
+        stateful: Whether one after the first changes the decoder's state.
+        unrefreshed: Number of keyframes after which frames may need those before.
     """
 
     pts_n: np.ndarray
-    told_n: np.ndarray
+    timed_n: np.ndarray
     dts_n: np.ndarray
     place_n: np.ndarray
     key_n: np.ndarray
     shown_n: np.ndarray
     length: int
     cut: int
-    primed: bool
     stateful: bool
-    resized: bool
     unrefreshed: int
-    size: tuple[int, int]
-    orientation: Orientation
-    interlaced: bool
 
     @property
     def leading(self) -> int:
         """Frames that are shown before the keyframe that precedes them in the file."""
-        if not self.key_n.any():
-            return 0
-        last_n = np.maximum.accumulate(np.where(self.key_n, np.arange(len(self.key_n)), -1))
-        counted_n = self.told_n & ~self.key_n & (last_n >= 0) & self.told_n[last_n]
-        return int((counted_n & (self.pts_n < self.pts_n[last_n])).sum())
-
-
-def is_damaged(packet: Any) -> bool:
-    """Tells whether a packet is cut, or ends in zeros, as those of unfinished downloads do."""
-    if packet.is_corrupt:
-        return True
-    end = bytes(memoryview(packet)[-len(_ZEROS) :])
-    zeros = end == _ZEROS[: len(end)]
-    return zeros and packet.stream.codec.canonical_name in _NO_ZEROS
+        last_n = np.maximum.accumulate(np.where(self.key_n, np.arange(len(self.key_n)), 0))
+        timed_n = self.timed_n & self.timed_n[last_n]
+        return int((timed_n & (self.pts_n < self.pts_n[last_n])).sum())
 
 
 def read_packets(container: Any, stream: Any) -> Packets:
@@ -88,59 +62,53 @@ def read_packets(container: Any, stream: Any) -> Packets:
     Raises:
         av.FFmpegError: Reading fails.
     """
-    context, codec = stream.codec_context, stream.codec.canonical_name
-    extradata, plain = bytes(context.extradata or b""), codec in _SELF_CONTAINED
-    size, turned, interlaced = (context.height, context.width), Orientation(), False
-    columns = [array("q") for _ in range(5)]
-    begin, end = 2**62, -(2**62)
-    cut, state, sizes, tries = 0, [], {header_size(codec, extradata)}, _TRIES
-    unrefreshed = 0
-    for number, packet in enumerate(container.demux(stream)):
+    table = array("q")
+    end, cut, stateful, unrefreshed = _NONE, 0, False, 0
+    for packet in container.demux(stream):
         beat()
-        if tries:
-            frames = _tried(packet)
-            tries = 0 if frames else tries - 1
-            if frames:
-                size, turned = (frames[0].height, frames[0].width), orientation(frames[0])
-                interlaced = frames[0].interlaced_frame
         if not packet.size:
             continue
-        key = packet.is_keyframe
-        values = (packet.pts, packet.dts, packet.pos, key, packet.is_discard)
-        for column, value in zip(columns, values, strict=True):
-            column.append(_NONE if value is None else value)
+        stateful |= len(table) > 0 and any(packet.has_sidedata(kind) for kind in _STATE)
+        values = (packet.pts, packet.dts, packet.pos, packet.is_keyframe, packet.is_discard)
+        table.extend(_NONE if value is None else int(value) for value in values)
         if packet.pts is not None:
-            begin, end = min(begin, packet.pts), max(end, packet.pts + (packet.duration or 0))
-        cut = cut + 1 if is_damaged(packet) else 0
-        if key:
-            sizes.add(stated_size(codec, extradata, memoryview(packet)))
-            unrefreshed += lacks_refresh(codec, extradata, memoryview(packet))
-        if (key or not plain) and any(packet.has_sidedata(kind) for kind in _STATE):
-            state.append(number)
-    pts_n, dts_n, place_n, key_n, discarded_n = (np.array(column, np.int64) for column in columns)
+            end = max(end, packet.pts + (packet.duration or 0))
+        cut = cut + 1 if _is_damaged(packet) else 0
+        unrefreshed += packet.is_keyframe and lacks_refresh(packet)
+    pts_n, dts_n, place_n, key_n, discarded_n = np.array(table, np.int64).reshape(-1, 5).T.copy()
+    timed_n = pts_n != _NONE
     return Packets(
         pts_n,
-        pts_n != _NONE,
+        timed_n,
         np.where(dts_n == _NONE, pts_n, dts_n),
         np.maximum(place_n, -1),
         key_n > 0,
         discarded_n == 0,
-        max(end - begin, 0),
+        max(end - int(pts_n[timed_n].min(initial=2**62)), 0),
         cut,
-        primed=not plain or 0 in state,
-        stateful=any(number > 0 for number in state),
-        resized=len(sizes - {b""}) > 1,
-        unrefreshed=unrefreshed,
-        size=size,
-        orientation=turned,
-        interlaced=interlaced,
+        stateful,
+        unrefreshed,
     )
 
 
-def _tried(packet: Any) -> list[Any]:
-    """Returns the frames that a packet gives, none where it is damaged."""
-    try:
-        frames: list[Any] = packet.decode()
-    except (av.FFmpegError, EOFError):
-        return []
-    return frames
+def _is_damaged(packet: Any) -> bool:
+    """Tells whether a packet is cut, or ends in zeros, as those of unfinished downloads do."""
+    end = bytes(memoryview(packet)[-len(_ZEROS) :])
+    zeros = packet.stream.codec.canonical_name in _NO_ZEROS and end == _ZEROS[: len(end)]
+    return packet.is_corrupt or zeros
+
+
+def lacks_refresh(packet: Any) -> bool:
+    """Tells whether frames after a keyframe may need those before: in H.264 one without IDR."""
+    if packet.stream.codec.canonical_name != "h264":
+        return False
+    extradata = bytes(packet.stream.codec_context.extradata or b"")
+    data = bytes(memoryview(packet)[:_LOOKED_AT])
+    if extradata[:1] != b"\x01" or data.startswith((_START, b"\x00" + _START)):
+        units = [unit[0] & 31 for unit in data.split(_START)[1:] if unit]
+    else:  # each unit after its length
+        width, place, units = (extradata[4] & 3) + 1, 0, []
+        while place + width < len(data):
+            units.append(data[place + width] & 31)
+            place += width + int.from_bytes(data[place : place + width], "big")
+    return next((unit != _IDR for unit in units if unit in _SLICES), False)

@@ -1,4 +1,4 @@
-"""What an open video is, the error of one that cannot be read, and limits on what it may take."""
+"""An open video, the error of one that cannot be read, and limits of memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class VideoReadError(DataError):
 
     Attributes:
         path: The file.
-        reason: What is wrong with it, in one short line.
+        reason: The reason, in one short line.
     """
 
     def __init__(self, path: str, reason: str) -> None:

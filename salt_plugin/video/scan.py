@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from itertools import islice
+from math import hypot
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 
-from salt_plugin.video.decoding import DamageError, decode_all, decode_from, prime
+from salt_plugin.video.containers import open_container
+from salt_plugin.video.decoding import decode_all, decode_from
 from salt_plugin.video.facts import VideoFacts
-from salt_plugin.video.heartbeat import beat
-from salt_plugin.video.inspection import open_container
 from salt_plugin.video.packets import Packets, read_packets
 from salt_plugin.video.reader import VideoReadError, require_memory
 
-# Formats whose index leads to any keyframe by its time stamp.
-INDEXED = ("mov", "matroska", "avi")
+# Codecs whose keyframes need nothing that came before but what the header holds.
+_SELF_CONTAINED = (
+    *("h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4"),
+    *("theora", "prores", "dnxhd", "ffv1", "mjpeg", "h263", "flv1", "msmpeg4v3", "wmv1", "wmv2"),
+)
+# Formats with an index of their packets, which shows where data is missing.
+_INDEXED = ("mov", "matroska", "avi")
+# Codecs that decord reads exactly, as far as it was measured.
+_DECORD = ("h264", "vp8", "vp9", "mpeg4")
 # A video that ends this much before its header says has been cut.
 _CUT = 0.9
-# A seek by bytes leads to a packet as far as this before the keyframe, and to one known place more:
-# in MPEG's program streams the first ones after a seek are torn, and get time stamps of others.
-_BEFORE = 2
-# Frames that a decoder holds at most, as H.264 and H.265 limit them.
-_HELD = 16
+_EMPTY = "the video has no frames"
+_INVALID = "decoding failed: Invalid data found when processing input (frame 0)"
+
+
+class _Frames(NamedTuple):
+    """Frames as they can be read; attributes as of `VideoFacts`, and whether the end is damaged."""
+
+    pts_n: np.ndarray
+    keys_k3: np.ndarray
+    tick: float
+    seekable: bool
+    damaged: bool = False
 
 
 def scan(path: str) -> VideoFacts:
@@ -35,204 +49,147 @@ def scan(path: str) -> VideoFacts:
     """
     container, stream = open_container(path)
     with container:
-        reorders = bool(stream.codec_context.has_b_frames)
-        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         try:
             packets = read_packets(container, stream)
         except (av.FFmpegError, OSError) as error:
             raise VideoReadError(path, f"decoding failed: {error.strerror}") from error
-        if not len(packets.pts_n):
-            raise VideoReadError(path, "the video has no frames")
-        if packets.cut == len(packets.pts_n):
-            raise _nothing_whole(path)
-        require_memory(path, 1, packets.size)
-        facts = _described(container, stream, packets)
-        seconds, short = _stated_seconds(container, stream), False
-        if packets.length * stream.time_base < _CUT * seconds:
-            short = _ends_early(path, container, stream, seconds)
-    facts = replace(facts, seconds=seconds, short=short)
-    # Whether each frame has a time stamp of its own, and a keyframe before it.
-    timed = 0 < len(facts.pts_n) == packets.shown_n.sum() and len(facts.keys_k4) > 0
-    if timed and facts.pts_n[0] < facts.keys_k4[0, 0]:
-        facts = _from_keyframe(path, facts)
-        timed = facts.pts_n[0] >= facts.keys_k4[0, 0]
-    untold = facts.codec == "mpeg4" or facts.container == "avi"
-    # Time stamps there are in the order of the file, and packed frames share a packet.
-    if not timed or (reorders and untold) or packets.stateful:
-        return _counted(path, facts, rate, bool(packets.cut))
-    if packets.cut:
-        bad_n = packets.pts_n[-packets.cut :][packets.told_n[-packets.cut :]]
-        facts = _ending(path, facts, int((facts.pts_n < bad_n.min(initial=2**62)).sum()))
-    return facts if facts.container in INDEXED else _by_bytes(path, facts, rate)
-
-
-def _described(container: Any, stream: Any, packets: Packets) -> VideoFacts:
-    keys_n = np.flatnonzero(packets.key_n & packets.told_n)
-    keys_n = keys_n[np.lexsort((packets.dts_n[keys_n], packets.pts_n[keys_n]))]
-    begin_n = _begins(packets.place_n, keys_n)
-    columns = (packets.pts_n, packets.dts_n, packets.place_n)
-    keys = [column[keys_n] for column in columns]
-    return VideoFacts(
-        codec=stream.codec.canonical_name,
-        container=container.format.name.split(",")[0],
-        stream=stream.index,
-        videos=len(container.streams.video),
-        size=packets.size,
-        turn=packets.orientation.turn,
-        quarter=packets.orientation.quarter,
-        fps=float(stream.average_rate or 0),
-        seconds=0,
-        time_base=(stream.time_base.numerator, stream.time_base.denominator),
-        pts_n=np.unique(packets.pts_n[packets.told_n & packets.shown_n]),
-        keys_k4=np.stack([*keys, begin_n], axis=1),
-        leading=packets.leading + packets.unrefreshed,
-        discarded=int((~packets.shown_n).sum()),
-        sought="index",
-        primed=packets.primed,
-        resized=packets.resized,
-        interlaced=packets.interlaced,
-        damage="",
-        short=False,
-    )
-
-
-def _begins(place_n: np.ndarray, keys_n: np.ndarray) -> np.ndarray:
-    """Returns where reading starts for packets of these numbers, int64 [k]; 0 for the start."""
-    known_n = np.flatnonzero(place_n >= 0)  # several packets may share a place
-    last_n = np.searchsorted(known_n, keys_n - _BEFORE, side="right") - 2
-    return np.where(last_n < 0, 0, place_n[known_n[np.maximum(last_n, 0)]] if len(known_n) else 0)
-
-
-def _stated_seconds(container: Any, stream: Any) -> float:
-    own = _own_seconds(stream)
-    return (container.duration or 0) / av.time_base if own is None else own
-
-
-def _own_seconds(stream: Any) -> float | None:
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    try:  # Matroska's tag, as 00:00:02.400000000
-        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-    except (KeyError, ValueError):
-        return None
-
-
-def _ends_early(path: str, container: Any, stream: Any, seconds: float) -> bool:
-    """Tells whether a file ends well before the duration that it states, its sound included."""
-    if _own_seconds(stream) is not None or len(container.streams) == 1:
-        return True
-    whole, _ = open_container(path)
-    times = []
-    with whole:
-        for packet in whole.demux():
-            beat()
-            if packet.pts is not None:
-                times.append(float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        start = (whole.start_time or 0) / av.time_base
-    return max(times, default=0) - start < _CUT * seconds
-
-
-def _from_keyframe(path: str, facts: VideoFacts) -> VideoFacts:
-    """Leaves out what is shown before the first keyframe, where decoding begins with this."""
-    try:
         first = next(decode_all(path), None)
-    except DamageError:
-        return facts
-    key = facts.keys_k4[0, 0]
-    if first is None or first.pts != key:
-        return facts
-    pts_n = facts.pts_n[facts.pts_n >= key]
-    return replace(facts, pts_n=pts_n, leading=facts.leading + len(facts.pts_n) - len(pts_n))
+        if first is None:
+            raise VideoReadError(path, _INVALID if len(packets.pts_n) else _EMPTY)
+        size = first.height, first.width
+        require_memory(path, 1, size)
+        frames = _frames(path, container, stream, packets)
+        count = len(frames.pts_n)
+        codec, kind = stream.codec.canonical_name, container.format.name.split(",")[0]
+        turn, mirrored = _upright(first)
+        odd = size[0] % 2 or size[1] % 2
+        left_out = frames.seekable and not frames.damaged and packets.shown_n.sum() > count
+        open_gop = left_out or packets.leading + packets.unrefreshed > 0
+        reasons = (
+            (codec not in _DECORD, f"{codec}: decord returns other frames than asked for, or none"),
+            (kind not in _INDEXED, f"{codec} in {kind}: decord returns other frames"),
+            (len(container.streams.video) > 1, "several video streams: decord may read another"),
+            (open_gop, f"open-GOP {codec}: decord returns other frames than asked for"),
+            (not frames.seekable, f"{codec} without usable time stamps: decord shifts frames"),
+            (not packets.shown_n.all(), f"{codec} with an edit list: decord shows what it hides"),
+            (mirrored, f"{codec} with a mirror or odd angle: decord knows quarter turns alone"),
+            (first.interlaced_frame, f"interlaced {codec}: decord's pixels differ"),
+            (odd, f"{codec} with an odd width or height: decord's pixels differ"),
+            (frames.damaged, f"{codec} that was cut: decord does not open it, or makes frames up"),
+        )
+        # Where only the file states a duration, that of another stream may be meant.
+        own = stream.duration and float(stream.duration * stream.time_base)
+        seconds = own or (container.duration or 0) / av.time_base
+        stated = seconds if own or len(container.streams) == 1 else 0
+        return VideoFacts(
+            codec=codec,
+            container=kind,
+            stream=stream.index,
+            size=size,
+            turn=turn,
+            fps=float(stream.average_rate or 0),
+            seconds=seconds,
+            tick=frames.tick,
+            pts_n=frames.pts_n,
+            keys_k3=frames.keys_k3,
+            gop=_gop(count, len(frames.keys_k3), open_gop),
+            seekable=frames.seekable,
+            danger=next((reason for holds, reason in reasons if holds), ""),
+            damage=f"frame {count} is damaged or missing; the {count} before it are used"
+            * frames.damaged,
+            short=frames.damaged or packets.length * stream.time_base < _CUT * stated,
+        )
 
 
-def _ending(path: str, facts: VideoFacts, number: int) -> VideoFacts:
-    """Returns the facts of the frames before one that is damaged."""
-    if number == 0:
-        raise _nothing_whole(path)
-    pts_n = facts.pts_n[:number]
-    return replace(
-        facts,
-        pts_n=pts_n,
-        keys_k4=facts.keys_k4[facts.keys_k4[:, 0] <= pts_n[-1]],
-        damage=f"frame {number} is damaged or missing; the {number} before it are used",
-        short=True,
-    )
+def _frames(path: str, container: Any, stream: Any, packets: Packets) -> _Frames:
+    """Finds out which frames can be read, and how they are reached."""
+    codec, kind = stream.codec.canonical_name, container.format.name.split(",")[0]
+    pts_n = np.unique(packets.pts_n[packets.timed_n & packets.shown_n])
+    at_n = np.flatnonzero(packets.key_n & packets.timed_n)
+    at_n = at_n[np.lexsort((packets.dts_n[at_n], packets.pts_n[at_n]))]
+    keys_k3 = np.stack([packets.pts_n, packets.dts_n, packets.place_n], axis=1)[at_n]
+    # Whether each frame has a time of its own; in AVI times are in the order of the file, and
+    # packed frames share a packet.
+    timed = len(keys_k3) > 0 and 0 < len(pts_n) == packets.shown_n.sum()
+    unordered = stream.codec_context.has_b_frames and (codec == "mpeg4" or kind == "avi")
+    stateful = packets.stateful or codec not in _SELF_CONTAINED
+    seekable = bool(timed and not unordered and not stateful)
+    tick = float(stream.time_base)
+    if seekable and not packets.cut and pts_n[0] >= keys_k3[0, 0]:
+        whole = _Frames(pts_n, keys_k3, tick, seekable)
+        if kind in _INDEXED or _is_whole(container, stream, whole):
+            return whole
+    times, damaged = _decoded(path)
+    damaged = damaged or packets.cut > 0
+    if not times:
+        raise VideoReadError(path, _INVALID)
+    if None in times or (np.diff(times) <= 0).any():
+        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        return _Frames(np.arange(len(times)), keys_k3, float(1 / rate), False, damaged)
+    times_n = np.array(times, np.int64)
+    if seekable and damaged:
+        # A decoder may lose a frame where it fails, and give those after it that it still holds.
+        expected_n = pts_n[np.searchsorted(pts_n, times_n[0]) :][: len(times_n)]
+        cut_n = packets.pts_n[len(packets.pts_n) - packets.cut :]
+        times_n = times_n[: len(expected_n)]
+        right_n = (times_n == expected_n) & (times_n < cut_n.min(initial=2**62))
+        times_n = times_n[: np.argmin([*right_n, False])]
+        if not len(times_n):
+            raise VideoReadError(path, _INVALID)
+    seekable = seekable and times_n[0] >= keys_k3[0, 0]
+    if seekable:
+        keys_k3 = keys_k3[keys_k3[:, 0] <= times_n[-1]]
+    return _Frames(times_n, keys_k3, tick, bool(seekable), damaged)
 
 
-def _nothing_whole(path: str) -> VideoReadError:
-    reason = "decoding failed: Invalid data found when processing input (frame 0)"
-    return VideoReadError(path, reason)
-
-
-def _by_bytes(path: str, facts: VideoFacts, rate: Fraction) -> VideoFacts:
-    """Finds out whether keyframes are reached by their places, and counts frames where not."""
-    facts, keys_k4 = replace(facts, sought="bytes"), facts.keys_k4
-    if (np.diff(keys_k4[:, 3]) < 0).any():
-        return _counted(path, facts, rate)
-    groups = {len(keys_k4) // 2, len(keys_k4) - 1}
-    if facts.leading and facts.pts_n[-1] == keys_k4[-1, 0]:
-        groups.add(max(len(keys_k4) - 2, 0))  # which the last packets of the file belong to
-    for group in sorted(groups):
-        last = group == len(keys_k4) - 1
-        begin = int(np.searchsorted(facts.pts_n, keys_k4[group, 0]))
-        end = len(facts.pts_n) if last else int(np.searchsorted(facts.pts_n, keys_k4[group + 1, 0]))
-        expected = facts.pts_n[begin:end].tolist()
-        found, failed = _tried(path, facts, group, end - begin)
-        if failed:
-            counted = _counted(path, facts, rate)
-            same = np.array_equal(counted.pts_n, facts.pts_n[: len(counted.pts_n)])
-            return replace(counted, sought="bytes") if same else counted
-        if found != expected:
-            return _counted(path, facts, rate)
-    return facts
-
-
-def _tried(path: str, facts: VideoFacts, group: int, count: int) -> tuple[list[int], bool]:
-    """Decodes frames from a keyframe on; returns their time stamps, and whether it failed."""
-    found: list[int] = []
-    container, stream = open_container(path)
-    with container:
-        try:
-            prime(container, stream, facts)
-            key_4 = facts.keys_k4[group]
-            for frame in decode_from(container, stream, key_4, "bytes", int(key_4[3])):
-                found.append(frame.pts)
-                if len(found) == count:
-                    break
-        except (av.FFmpegError, OSError):
-            return found, True
-    return found, False
-
-
-def _counted(path: str, facts: VideoFacts, rate: Fraction, cut: bool = False) -> VideoFacts:
-    """Decodes a file from its start, to learn how many frames that gives, and their times."""
+def _decoded(path: str) -> tuple[list[Any], bool]:
+    """Decodes a file from its start; returns the times of the frames, and whether it is damaged."""
     times: list[Any] = []
     try:
         for frame in decode_all(path):
             if frame.is_corrupt:
-                cut = True
-                break
+                return times, True
             times.append(frame.pts)
-    except DamageError:
-        if not times:
-            raise
-        cut = True
-    if not times:
-        raise _nothing_whole(path) if cut else VideoReadError(path, "the video has no frames")
-    if None in times or (np.diff(times) <= 0).any():
-        facts = replace(facts, time_base=(rate.denominator, rate.numerator))
-        times = list(range(len(times)))
-    elif cut:
-        times = times[: _lost(times, facts.pts_n)]
-    facts = replace(facts, sought="start", pts_n=np.array(times, np.int64))
-    return _ending(path, facts, len(times)) if cut or facts.damage else facts
+    except VideoReadError:
+        return times, True
+    return times, False
 
 
-def _lost(times: list[int], pts_n: np.ndarray) -> int:
-    """Returns which frame a decoder lost where it failed: it gives those that it still holds."""
-    told = pts_n[np.searchsorted(pts_n, times[0]) :][: len(times)]
-    differs = np.flatnonzero(told != times[: len(told)])
-    if len(differs) and len(times) - differs[0] <= _HELD:
-        return int(differs[0])
-    return len(times)
+def _is_whole(container: Any, stream: Any, frames: _Frames) -> bool:
+    """Decodes two groups, in the middle and at the end, for damage that packets do not show."""
+    count = len(frames.keys_k3)
+    begins_k = [*np.searchsorted(frames.pts_n, frames.keys_k3[:, 0]), len(frames.pts_n)]
+    for group in sorted({count // 2, count - 1}):
+        wanted = frames.pts_n[begins_k[group] : begins_k[group + 1]].tolist()
+        decoded = decode_from(container, stream, frames.keys_k3, group)
+        try:
+            if [frame.pts for frame in islice(decoded, len(wanted))] != wanted:
+                return False
+        except (av.FFmpegError, OSError):
+            return False
+    return True
+
+
+def _gop(frames: int, keyframes: int, open_gop: bool) -> str:
+    if keyframes in (1, frames):
+        return "intra" if keyframes == frames else "single"
+    return "open" if open_gop else "closed"
+
+
+def _upright(frame: Any) -> tuple[tuple[bool, bool, bool], bool]:
+    """Returns the turn nearest to the display matrix, and whether this asks for something else.
+
+    The matrix is int32 [9], by rows; it takes column x and row y to a * x + c * y.
+    """
+    try:
+        matrix_9 = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
+    except KeyError:
+        return (False, False, False), False
+    a, b, _, c, d, *_ = (int(value) for value in matrix_9)
+    across, down = hypot(a, c), hypot(b, d)
+    if not (across and down):
+        return (False, False, False), False
+    kept, swapped = min(abs(a) / across, abs(d) / down), min(abs(c) / across, abs(b) / down)
+    transposed = kept < swapped
+    turn = (transposed, (c if transposed else a) < 0, (b if transposed else d) < 0)
+    return turn, max(kept, swapped) <= 0.999 or sum(turn) % 2 == 1

@@ -118,18 +118,18 @@ def test_card_that_is_none(file: Path, text: str) -> None:
 def test_card_of_another_version(file: Path) -> None:
     shape = read_card(file)["shape"]
     _edit_card(file, shape={**shape, "registers": 4})
-    with pytest.raises(CheckpointError, match=r"registers.*expected.*another version"):
+    with pytest.raises(CheckpointError, match=r"states \(.*'registers'.*version that wrote it"):
         load_encoder(file)
     del shape["depth"]
     _edit_card(file, shape=shape)
-    with pytest.raises(CheckpointError, match=r"shape has the keys.*another version"):
+    with pytest.raises(CheckpointError, match=r"states \(.*missing.*'depth'"):
         load_encoder(file)
 
 
 def test_shape_that_cannot_be(file: Path) -> None:
     shape = read_card(file)["shape"]
     _edit_card(file, shape={**shape, "num_heads": 5})
-    with pytest.raises(CheckpointError, match=r"cannot be read \(.*width 24 over 5 heads"):
+    with pytest.raises(CheckpointError, match="width 24 over 5 heads"):
         load_encoder(file)
     for value in ("two", None, 0):
         _edit_card(file, shape={**shape, "num_heads": value})

@@ -75,15 +75,20 @@ def test_the_encoder_where_there_is_no_target(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
-def test_bare_states_in_half_precision_and_old_files(tmp_path: Path, prefix: str) -> None:
+def test_bare_states_in_half_precision(tmp_path: Path, prefix: str) -> None:
     state = {prefix + name: v.half() for name, v in _encoder().state_dict().items()}
-    file = tmp_path / "encoder.pt"
-    torch.save(state, file, _use_new_zipfile_serialization=False)
-    encoder = load_encoder(file)
+    encoder = load_encoder(_save(state, tmp_path / "encoder.pt"))
     assert encoder.norm.weight.dtype == torch.float32
     assert _same(encoder, _encoder().half().float())
     alone = _save({prefix + n: v for n, v in _predictor().state_dict().items()}, tmp_path / "p.pt")
     assert _same(load_predictor(alone), _predictor())
+
+
+def test_a_file_of_before_torch_1_6_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "old.pt"
+    torch.save(_checkpoint(), file, _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"old\.pt cannot be read .*since torch 1\.6"):
+        load_encoder(file)
 
 
 class _Harmful:

@@ -108,11 +108,11 @@ def test_wrong_use_of_flops(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--resolution", "225"], r"--resolution=225: expected a multiple of 16"),
-        (["--frames", "15"], r"--frames=15: expected a multiple of 2"),
-        (["--mask-group", "0"], r"--mask-group=0: expected at least 1"),
-        (["--batch-size", "0"], r"--batch-size=0: expected at least 1"),
-        (["--teacher-encoder", "vit_larg"], r"--teacher-encoder=vit_larg: no such size"),
+        (["--resolution", "225"], r"method\.clip\.size=225: not divisible by .*=16; use 224"),
+        (["--frames", "15"], r"method\.clip\.frames=15: not divisible by .*=2; use 16"),
+        (["--mask-group", "0"], r"method\.mask_group=0: expected at least 1"),
+        (["--batch-size", "0"], r"method\.global_batch_size=0: expected at least 1"),
+        (["--teacher-encoder", "vit_larg"], r"method\.teacher\.encoder=vit_larg: no such size"),
     ],
 )
 def test_values_that_cannot_work(arguments: list[str], message: str) -> None:

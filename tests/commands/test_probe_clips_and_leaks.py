@@ -15,7 +15,7 @@ import torch
 from salt_plugin.checkpoints import save_encoder
 from salt_plugin.commands.probe import main
 from salt_plugin.config import probe_config_for
-from salt_plugin.errors import CheckpointError
+from salt_plugin.errors import CheckpointError, ConfigError
 from salt_plugin.models import EncoderShape, VideoEncoder
 
 CARD = {"frames": 4, "size": 32, "step": 2, "fps": None, "mean": [0.5] * 3, "std": [0.2] * 3}
@@ -125,7 +125,7 @@ def test_an_image_model_says_whether_its_weights_are_random(
         assert found["random_weights"] == is_random
         assert found["clip"] == {"frames": 2, "size": 32, "step": 4, "fps": None}
         assert ("random weights" in table(capsys, encoder, lists, *SMALL)) == is_random
-    with pytest.raises(CheckpointError, match=r"timm:salt_vit_nano:a\.pth: .* alone: a\.pth"):
+    with pytest.raises(ConfigError, match=r"timm:salt_vit_nano:a\.pth: neither a size nor a path"):
         main(["timm:salt_vit_nano:a.pth", *arguments(lists, *SMALL)])
 
 

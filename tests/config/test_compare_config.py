@@ -8,7 +8,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from salt_plugin.conf_folder import conf_folder
-from salt_plugin.config.compare import compare_config, compare_sets, evaluations
+from salt_plugin.config.compare import compare_config, evaluations
+from salt_plugin.config.suggest import shipped
 from salt_plugin.errors import ConfigError
 from salt_plugin.studies.comparison import all_cells, baselines, train_overrides
 from salt_plugin.studies.elements import run_dir_override
@@ -25,7 +26,7 @@ def empty(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("name", ["demo", "demo_small", "paper"])
 def test_named_comparisons(name: str) -> None:
-    assert name in compare_sets()
+    assert name in shipped(conf_folder() / "compare")
     if not (conf_folder() / "method" / "vjepa.yaml").is_file():
         pytest.skip("method=vjepa is not there")
     config = compare_config(name)

@@ -10,8 +10,7 @@ from salt_plugin.config import RunConfig, load_config
 from salt_plugin.config.planning import compose_alone
 from salt_plugin.errors import ConfigError
 from salt_plugin.run_directory import RunDirectory
-from salt_plugin.studies.comparable import common_settings
-from salt_plugin.studies.comparison import Cell
+from salt_plugin.studies.comparison import common_settings
 
 OPERATIONAL = {
     "loader.batch_size": 4,
@@ -62,8 +61,7 @@ def test_a_run_is_resumed_with_other_values_of_operational_keys_alone(tmp_path: 
 
 def test_runs_of_a_comparison_are_alike_in_what_is_compared_alone() -> None:
     def check(**changes: object) -> None:
-        cells = (Cell("salt", "vit_nano", None, seed, None) for seed in (1, 2))
-        common_settings(dict(zip(cells, (_config(), _config(**changes)), strict=True)))
+        common_settings({"first": _config(), "second": _config(**changes)})
 
     free = OPERATIONAL | OTHERS | {"loader.batch_size": 24}
     check(**{key: value for key, value in free.items() if key not in COMPARED})

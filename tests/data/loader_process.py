@@ -14,14 +14,7 @@ def as_they_are(frames: Tensor) -> Tensor:
     return frames.float().transpose(0, 1)
 
 
-def start_on_macos(number: int) -> None:
-    from salt_plugin.data.workers import start_worker
-
-    del signal.sigwaitinfo
-    start_worker(number)
-
-
-def main(videos: str, folder: str, method: str, system: str) -> None:
+def main(videos: str, folder: str, method: str) -> None:
     # Not above: a spawned worker imports this module again, and needs little of it.
     from small_run import TINY
 
@@ -46,11 +39,8 @@ def main(videos: str, folder: str, method: str, system: str) -> None:
         rank=0,
         world_size=1,
     )
-    if system == "macos":
-        loader.worker_init_fn = start_on_macos
     batches = iter(loader)
-    first, second = sorted(multiprocessing.active_children(), key=lambda worker: worker.pid or 0)
-    print(first.pid, second.pid, flush=True)
+    print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
     for command in map(str.strip, sys.stdin):
         if command == "next":
             print([float(item.clip.double().sum()) for item in next(batches)], flush=True)
@@ -58,10 +48,6 @@ def main(videos: str, folder: str, method: str, system: str) -> None:
             assert lock is not None
             lock.close()
             print("released", flush=True)
-        elif command == "terminate":
-            first.terminate()
-            first.join(20)
-            print(first.exitcode, flush=True)
 
 
 if __name__ == "__main__":

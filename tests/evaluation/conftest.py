@@ -52,4 +52,4 @@ def small(labelled: Path, tmp_path: Path) -> ProbeConfig:
 def nano() -> FrozenEncoder:
     torch.manual_seed(0)
     shape = EncoderShape.named("vit_nano", patch_size=8)
-    return FrozenEncoder.of("nano", VideoEncoder(shape, init_std=0.06))
+    return FrozenEncoder("nano", VideoEncoder(shape, init_std=0.06))

@@ -1,41 +1,35 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from salt_plugin.config import ProbeConfig
 from salt_plugin.data import VideoReadError, open_reader
 from salt_plugin.errors import DataError
-from salt_plugin.evaluation import extract as extraction
-from salt_plugin.evaluation.cache import FeatureStore, cache_root
+from salt_plugin.evaluation import features as extraction
+from salt_plugin.evaluation.cache import FeatureStore, StoredFeatures, cache_root
 from salt_plugin.evaluation.encoders import FrozenEncoder
-from salt_plugin.evaluation.extract import Wanted, extract
-from salt_plugin.evaluation.features import Extraction, encode, quiet
+from salt_plugin.evaluation.features import encode, stored_features
 from salt_plugin.evaluation.lists import read_lists
-from salt_plugin.evaluation.stored import StoredFeatures
-from salt_plugin.evaluation.views import ViewDataset, Views
+from salt_plugin.evaluation.views import ViewDataset
 from salt_plugin.video.reader import Reader
 
-HOW = Extraction(batch_size=3)
+
+def features(
+    encoder: FrozenEncoder, config: ProbeConfig, control: str | None = None
+) -> StoredFeatures:
+    return stored_features(encoder, read_lists(config), "test", config, control)
 
 
-def wanted(config: ProbeConfig, **changes: Any) -> Wanted:
-    paths = read_lists(config).test.paths
-    return Wanted(paths, Views(2, 3), control=None, seed=0, tokens=True)._replace(**changes)
-
-
-def features(encoder: FrozenEncoder, config: ProbeConfig, **changes: Any) -> StoredFeatures:
-    want = wanted(config, **changes)
-    return extract(encoder, want, config, HOW, cache_root(config.cache), quiet, "")
+@pytest.fixture
+def small(small: ProbeConfig) -> ProbeConfig:
+    return replace(small, segments=2, crops=3, feature_batch_size=3)
 
 
 def stores(config: ProbeConfig) -> list[Path]:
@@ -47,8 +41,8 @@ def test_what_is_stored_is_what_the_encoder_gives(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def watched(encoder: FrozenEncoder, clips: torch.Tensor, how: Extraction) -> torch.Tensor:
-        tokens = encode(encoder, clips, how)
+    def watched(encoder: FrozenEncoder, clips: torch.Tensor, config: ProbeConfig) -> torch.Tensor:
+        tokens = encode(encoder, clips, config)
         slow = [[nano(clip[None])[0] for clip in views] for views in clips]
         torch.testing.assert_close(tokens, torch.stack([torch.stack(x) for x in slow]))
         seen.append(tokens)
@@ -59,14 +53,14 @@ def test_what_is_stored_is_what_the_encoder_gives(
     whole = torch.cat(seen)
     assert found.tokens is not None
     assert found.tokens.shape == whole.shape == (6, 6, 8, 128)
-    torch.testing.assert_close(found.tokens[torch.arange(6)], whole, atol=2**-25, rtol=2**-11)
+    torch.testing.assert_close(found.tokens.float(), whole, atol=2**-25, rtol=2**-11)
     torch.testing.assert_close(found.means, whole.mean(2))
-    assert torch.equal(found.tokens[torch.tensor([4, 1])], found.tokens[torch.arange(6)][[4, 1]])
+    assert found.means.dtype == torch.float32
 
     monkeypatch.setattr(extraction, "encode", None)  # now everything comes from disk
     again = features(nano, small)
     assert torch.equal(again.means, found.means)
-    assert features(nano, small, tokens=False).tokens is None
+    assert features(nano, replace(small, protocols=["knn"])).tokens is None
 
 
 def test_an_interrupted_extraction_goes_on_where_it_stopped(
@@ -91,26 +85,30 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
 
 
 def test_a_key_changes_with_all_that_features_depend_on(
-    nano: FrozenEncoder, small: ProbeConfig
+    nano: FrozenEncoder, small: ProbeConfig, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
-    other = FrozenEncoder.of("nano", type(nano.model)(nano.model.shape))
-    normalised = FrozenEncoder.of("nano", nano.model, mean=[0.5] * 3)
-    paths = wanted(small).paths
-    calls: list[tuple[FrozenEncoder, ProbeConfig, dict[str, Any]]] = [
-        (nano, small, {}),
-        (other, small, {}),
-        (normalised, small, {}),
-        (nano, replace(small, step=1), {}),
-        (nano, replace(small, size=24), {}),
-        (nano, small, {"views": Views(3, 2)}),
-        (nano, small, {"paths": paths[::-1]}),
-        (nano, small, {"control": "frozen"}),
-        (nano, small, {"control": "shuffled"}),
-        (nano, small, {"control": "shuffled", "seed": 1}),
+    other = FrozenEncoder("nano", type(nano.model)(nano.model.shape))
+    normalised = FrozenEncoder("nano", nano.model, mean=[0.5] * 3)
+    assert small.test is not None
+    lines = Path(small.test).read_text().splitlines()
+    (tmp_path / "back.csv").write_text(
+        "".join(f"{Path(small.test).parent}/{line}\n" for line in lines[::-1])
+    )
+    calls: list[tuple[FrozenEncoder, ProbeConfig, str | None]] = [
+        (nano, small, None),
+        (other, small, None),
+        (normalised, small, None),
+        (nano, replace(small, step=1), None),
+        (nano, replace(small, size=24), None),
+        (nano, replace(small, segments=3, crops=2), None),
+        (nano, replace(small, test=str(tmp_path / "back.csv")), None),
+        (nano, small, "frozen"),
+        (nano, small, "shuffled"),
+        (nano, replace(small, seed=1), "shuffled"),
     ]
-    for number, (encoder, config, changes) in enumerate(calls, start=1):
-        features(encoder, config, **changes)
+    for number, (encoder, config, control) in enumerate(calls, start=1):
+        features(encoder, config, control)
         assert len(stores(small)) == number
     features(nano, small)
     assert len(stores(small)) == len(calls)
@@ -139,80 +137,41 @@ def test_what_another_reader_gave_is_not_used(
 def test_a_file_that_changed_is_read_again(
     nano: FrozenEncoder, small: ProbeConfig, labelled: Path, tmp_path: Path
 ) -> None:
-    moved = [shutil.copy(labelled / f"test{i}.mp4", tmp_path) for i in range(2)]
-    before = features(nano, small, paths=moved).means
-    shutil.copy(labelled / "test5.mp4", moved[1])
-    after = features(nano, small, paths=moved).means
+    for number in range(6):
+        shutil.copy(labelled / f"test{number}.mp4", tmp_path)
+    shutil.copy(labelled / "test.csv", tmp_path)
+    moved = replace(small, test=str(tmp_path / "test.csv"))
+    before = features(nano, moved).means
+    shutil.copy(labelled / "test5.mp4", tmp_path / "test1.mp4")
+    after = features(nano, moved).means
     assert torch.equal(before[0], after[0])
     assert not torch.equal(before[1], after[1])
 
 
-def test_features_of_another_encoder_are_refused_and_kept(
-    nano: FrozenEncoder, small: ProbeConfig
+@pytest.mark.parametrize("name", ["tokens.f16", "means.f32"])
+def test_files_of_another_length_are_refused_and_kept(
+    nano: FrozenEncoder, small: ProbeConfig, name: str
 ) -> None:
     features(nano, small)
     (store,) = stores(small)
-    meta = json.loads((store / "store.json").read_text())
-    (store / "store.json").write_text(json.dumps(meta | {"encoder": "another"}))
-    before = (store / "tokens.npy").read_bytes()
-    with pytest.raises(DataError, match=r"holds other features than these: encoder is another"):
-        features(nano, small)
-    with pytest.raises(DataError, match=r"holds other features|is one store"):
-        features(nano, replace(small, cache=str(store)))
-    assert (store / "tokens.npy").read_bytes() == before
-
-
-class _Canary:
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.trace),)
-
-
-@pytest.mark.parametrize("name", ["tokens.npy", "means.npy"])
-def test_features_are_numbers_and_as_many_as_the_store_says(
-    nano: FrozenEncoder, small: ProbeConfig, tmp_path: Path, name: str
-) -> None:
-    features(nano, small)
-    (store,) = stores(small)
-    trace, right = tmp_path / "trace", (store / name).read_bytes()
-    for array in (
-        np.array([_Canary(trace)], dtype=object),
-        np.zeros(3, np.float16),
-        np.zeros((6, 6, 128), np.int8),
-    ):
-        np.save(store / name, array, allow_pickle=True)
-        _refused(nano, small, name)
-    (store / name).write_bytes(pickle.dumps(_Canary(trace)))
-    _refused(nano, small, name)
-    for changed in (
-        right.replace(b"(6, 6", b"(6, 2**40"),
-        right.replace(b"(6, 6, ", b"(99999999999999, 6, "),
-        right.replace(b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00"),
-        right.replace(b"False", b"True "),
-        right[:-1],
-        right[:20],
-        b"",
-    ):
-        assert changed != right
+    right, about = (store / name).read_bytes(), json.loads((store / "store.json").read_text())
+    for changed in (right[:-1], right + b"0", b""):
         (store / name).write_bytes(changed)
         for rows in (6, 3):  # read whole, and gone on with
-            (store / "rows.json").write_text(str(rows))
+            (store / "store.json").write_text(json.dumps(about | {"rows": rows}))
             _refused(nano, small, name)
         assert (store / name).read_bytes() == changed
-        (store / "rows.json").write_text("6")
-    assert not trace.exists()
+    (store / name).unlink()
+    _refused(nano, small, name)
 
 
-@pytest.mark.parametrize("rows", ["-1", "7", "[1]", "[" * 10**5, "x", "true"])
-def test_how_many_rows_are_done_is_a_number(
-    nano: FrozenEncoder, small: ProbeConfig, rows: str
-) -> None:
+@pytest.mark.parametrize("rows", ["-1", "7", "[1]", "[" * 10**5, "x"])
+def test_the_number_of_rows_is_checked(nano: FrozenEncoder, small: ProbeConfig, rows: str) -> None:
     features(nano, small)
     (store,) = stores(small)
-    (store / "rows.json").write_text(rows)
-    _refused(nano, small, "rows.json")
+    for text in (f'{{"rows": {rows}}}', rows):
+        (store / "store.json").write_text(text)
+        _refused(nano, small, "store.json")
 
 
 def _refused(nano: FrozenEncoder, small: ProbeConfig, name: str) -> None:
@@ -223,43 +182,36 @@ def _refused(nano: FrozenEncoder, small: ProbeConfig, name: str) -> None:
 
 def test_a_store_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
     first, second = (FeatureStore(tmp_path, {}, (2, 1, 4, 8), tokens=True) for _ in range(2))
-    with (
-        first.writing(),
-        pytest.raises(DataError, match="another process writes"),
-        second.writing(),
-    ):
-        pass
+
+    def batches(start: int) -> Iterator[torch.Tensor]:
+        with pytest.raises(DataError, match="another process writes"):
+            second.extend(batches, print)
+        yield torch.zeros(2, 1, 4, 8)
+
+    first.extend(batches, print)
+    assert second.rows_done == 2
+
+
+def no_batches(start: int) -> list[torch.Tensor]:
+    return []
 
 
 def test_too_large_a_store_is_refused_before_it_is_made(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path, {}, (10**9, 24, 1568, 1024), tokens=True)
-    with pytest.raises(DataError, match=r"take \d+\.\d GB .* give --cache DIR"), store.writing():
-        pass
+    with pytest.raises(DataError, match=r"take \d+\.\d GB .* give --cache DIR"):
+        store.extend(no_batches, print)
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_mend(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = FeatureStore(tmp_path / "file", {}, (2, 1, 4, 8), tokens=True)
-    with (
-        pytest.raises(DataError, match=r"cannot be written to .*file.*: give --cache DIR"),
-        store.writing(),
-    ):
-        pass
+    with pytest.raises(DataError, match=r"cannot be written to .*file.*: give --cache DIR"):
+        store.extend(no_batches, print)
 
 
-def test_values_that_float16_cannot_hold_are_an_error(tmp_path: Path) -> None:
-    store = FeatureStore(tmp_path, {}, (1, 1, 2, 3), tokens=True)
-    with (
-        pytest.raises(DataError, match="not finite in float16"),
-        store.writing() as writer,
-    ):
-        writer.add(torch.full((1, 1, 2, 3), 1e6), torch.zeros(1, 1, 3))
-    assert store.rows_done == 0
-
-
-def test_bfloat16_is_close_to_float32(nano: FrozenEncoder) -> None:
+def test_bfloat16_is_close_to_float32(nano: FrozenEncoder, small: ProbeConfig) -> None:
     clips = torch.randn(2, 3, 3, 4, 16, 16)
-    exact, rounded = (encode(nano, clips, HOW._replace(precision=p)) for p in ("32", "bf16"))
+    exact, rounded = (encode(nano, clips, replace(small, precision=p)) for p in ("32", "bf16"))
     assert rounded.dtype == torch.float32
     assert not torch.equal(exact, rounded)
     torch.testing.assert_close(exact, rounded, atol=0.05, rtol=0.05)

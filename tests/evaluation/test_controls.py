@@ -7,27 +7,24 @@ import pytest
 import torch
 
 from salt_plugin.data import VideoReadError
-from salt_plugin.evaluation.bootstrap import accuracy_interval
-from salt_plugin.evaluation.controls import ShuffledFrames, frozen_frame, permuted
+from salt_plugin.evaluation.controls import frame_orders, frozen_frame, permuted, shuffled
 from salt_plugin.evaluation.metadata import metadata
+from salt_plugin.evaluation.results import accuracy_interval
 
 
 def test_shuffling_reorders_the_frames_of_each_video_alike_in_all_views() -> None:
     clips = torch.randn(5, 2, 3, 8, 4, 4)
-    shuffle = ShuffledFrames(videos=20, frames=8, seed=1)
-    rows = torch.arange(10, 15)
-    found = shuffle(clips, rows)
-    for b, row in enumerate(rows):
-        assert torch.equal(found[b], clips[b][:, :, shuffle.order_nt[row]])
+    order_bt = frame_orders(videos=5, frames=8, seed=1)
+    found = shuffled(clips, order_bt)
+    for b in range(5):
+        assert torch.equal(found[b], clips[b][:, :, order_bt[b]])
     assert not torch.equal(found, clips)
-    # By the row alone: the batch that a video falls into changes nothing.
-    assert torch.equal(shuffle(clips[3:], rows[3:]), found[3:])
-    assert shuffle.order_nt.sort(1).values.tolist() == [list(range(8))] * 20
+    assert order_bt.sort(1).values.tolist() == [list(range(8))] * 5
 
 
 def test_frozen_clips_repeat_their_middle_frame() -> None:
     clips = torch.randn(2, 1, 3, 4, 2, 2)
-    found = frozen_frame(clips, torch.arange(2))
+    found = frozen_frame(clips)
     assert found.shape == clips.shape
     for t in range(4):
         assert torch.equal(found[:, :, :, t], clips[:, :, :, 2])
@@ -89,3 +86,7 @@ def test_an_interval_agrees_with_drawing_groups_one_by_one() -> None:
 @pytest.mark.parametrize("right", [True, False])
 def test_an_interval_of_no_doubt_has_no_width(right: bool) -> None:
     assert accuracy_interval(torch.full((10,), right)) == (float(right), float(right))
+
+
+def test_an_interval_of_a_single_group_has_no_width() -> None:
+    assert accuracy_interval(torch.arange(4) < 3, torch.zeros(4)) == (0.75, 0.75)

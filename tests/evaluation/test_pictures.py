@@ -5,10 +5,9 @@ import torch
 
 from salt_plugin.evaluation import FrozenEncoder, ProbeReport, ProtocolResult
 from salt_plugin.evaluation.attentive import AttentiveProbe
-from salt_plugin.evaluation.bootstrap import Interval
 from salt_plugin.evaluation.image_frames import ImageFrames
-from salt_plugin.evaluation.pictures import attention_of_clip, confusion, pca_of_clip, pca_rgb
-from salt_plugin.models import EncoderShape, VideoEncoder
+from salt_plugin.evaluation.pictures import attention_of_clip, confusion, pca_rgb
+from salt_plugin.evaluation.results import Interval
 
 GRID = (4, 5, 6)
 
@@ -46,15 +45,6 @@ def test_tokens_that_are_all_the_same_are_grey() -> None:
     assert torch.equal(pca_rgb(torch.ones(120, 8), GRID), torch.full((4, 5, 6, 3), 0.5))
 
 
-def test_a_clip_is_coloured_on_the_encoder_s_grid() -> None:
-    torch.manual_seed(0)
-    shape = EncoderShape("small", embed_dim=24, depth=1, num_heads=2, patch_size=4)
-    encoder, clip = VideoEncoder(shape).eval(), torch.randn(3, 4, 8, 12)
-    picture = pca_of_clip(encoder, clip)
-    assert picture.shape == (2, 2, 3, 3)
-    assert torch.equal(picture, pca_rgb(encoder(clip[None])[0], (2, 2, 3)))
-
-
 def test_attention_lies_on_the_grid_in_the_order_of_the_tokens() -> None:
     torch.manual_seed(0)
     probe = AttentiveProbe(16, num_classes=3, num_heads=2, depth=1)
@@ -73,15 +63,15 @@ def test_attention_lies_on_the_grid_in_the_order_of_the_tokens() -> None:
 def test_rows_of_the_confusion_are_true_classes() -> None:
     predicted = torch.tensor([0, 2, 2, 1])
     result = ProtocolResult(0.5, 1 / 4, 4, Interval(0, 1), predicted)
-    report = ProbeReport("any", list("abcd"), torch.tensor([0, 0, 2, 2]), {"knn": result}, {}, None)
+    labels, means = torch.tensor([0, 0, 2, 2]), torch.zeros(4, 1, 8)
+    report = ProbeReport("any", list("abcd"), labels, {"knn": result}, {}, None, means)
     expected = [[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     assert confusion(report, "knn").tolist() == expected
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet10t"])
 def test_tokens_of_an_image_model_keep_the_grid_of_its_frames(name: str) -> None:
-    images = ImageFrames(name, size=64)
-    frozen = FrozenEncoder(name, images, images.embed_dim, tubelet_size=2)
+    frozen = FrozenEncoder(name, ImageFrames(name, size=64))
     side = 4 if name.startswith("vit") else 2
     assert frozen.grid(8, frozen.tokens(8, 64)) == (4, side, side)
     assert frozen.grid(8, 4 * 6) == (4, 1, 6)

@@ -7,17 +7,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from salt_plugin.checkpoints import read_card, save_encoder
+from salt_plugin.data import ClipSampler, EvalDataset, read_inputs
 from salt_plugin.errors import CheckpointError, ConfigError, SaltError
+from salt_plugin.evaluation import linear_accuracy
 from salt_plugin.evaluation.ranking import rank_students
-from salt_plugin.evaluation.spectrum import effective_rank
-from salt_plugin.evaluation.track import kept_encoders, track
+from salt_plugin.evaluation.spectrum import effective_rank, spread
+from salt_plugin.evaluation.track import demo_lists, kept_encoders, track, track_config
 from salt_plugin.models import EncoderShape, VideoEncoder
 from salt_plugin.report.agreement import agreement
 from salt_plugin.run_directory import RunDirectory
+from salt_plugin.transforms import SALTEvalTransform
 
+DEMO = {"size": 32, "frames": 8, "digit": 14, "train": 12, "test": 6}
+VIEW: dict[str, Any] = {
+    "frames": 4,
+    "size": 16,
+    "step": 2,
+    "fps": None,
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.3, 0.4],
+}
 SHAPE = EncoderShape("small", embed_dim=24, depth=1, num_heads=2, patch_size=4)
 CONFIG: dict[str, Any] = {
     "input_dir": "/videos",
@@ -46,15 +57,21 @@ def changed(tree: dict[str, Any], **leaves: Any) -> dict[str, Any]:
     return copy
 
 
-def student_run(root: Path, loss: float, teacher: str = "a" * 64, **leaves: Any) -> Path:
+def student_run(
+    root: Path,
+    loss: float,
+    teacher: str = "a" * 64,
+    card: dict[str, Any] | None = None,
+    **leaves: Any,
+) -> Path:
     """Writes what a finished run leaves, as far as tracking reads it."""
     run = RunDirectory(root)
     run.student.make()
     run.config.write_text(json.dumps(changed(CONFIG, **leaves)))
     losses = "".join(f"{step},{loss}\n" for step in range(1, 4))
     run.student.metrics.write_text("step,loss\n" + losses)
-    card = {"teacher_fingerprint": teacher, "training": {"steps": 3}}
-    save_encoder(VideoEncoder(SHAPE), run.student.encoder, card)
+    about = {"teacher_fingerprint": teacher, "training": {"steps": 3}, **(card or {})}
+    save_encoder(VideoEncoder(SHAPE), run.student.encoder, about)
     return root
 
 
@@ -82,29 +99,57 @@ def test_no_fit_where_there_is_nothing_to_fit(losses: list[float]) -> None:
     assert fit == (len(losses), None, None, None, None)
 
 
-def test_every_kept_encoder_is_measured_in_order(tmp_path: Path) -> None:
-    run = RunDirectory(student_run(tmp_path, loss=0.1))
+def test_every_kept_encoder_is_probed_in_order(tmp_path: Path, labelled: Path) -> None:
+    run = RunDirectory(student_run(tmp_path / "run", loss=0.1))
+    encoders = {}
     for step in (1000, 5, 20):
         torch.manual_seed(step)
-        card = {"step": step, "loss": 1 / step}
-        save_encoder(VideoEncoder(SHAPE), run.student.encoder_at(step), card)
+        encoders[step] = VideoEncoder(SHAPE).eval()
+        card = {"step": step, "loss": 1 / step, "input": VIEW}
+        save_encoder(encoders[step], run.student.encoder_at(step), card)
     (run.student.encoders / "step-best.safetensors").touch()  # not one of ours
     kept = kept_encoders(run)
     assert list(kept) == [5, 20, 1000]
 
-    def score(encoder: VideoEncoder) -> float:
-        assert not encoder.training
-        return encoder.norm.weight.mean().item()
-
-    def features(encoder: VideoEncoder) -> Tensor:
-        return encoder.patch_embed.proj.weight.detach().flatten(1)
-
-    points = list(track(kept, score, features))
+    lists = labelled / "train.csv", labelled / "test.csv"
+    config = track_config(kept[5], lists, "linear", workers=0)
+    points = list(track(kept, config))
     assert [(point.step, point.loss) for point in points] == [(5, 0.2), (20, 0.05), (1000, 0.001)]
-    assert all(point.accuracy == 1 for point in points)
-    torch.manual_seed(20)
-    expected = effective_rank(features(VideoEncoder(SHAPE)))
-    assert points[1].effective_rank == pytest.approx(expected)
+    features, labels = [], []
+    transform = SALTEvalTransform(16, VIEW["mean"], VIEW["std"])
+    for file in lists:
+        videos = read_inputs(file)
+        data = EvalDataset(videos, ClipSampler(4, 2), transform)
+        clips = torch.stack([data[i][0] for i in range(len(data))])
+        with torch.no_grad():
+            features.append(encoders[20](clips).mean(1))
+        labels.append(torch.tensor(videos.labels))
+    expected = linear_accuracy(features[0], labels[0], features[1], labels[1])
+    assert points[1].accuracy == expected
+    assert points[1].effective_rank == pytest.approx(effective_rank(features[1]), rel=1e-4)
+    assert points[1].spread == pytest.approx(spread(features[1]), rel=1e-4)
+
+
+def test_encoders_are_compared_by_the_fast_protocol_on_the_clips_of_the_card(
+    tmp_path: Path, tiny_videos: Path
+) -> None:
+    run = student_run(tmp_path / "run", loss=0.1, card={"input": VIEW})
+    encoder = RunDirectory(run).student.encoder
+    config = track_config(encoder, (tiny_videos, tiny_videos), "attentive", epochs=2)
+    assert (config.grid, config.segments, config.crops) == ("fast", 1, 1)
+    assert (config.frames, config.size, config.step, config.epochs) == (4, 16, 2, 2)
+
+
+def test_the_demo_set_of_a_run_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = {"input_dir": "demo:train.csv", "method": {"data": {"demo": DEMO}}}
+    train, test = demo_lists(config, "digit")
+    assert [len(read_inputs(file).paths) for file in (train, test)] == [12, 6]
+    assert demo_lists(config, "direction")[0].parent == train.parent
+    with pytest.raises(ConfigError, match=r"input_dir=/videos, not on the demo set"):
+        demo_lists({**config, "input_dir": "/videos"}, "digit")
 
 
 def test_a_run_that_kept_none_names_the_key(tmp_path: Path) -> None:
@@ -129,9 +174,6 @@ def test_students_of_one_teacher_are_ranked_by_their_loss(tmp_path: Path) -> Non
     assert [one.loss for one in ranked] == [pytest.approx(loss) for loss in (0.1, 0.2, 0.3)]
     assert {one.accuracy for one in ranked} == {None}
     assert {one.steps for one in ranked} == {3}
-    scored = rank_students(runs, score=lambda encoder: 0.25)
-    assert [one.run for one in scored] == [one.run for one in ranked]
-    assert {one.accuracy for one in scored} == {0.25}
 
 
 def test_students_of_different_teachers_are_not_ranked(tmp_path: Path) -> None:

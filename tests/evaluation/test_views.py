@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from salt_plugin.config import probe_config
 from salt_plugin.data import ClipSampler, VideoReadError
 from salt_plugin.data.demo import write_video
-from salt_plugin.evaluation.features import Extraction, clip_batches
-from salt_plugin.evaluation.views import ViewDataset, Views
+from salt_plugin.evaluation.views import ViewDataset, clip_batches
 from salt_plugin.transforms import SALTEvalTransform
 
 
@@ -48,9 +48,8 @@ def test_views_are_segments_and_within_them_crops(tmp_path: Path) -> None:
     frames[:, :, 64:] += 50  # the right third is brighter, and later frames are
     write_video(tmp_path / "video.mp4", frames, fps=10)
     transform = SALTEvalTransform(32)
-    dataset = ViewDataset(
-        [str(tmp_path / "video.mp4")], ClipSampler(2, step=1), transform, Views(2, 3)
-    )
+    config = probe_config(frames=2, size=32, step=1, segments=2, crops=3)
+    dataset = ViewDataset([str(tmp_path / "video.mp4")], config)
     clips = dataset[0]
     assert isinstance(clips, torch.Tensor)
     assert clips.shape == (6, 3, 2, 32, 32)
@@ -63,11 +62,9 @@ def test_views_are_segments_and_within_them_crops(tmp_path: Path) -> None:
 def test_an_image_is_a_video_of_one_frame_that_repeats(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "grey.png")
-    for sampler in (ClipSampler(4, step=4), ClipSampler(4, fps=4.0)):
-        dataset = ViewDataset(
-            [str(tmp_path / "grey.png")], sampler, SALTEvalTransform(16), Views(2, 1)
-        )
-        clips = dataset[0]
+    for rate in ({"step": 4}, {"fps": 4.0}):
+        config = probe_config(frames=4, size=16, segments=2, **rate)
+        clips = ViewDataset([str(tmp_path / "grey.png")], config)[0]
         assert isinstance(clips, torch.Tensor)
         shown = SALTEvalTransform(16).denormalize(clips) * 255
         assert torch.equal(shown.round(), torch.from_numpy(pixels).float().expand(2, 3, 4, 16, 16))
@@ -78,6 +75,6 @@ def test_a_bad_file_is_an_error_that_names_it(labelled: Path, tmp_path: Path, wo
     bad = tmp_path / "bad.mp4"
     bad.write_text("no video")
     paths = [str(labelled / "test0.mp4"), str(bad)]
-    dataset = ViewDataset(paths, ClipSampler(4, step=1), SALTEvalTransform(16), Views())
+    config = probe_config(frames=4, size=16, step=1, workers=workers, feature_batch_size=2)
     with pytest.raises(VideoReadError, match=r"cannot read video .*bad\.mp4: not a video"):
-        list(clip_batches(dataset, Extraction(workers=workers, batch_size=2)))
+        list(clip_batches(ViewDataset(paths, config)))

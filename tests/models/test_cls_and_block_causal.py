@@ -16,9 +16,6 @@ from torch import Tensor
 from salt_plugin import load_encoder
 from salt_plugin.checkpoints import export_hf, read_card, save_encoder
 from salt_plugin.errors import CheckpointError
-from salt_plugin.evaluation.encoders import FrozenEncoder
-from salt_plugin.evaluation.features import Extraction, encode
-from salt_plugin.evaluation.pictures import pca_of_clip
 from salt_plugin.models import EncoderShape, FrozenTeacher, VideoEncoder
 from salt_plugin.models.block_causal import block_causal_mask
 
@@ -171,18 +168,6 @@ def test_files_keep_the_options_and_export_refuses_them(tmp_path: Path) -> None:
         if shape.cls_token:
             with pytest.raises(CheckpointError, match="cls_token"):
                 load_encoder(file)
-
-
-def test_probes_take_cls_for_the_clip_and_read_every_token() -> None:
-    encoder, clips = _encoder(BOTH).float(), _clips().float()
-    frozen = FrozenEncoder.of("both", encoder)
-    assert frozen.tokens(frames=3, size=8) == 1 + 3 * 4
-    tokens = encode(frozen, clips[:, None], Extraction())
-    assert tokens.shape == (2, 1, 25, 32)
-    assert torch.equal(frozen.pool(tokens), tokens[:, :, 0])
-    assert pca_of_clip(encoder, clips[0]).shape == (*GRID, 3)
-    without = FrozenEncoder.of("plain", _encoder(PLAIN).float())
-    assert torch.equal(without.pool(tokens), tokens.mean(2))
 
 
 def test_as_a_teacher_it_gives_the_tokens_of_places_alone() -> None:

@@ -13,7 +13,7 @@ from salt_plugin.checkpoints import load_encoder, save_encoder
 from salt_plugin.config import compose
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
-from salt_plugin.training import collapse
+from salt_plugin.training import metrics
 
 
 def train(videos: Path, run_dir: Path, *overrides: str) -> Path:
@@ -52,7 +52,7 @@ def test_collapsed_targets_have_no_spread_and_one_direction(
 def test_collapsed_targets_give_a_warning(
     stage: Path, tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collapse, "MEASURE_EVERY", 2)
+    monkeypatch.setattr(metrics, "MEASURE_EVERY", 2)
     encoder = load_encoder(stage)
     torch.nn.init.zeros_(encoder.norm.weight)
     torch.nn.init.ones_(encoder.norm.bias)

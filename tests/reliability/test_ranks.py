@@ -105,7 +105,7 @@ def test_one_process_that_is_asked_or_killed_costs_the_run_nothing(
     ended = train_together(2, tmp_path / "run", tmp_path / "killed", overrides, killed)
     assert [process.status for process in ended] == [75, -signal.SIGKILL]
     assert "another process of this training has ended" in ended[0].message
-    assert "saved at step 2; " in ended[0].message
+    assert "Saved at step 2; " in ended[0].message
     assert order(ended)["teacher", 1] == order(together)["teacher", 1]
 
     ended = train_together(2, tmp_path / "run", tmp_path / "resumed", overrides)

@@ -6,14 +6,11 @@ from pathlib import Path
 
 import outcome
 import pytest
-from faults import Step, each_step, power_failure
 from small_run import TINY
 
 from salt_plugin.config import compose
-from salt_plugin.data.quarantine import Quarantine
 from salt_plugin.errors import DataError
 from salt_plugin.train import run
-from salt_plugin.video.exact_reader import ExactReader
 
 KEYS = ["method=pixel_teacher", *TINY, "trainer.max_steps=8"]
 
@@ -51,16 +48,6 @@ def test_each_is_listed_once_with_its_reason(whole: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("left", [5, -10])
-def test_a_row_that_is_torn_is_listed_again(
-    whole: Path, videos: Path, tmp_path: Path, left: int
-) -> None:
-    # As a power failure leaves it, before the first checkpoint.
-    (tmp_path / "skipped.csv").write_bytes((whole / "skipped.csv").read_bytes()[:left])
-    train(videos, tmp_path, "method.data.max_bad=0.5")
-    assert (tmp_path / "skipped.csv").read_bytes() == (whole / "skipped.csv").read_bytes()
-
-
 def test_more_than_max_bad_ends_the_run_with_the_list_also_when_it_goes_on(
     videos: Path, tmp_path: Path
 ) -> None:
@@ -76,35 +63,3 @@ def test_more_than_max_bad_ends_the_run_with_the_list_also_when_it_goes_on(
         ):
             assert part in str(caught.value)
     assert len(outcome.skipped(tmp_path)) == 4
-
-
-def test_what_a_killed_run_had_listed_as_hanging_is_left_out(
-    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hung = str(next(tiny_videos.rglob("*.mp4")))
-    steps, opened = [0], set[int]()
-
-    def opening(path: str, reader: str) -> ExactReader:
-        if path == hung:
-            opened.add(steps[0])
-        return ExactReader(path)
-
-    def at_once(self: Quarantine, paths: list[str], clips: int, ahead: int = 1) -> None:
-        original(self, paths, clips, ahead=1)
-
-    def step(now: Step) -> None:
-        steps[0] = now.number
-
-    original = Quarantine.__init__
-    monkeypatch.setattr(Quarantine, "__init__", at_once)
-    monkeypatch.setattr("salt_plugin.data.dataset.open_video", opening)
-    # It is as good as new, and each epoch of three steps takes it up.
-    for listed in (False, True):
-        run_dir = tmp_path / str(listed)
-        run_dir.mkdir()
-        if listed:
-            (run_dir / "skipped.csv").write_text(f"path,reason\n{hung},not read within 60 s\n")
-        opened.clear()
-        with power_failure(8), each_step(step):  # before figures are drawn
-            train(tiny_videos, run_dir, "method.data.max_bad=0.5", "method.data.cache=false")
-        assert any(one >= 3 for one in opened) is not listed

@@ -173,7 +173,7 @@ def test_a_comparison_of_an_earlier_version_goes_on(tiny: Tiny, tmp_path: Path, 
     out = tmp_path / "out"
     main([str(tiny()), stub, "--out", str(out)])
     before = rows_of(out)
-    for name in ("code", "configs", "probes", "baselines", "report"):
+    for name in ("code", "probes", "baselines", "report"):
         shutil.rmtree(out / name)
     new = [f"cells/{cell}/{name}" for cell in CELLS for name in ("attempts.jsonl", "finished.json")]
     for name in ("study.json", "pipeline.yaml", *new):

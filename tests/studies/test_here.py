@@ -145,14 +145,17 @@ def test_additions_run_the_code_that_the_study_was_launched_with(control: Path) 
         "stages.teacher.sweep=['seed=1']",
     ]
     subprocess.run([*command, "stages.student.sweep=['seed=1']"], check=True)
-    kept = Path("study/code/salt_plugin/studies/worker.py")
+    kept, output = (
+        Path("study/code/salt_plugin/studies/report.py"),
+        Path("study/report/all/output.txt"),
+    )
     kept.write_text(kept.read_text() + "\nprint('this is the copy')\n")
+    assert "this is the copy" not in output.read_text()
     done = subprocess.run(
         [*command, "stages.student.sweep=['seed=1,2']"], check=True, capture_output=True, text=True
     )
     assert "own copy of the code" in done.stderr
-    assert "this is the copy" in Path("study/student/s1-s2/log.txt").read_text()
-    assert "this is the copy" not in Path("study/student/s1-s1/log.txt").read_text()
+    assert "this is the copy" in output.read_text()
     shutil.rmtree("study/code/salt_plugin")  # what is left cannot take the command
     grown = [*command, "stages.student.sweep=['seed=1,2']", "--dry-run"]
     subprocess.run(grown, check=True, timeout=60)
@@ -164,7 +167,7 @@ def test_additions_run_the_code_that_the_study_was_launched_with(control: Path) 
         text=True,
     )
     assert "own copy" not in done.stderr
-    assert "this is the copy" not in Path("study/student/s1-s3/log.txt").read_text()
+    assert "this is the copy" not in output.read_text()
 
 
 def test_an_override_that_does_not_compose_is_found_before_anything_runs(

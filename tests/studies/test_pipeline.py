@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from salt_plugin.conf_folder import slurm_folder
+from salt_plugin.config.suggest import shipped
 from salt_plugin.errors import ConfigError
-from salt_plugin.studies.cluster import cluster_config, minutes, profiles
+from salt_plugin.studies.arrays import jobs_of
+from salt_plugin.studies.cluster import cluster_config, minutes
 from salt_plugin.studies.elements import Element, all_elements
-from salt_plugin.studies.go import fresh_jobs, profiles_of
-from salt_plugin.studies.jobs import Wait, dependency, jobs_of
-from salt_plugin.studies.pipeline import PipelineConfig, pipeline_config, pipelines
+from salt_plugin.studies.missing import profiles_of
+from salt_plugin.studies.pipeline import PipelineConfig, pipeline_config
 
 TWO_BY_TWO = """
 overrides: [input_dir=VIDEOS]
@@ -77,17 +79,15 @@ def test_an_array_waits_for_the_one_teacher_and_element_for_element_where_it_can
     tmp_path: Path,
 ) -> None:
     config, elements = pipeline(tmp_path, TWO_BY_TWO)
-    jobs = fresh_jobs(config, elements)
+    jobs = jobs_of(config, elements)
     assert [(job.stage, len(job.elements), job.waits) for job in jobs] == [
         ("teacher", 2, []),
-        ("student", 2, [Wait("afterok", 0, 0)]),
-        ("student", 2, [Wait("afterok", 0, 1)]),
-        ("probe", 2, [Wait("aftercorr", 1)]),
-        ("probe", 2, [Wait("aftercorr", 2)]),
-        ("report", 1, [Wait("afterany", 3), Wait("afterany", 4)]),
+        ("student", 2, ["afterok:{0}_0"]),
+        ("student", 2, ["afterok:{0}_1"]),
+        ("probe", 2, ["aftercorr:{1}"]),
+        ("probe", 2, ["aftercorr:{2}"]),
+        ("report", 1, ["afterany:{3}", "afterany:{4}"]),
     ]
-    assert dependency(jobs[2].waits, {0: "70"}) == "afterok:70_1"
-    assert dependency(jobs[5].waits, {3: "73", 4: "74"}) == "afterany:73:74"
 
 
 def test_what_is_finished_is_not_waited_for_and_what_runs_is(tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_what_is_finished_is_not_waited_for_and_what_runs_is(tmp_path: Path) -> 
     jobs = jobs_of(config, elements, selected, active)
     assert [([one.name for one in job.elements], job.waits) for job in jobs] == [
         (["vit_tiny-s5-lr0.001"], []),
-        (["vit_small-s5-lr0.002"], [Wait("afterok", "12_1")]),
-        (["vit_tiny-s5-lr0.001"], [Wait("afterok", 0)]),
-        (["vit_small-s5-lr0.001"], [Wait("afterok", "13_0")]),
-        (["all"], [Wait("afterany", 2), Wait("afterany", 3)]),
+        (["vit_small-s5-lr0.002"], ["afterok:12_1"]),
+        (["vit_tiny-s5-lr0.001"], ["afterok:{0}"]),
+        (["vit_small-s5-lr0.001"], ["afterok:13_0"]),
+        (["all"], ["afterany:{2}", "afterany:{3}"]),
     ]
 
 
@@ -119,7 +119,10 @@ def test_what_is_finished_is_not_waited_for_and_what_runs_is(tmp_path: Path) -> 
         ("stages: {}", "pipeline.stages: empty"),
         ("stages: {a: {swep: []}}", "swep: unknown key; did you mean 'sweep'"),
         ("stage: {}", "pipeline.stage: unknown key; did you mean 'stages'"),
-        ("stages: {a: {method: slat}}", "stages.a.method=slat: did you mean 'salt'"),
+        (
+            "stages: {a: {method: slat}}",
+            "stages.a.method=slat: no such method; did you mean 'sa",
+        ),
         ("stages: {a: {command: dance}}", "expected one of train, probe"),
         ("stages: {a: {command: probe, sweep: ['seed=1,2']}}", "only stages that train"),
         ("stages: {a: {sweep: ['seed=1,1']}}", "gives s1 more than once"),
@@ -128,7 +131,7 @@ def test_what_is_finished_is_not_waited_for_and_what_runs_is(tmp_path: Path) -> 
         ("stages: {a: {overrides: ['seed={a.sed}'], sweep: ['seed=1']}}", "did you mean 'seed'"),
         ("stages: {a: {overrides: [hydra.run.dir=x]}}", "the study sets it"),
         ("stages: {a/b: {}}", "expected a name of letters"),
-        ("stages: {code: {}}", "none of code"),
+        ("stages: {code: {}}", "neither code"),
     ],
 )
 def test_a_pipeline_that_cannot_work_is_one_clear_error(
@@ -140,14 +143,14 @@ def test_a_pipeline_that_cannot_work_is_one_clear_error(
 
 
 def test_shipped_pipelines_and_profiles_are_whole(tmp_path: Path) -> None:
-    assert "compare_flops" in pipelines()
-    for profile in profiles():
+    assert "compare_flops" in shipped(slurm_folder())
+    for profile in shipped(slurm_folder() / "clusters"):
         cluster = cluster_config(profile, {})
-        for name in pipelines():
+        for name in shipped(slurm_folder()):
             config = pipeline_config(name)
             stages = profiles_of(config, cluster)
             assert all(
-                job.stage in stages for job in fresh_jobs(config, all_elements(config, tmp_path))
+                job.stage in stages for job in jobs_of(config, all_elements(config, tmp_path))
             )
     assert pipeline_config("slurm/allocation.yaml").name == "allocation"
     with pytest.raises(ConfigError, match="did you mean 'allocation'"):

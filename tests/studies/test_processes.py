@@ -14,7 +14,7 @@ import pytest
 from salt_plugin.studies.attempts import ElementDirectory
 from salt_plugin.studies.cluster import cluster_config
 from salt_plugin.studies.elements import Element
-from salt_plugin.studies.here import run_here, threads_of_each
+from salt_plugin.studies.local import run_here, threads_of_each
 from salt_plugin.studies.pipeline import PipelineConfig, StageConfig
 from salt_plugin.studies.study import Study
 
@@ -54,9 +54,9 @@ def run(
     (root / "python.py").write_text(PYTHON)
     python = f"{sys.executable} -S {root / 'python.py'}"
     profile = cluster_config("local", {"array_parallelism": at_once, "python": python})
-    study.write(config, profile, elements, {})
+    study.write(config, profile, elements)
     selected = {one.id for one in elements}
-    return run_here(study, config, elements, selected, profile, reporter or Quiet())
+    return run_here(study, selected, reporter or Quiet())
 
 
 def test_what_others_need_comes_first_and_late_stages_before_early_ones(tmp_path: Path) -> None:

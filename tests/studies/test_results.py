@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from salt_plugin.report.compare import markdown_table
-from salt_plugin.studies.results import PARTS, as_csv, groups, pareto
+from salt_plugin.report.comparison_figures import pareto
+from salt_plugin.report.comparison_table import markdown_table
+from salt_plugin.studies.outcome import PARTS, as_csv, groups
 
 
 def row(method: str, budget: float, seed: int, flops: int, accuracy: float) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from salt_plugin import cli
 from salt_plugin.commands import status
 from salt_plugin.config import compose, load_config
 from salt_plugin.run_directory import RunDirectory
+from salt_plugin.studies import slurm_commands
+from salt_plugin.studies.elements import Element
+from salt_plugin.studies.states import rows_of
+from salt_plugin.studies.study import Study, Submission
 
 # Several verbs in one process: to start another takes seconds. `train` would take longest.
 UNREAD = """
@@ -100,3 +104,35 @@ def test_another_pipe_that_is_broken_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "argv", ["salt", "status"])
     with pytest.raises(BrokenPipeError):
         cli.main()
+
+
+def test_what_was_interrupted_may_wait_in_a_queue_that_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Element("run", "s1", {}, None, "salt_plugin.cli", ["train"])
+    study = Study(tmp_path / "study")
+    files = study.element(one)
+    files.root.mkdir(parents=True)
+    study.file.write_text(json.dumps({"cluster": {"patience": 0}, "elements": [one._asdict()]}))
+    study.add_submission(Submission("7", "run", [one.id], ""))
+    files.note("started", job="7", restart=0, saved=0)
+    files.end("interrupted", "SIGUSR2 was received", job="7", restart=0)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(slurm_commands, "patience", 0.0)  # it is set from the study
+
+    def by_slurm(squeue: str) -> tuple[str, str]:
+        for name, script in (("squeue", squeue), ("sacct", "exit 1")):
+            (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+            (tmp_path / name).chmod(0o755)
+        ((row,), _) = rows_of(study)
+        return row.state, row.reason
+
+    assert by_slurm("exit 0") == ("interrupted", "SIGUSR2 was received")
+    assert by_slurm("echo '7|PENDING|BeginTime'") == (
+        "pending",
+        "BeginTime; before: SIGUSR2 was received",
+    )
+    away = "echo Unable to contact slurm controller >&2; exit 1"
+    assert by_slurm(away) == ("unknown", "Slurm cannot be asked here")
+    files.end("failed", "error: no luck", job="7", restart=0)
+    assert by_slurm(away) == ("failed", "error: no luck")

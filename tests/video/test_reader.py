@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +17,10 @@ import torch
 from video_kinds import BROKEN, CODECS, FRAMES, KINDS, REFUSED, USABLE, WHOLE, numbers
 
 from salt_plugin.video.decoding import decode_all, picture
-from salt_plugin.video.decord_reader import DecordReader
 from salt_plugin.video.exact_reader import ExactReader
-from salt_plugin.video.opening import READERS, ReadTimeoutError, open_video, within
+from salt_plugin.video.opening import READERS, open_video
 from salt_plugin.video.reader import MemoryReader, Reader, VideoReadError, require_memory
+from salt_plugin.video.time_limit import ReadTimeoutError, within
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -63,9 +62,9 @@ def test_decord_is_right_or_refused(kinds: Path, name: str) -> None:
             open_video(str(kinds / name), "decord")
 
 
-@pytest.mark.parametrize("open_one", [ExactReader, partial(DecordReader, times=np.zeros(1))])
+@pytest.mark.parametrize("reader", READERS)
 def test_missing_empty_and_foreign_files_say_why(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], open_one: Callable[[str], Reader]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], reader: str
 ) -> None:
     (tmp_path / "zero.mp4").touch()
     (tmp_path / "text.mp4").write_text("hello " * 1000)
@@ -78,7 +77,7 @@ def test_missing_empty_and_foreign_files_say_why(
         "nul\0.mp4": "null",
     }.items():
         with pytest.raises(VideoReadError, match=reason) as caught:
-            open_one(str(tmp_path / name))
+            open_video(str(tmp_path / name), reader)
         assert caught.value.path == str(tmp_path / name)
         assert reason in caught.value.reason
     assert capfd.readouterr().err == ""
@@ -152,7 +151,7 @@ def test_a_file_that_hangs_is_given_up() -> None:
 
 READ_SLOWLY = """
 import sys, time
-from salt_plugin.video.opening import within
+from salt_plugin.video.time_limit import within
 def read():
     print("reading", flush=True)
     sys.stdin.readline()

@@ -36,9 +36,10 @@ from salt_plugin.evaluation.metadata import metadata
 from salt_plugin.video import fact_cache
 from salt_plugin.video.check import Verdict, can_be_mended, check_video
 from salt_plugin.video.decoding import decode_all
-from salt_plugin.video.opening import READERS, within
+from salt_plugin.video.opening import READERS
 from salt_plugin.video.reader import VideoReadError
 from salt_plugin.video.scan import scan
+from salt_plugin.video.time_limit import within
 
 # Number of frames, and the number that the frame shows at each: those of `base.mp4`.
 BASE = 60
@@ -442,7 +443,7 @@ def test_facts_are_found_once_and_kept_in_the_cache_of_the_user(
     scans = []
 
     def visit() -> None:
-        monkeypatch.setattr(fact_cache, "_memory", fact_cache._Memory())  # as a new process
+        fact_cache._known.clear()  # as a new process
         for _ in range(2):
             assert numbers(open_video(str(path)).frames(np.array([50, 3]))) == [50, 3]
 
@@ -474,7 +475,7 @@ def test_no_cache_is_no_error(
     if cache:
         monkeypatch.setenv("XDG_CACHE_HOME", cache)
     monkeypatch.setattr(fact_cache, "SLOW", -1.0)
-    monkeypatch.setattr(fact_cache, "_memory", fact_cache._Memory())
+    fact_cache._known.clear()
     assert len(open_video(str(kinds / "closed.mp4"))) == 60
 
 

@@ -1,18 +1,11 @@
-"""Frozen evaluations as they are printed: progress, and a table of what was found."""
+"""Frozen evaluations in the terminal: bars of progress, and a table of accuracies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from salt_plugin.report.console import console
@@ -29,20 +22,14 @@ class Bars(Progress):
     """A bar for each title, on standard error; used as a context."""
 
     def __init__(self) -> None:
-        super().__init__(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console(stderr=True),
-        )
-        self._titles: dict[str, TaskID] = {}
+        super().__init__(console=console(stderr=True))
+        self._bars: dict[str, TaskID] = {}
 
     def __call__(self, title: str, done: int, total: int) -> None:
         """Moves the bar of a title."""
-        if title not in self._titles:
-            self._titles[title] = self.add_task(title)
-        self.update(self._titles[title], completed=done, total=total)
+        if title not in self._bars:
+            self._bars[title] = self.add_task(title)
+        self.update(self._bars[title], completed=done, total=total)
 
 
 def print_probe(encoder: str, found: Mapping[str, Any]) -> None:
@@ -87,9 +74,7 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
     low, high = one["interval"]
     chosen = ""
     if "best" in one:
-        best = one["best"]
-        chosen = f"LR {best['learning_rate']:g}, WD {best['weight_decay']:g}"
-        if one["chosen_on"]:
-            chosen += f", on {one['chosen_on']}"
+        chosen = f"LR {one['best']['learning_rate']:g}, WD {one['best']['weight_decay']:g}"
+        chosen += f", on {one['chosen_on']}" if one["chosen_on"] else ""
     interval = f"{low:.3f}-{high:.3f}"
     return [f"{one['accuracy']:.3f}", interval, f"{one['chance']:.3f}", str(one["n_test"]), chosen]

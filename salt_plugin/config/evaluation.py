@@ -24,6 +24,8 @@ PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 CONTROLS: tuple[str, ...] = get_args(Control)
 CLIP = ("frames", "size", "step", "fps")
 
+Classes = Annotated[Whole, Field(ge=2)]
+Precision = Annotated[Literal["auto", "bf16", "32"], BeforeValidator(str)]
 Protocols = Annotated[list[Protocol], Field(min_length=1, title=f"some of {', '.join(PROTOCOLS)}")]
 Controls = Annotated[list[Control], Field(title=f"some of {', '.join(CONTROLS)}, or none")]
 
@@ -33,43 +35,31 @@ class ProbeConfig:
     """The keys of a frozen evaluation; `conf/probe/` holds the defaults."""
 
     annotations: str = setting("Where the lists come from, for those who read the file")
-    train: str | None = setting(
-        "Folder or CSV (`path label`); `demo:FILE` is a list of the demo set"
-    )
-    val: str | None = setting(
-        "Likewise, to choose a probe of the grid on; null: the test list, as the paper does"
-    )
-    test: str | None = setting("Likewise, to score on")
+    train: str | None = setting("Videos to learn from: folder, CSV (`path label`) or `demo:FILE`")
+    val: str | None = setting("Videos to choose a probe on; null: the test list, as the paper does")
+    test: str | None = setting("Videos to score on")
     groups: str | None = setting("CSV (`path group`) of the test videos, for the bootstrap")
-    classes: Annotated[Whole, Field(ge=2)] | None = setting(
-        "Number of classes; null: as many as the lists hold"
-    )
+    classes: Classes | None = setting("Number of classes; null: that of the lists")
     images: bool = setting("The files are images, shown as a video of one frame that repeats")
-    frames: AtLeast1 = setting(
-        "Frames of a clip, where the card of a trained encoder does not tell"
-    )
-    size: AtLeast1 = setting("Its height and width in pixels, likewise")
-    step: AtLeast1 = setting("Frames of the video from one to the next, likewise")
-    fps: Positive | None = setting("Set: sample by time instead; `step` is then not used")
+    frames: AtLeast1 = setting("Frames of a clip, unless the encoder's card states them")
+    size: AtLeast1 = setting("Height and width of a clip in pixels, unless the card states them")
+    step: AtLeast1 = setting("Step from frame to frame of a clip, unless the card states it")
+    fps: Positive | None = setting("Frames a second of a clip, instead of `step`")
     segments: AtLeast1 = setting("Clips of a test video, spread over its length")
-    crops: AtLeast1 = setting("Crops of each, along the longer side")
+    crops: AtLeast1 = setting("Crops of each clip, along the longer side")
     protocols: Protocols = setting("What is learnt from the features")
-    controls: Controls = setting(
-        "What is taken away from the videos, each in an evaluation of its own"
-    )
+    controls: Controls = setting("What is taken away from the videos, one evaluation for each")
     grid: Literal["full", "fast", "halving"] = setting(
         "Attentive probes: `full`: 20; `fast`: one, of learning rate 1e-3 and weight decay 0.01; "
         "`halving`: 20, hopeless ones ended early"
     )
-    epochs: AtLeast1 = setting("Of the attentive probe")
-    batch_size: AtLeast1 = setting("Of the attentive probe")
+    epochs: AtLeast1 = setting("Epochs of the attentive probes")
+    batch_size: AtLeast1 = setting("Clips of a step of the attentive probes")
     feature_batch_size: AtLeast1 = setting("Clips that the encoder sees at once")
-    precision: Annotated[Literal["auto", "bf16", "32"], BeforeValidator(str)] = setting(
-        "`auto`: bf16 on a GPU, 32 on a CPU"
-    )
-    seed: Seed32 = setting("Of everything random")
+    precision: Precision = setting("`auto`: bf16 on a GPU, 32 on a CPU")
+    seed: Seed32 = setting("Seed of everything random")
     workers: Workers = setting("Processes that decode videos; -1: one for each core, 0: none")
-    stall: Positive | None = setting("Seconds to wait for a batch of theirs; null: for ever")
+    stall: Positive | None = setting("Seconds to wait for a batch of videos; null: for ever")
     cache: str | None = setting("Folder of features; null: in the user's cache")
 
 
@@ -101,7 +91,7 @@ def probe_config_for(clip: Mapping[str, Any], data: str, changes: Mapping[str, A
         clip: `frames`, `size`, `step` and `fps`, as far as they are known; the defaults of what
             neither the set nor the changes state.
         data: As for `probe_config`.
-        changes: Likewise.
+        changes: Further keys, as the `**changes` of `probe_config`.
 
     Raises:
         ConfigError: As `probe_config`.
@@ -129,20 +119,6 @@ def clip_seen(config: ProbeConfig) -> dict[str, Any]:
     """Returns `frames`, `size`, `step` and `fps` of the clips; of the last two, one is None."""
     step = None if config.fps else config.step
     return {"frames": config.frames, "size": config.size, "step": step, "fps": config.fps}
-
-
-def require_lists(config: ProbeConfig) -> None:
-    """Checks that there is something to learn from and something to score on.
-
-    Raises:
-        ConfigError: A list is missing.
-    """
-    for key in ("train", "test"):
-        if not getattr(config, key):
-            raise ConfigError(
-                f"probe.{key}: missing; give a folder or a CSV (`path label`) by --{key}, or by "
-                f"method.probe_{key} in a run, or choose a set that has one, e.g. demo"
-            )
 
 
 def with_absolute_paths(values: dict[str, Any], file: Path) -> dict[str, Any]:

@@ -1,0 +1,68 @@
+"""Comparisons for people: the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from salt_plugin.report.units import flops
+
+GroupRow = Mapping[str, Any]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def markdown_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> str:
+    """Returns mean and standard deviation over seeds as a Markdown table.
+
+    Args:
+        groups: As `studies.outcome.groups` returns them.
+        columns: The accuracies.
+    """
+    header = ["method", "encoder", "teacher share", "budget", "spent", "seeds", *columns]
+    rows = []
+    for group in groups:
+        share = "" if group["teacher_share"] is None else f"{group['teacher_share']:g}"
+        spent = flops(group["flops"]) if group["flops"] else "0"
+        key = [group["method"], group["encoder"], share, budget(group), spent, str(group["n"])]
+        rows.append([*key, *(_accuracy(group, column) for column in columns)])
+    return markdown(header, rows)
+
+
+def comparison_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> Table:
+    """Returns the same for the terminal, the deviations on lines of their own."""
+    title = "Accuracy of frozen encoders, mean ± standard deviation over seeds"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in ("budget", "seeds", *(column.replace("_", "\n") for column in columns)):
+        table.add_column(name, justify="right", no_wrap=name in ("budget", "seeds"))
+    for group in groups:
+        accuracies = [_accuracy(group, column).replace(" ± ", "\n± ") for column in columns]
+        table.add_row(label(group), budget(group), str(group["n"]), *accuracies)
+    return table
+
+
+def label(group: GroupRow) -> str:
+    """Returns what a line or bar stands for: method, encoder and teacher share."""
+    share = group["teacher_share"]
+    return f"{group['method']} {group['encoder']}" + ("" if share is None else f" ({share:g})")
+
+
+def budget(group: GroupRow) -> str:
+    """Returns a budget for people."""
+    found = group["budget"]
+    if found is None:
+        return "steps"
+    return flops(found) if found else "0"
+
+
+def _accuracy(group: GroupRow, column: str) -> str:
+    sd = group[f"{column}_sd"]
+    return f"{group[column]:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
