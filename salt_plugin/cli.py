@@ -33,7 +33,7 @@ VERBS = {
 
 
 def main() -> None:
-    """Entry point of the `salt` script; without a word where nobody reads it, as after `| head`."""
+    """Entry point of the `salt` script; ends silently if its output is closed, as by `| head`."""
     try:
         try:
             _main(sys.argv[1:])

@@ -44,7 +44,7 @@ def is_salt_train(search_path: ConfigSearchPath) -> bool:
 
 
 def join_lightly(search_path: ConfigSearchPath) -> None:
-    """Lets `method=` select one of ours in Lightly's command."""
+    """Lets `method=` select one of ours in Lightly's command; the search path plugin calls it."""
     shadow = Path(__file__).parent / "host_config"
     search_path.prepend("salt_plugin", f"file://{shadow}")
     include_lightly(search_path)

@@ -18,8 +18,13 @@ from salt_plugin.data.stream import training_videos
 from salt_plugin.models import VideoEncoder
 from salt_plugin.report.summary import print_summary
 from salt_plugin.run_directory import RunDirectory
-from salt_plugin.training.budget import budget_left, inherited_flops, named_teacher_path
-from salt_plugin.training.build import load_teacher, new_encoder, new_stage
+from salt_plugin.training.budget import (
+    budget_left,
+    inherited_flops,
+    load_teacher,
+    named_teacher_path,
+)
+from salt_plugin.training.build import new_encoder, new_stage
 from salt_plugin.training.execution import check_execution, devices
 from salt_plugin.training.finish import leave_figures, leave_summary, probe_settings
 from salt_plugin.training.fit import fit
@@ -99,7 +104,7 @@ def _train_stages(run: Run, teacher: VideoEncoder | None) -> None:
             fit(new_stage(run, plan))
         teacher = load_encoder(files.encoder)
         inherited |= inherited_flops(config, str(files.encoder))
-        # With what the stage has left over.
+        # The next stage may spend what this one did not.
         share = 1 - config.compute.teacher_share
         last = last.under(budget_left(config, inherited), config.compute.budget, share)
     if not run.directory.stage(last.name).finished:

@@ -120,10 +120,10 @@ def recomputed(
 ) -> int:
     """FLOPs of the blocks that activation checkpointing runs a second time in one step.
 
-    The blocks of what is trained, encoder and predictor (or decoder; None where there is none), not
-    those of a teacher; of each all but the MLP's second product, before which torch has what the
-    backward pass needs. They are spent, but are not FLOPs of the model: the functions above leave
-    them out.
+    The blocks of encoder and predictor (or decoder; None where there is none) run again, those of a
+    teacher do not. The MLP's second product does not either: by then torch has all that the
+    backward pass needs. These FLOPs are spent, but are not FLOPs of the model: the functions above
+    leave them out.
     """
     total = 0
     for group in groups:

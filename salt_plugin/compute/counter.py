@@ -1,6 +1,6 @@
 """FLOPs of any module by tracing it once: fvcore, with handlers for the attention it lacks.
 
-What `compute.cost` says in closed form is held to this by tests. Needs torch.
+Tests compare the closed forms of `compute.cost` with these counts. Needs torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ COUNTED = (
     "einsum",
     "conv",
     "scaled_dot_product_attention",
-    "blocked_attention",
 )
 
 
@@ -35,15 +34,10 @@ def count_flops(module: nn.Module, inputs: Any) -> dict[str, int]:
         inputs: Its input, or a tuple of its inputs, on the same device.
 
     Returns:
-        FLOPs by operator, those that occur alone; their sum is the total.
+        FLOPs by operator, of operators that occur; their sum is the total.
     """
     analysis = FlopCountAnalysis(module, inputs)
-    analysis.set_op_handle(
-        "aten::scaled_dot_product_attention",
-        _fused_attention,
-        "prim::PythonOp._BlockedAttention",
-        _blocked_attention,
-    )
+    analysis.set_op_handle("aten::scaled_dot_product_attention", _fused_attention)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     counts = analysis.by_operator()
     return {name: FLOPS_PER_MULTIPLY_ADD * int(counts[name]) for name in COUNTED if counts[name]}
@@ -51,16 +45,6 @@ def count_flops(module: nn.Module, inputs: Any) -> dict[str, int]:
 
 def _fused_attention(inputs: list[Any], outputs: list[Any]) -> int:
     """Multiply-adds of [B, H, Q, d], [B, H, K, d] and [B, H, K, e]."""
-    (b, h, q, d), (k, e) = _sizes(inputs[0]), _sizes(inputs[2])[2:]
-    return b * h * q * k * (d + e)
-
-
-def _blocked_attention(inputs: list[Any], outputs: list[Any]) -> dict[str, int]:
-    """The same of [G, N, d] over G heads of all clips: bfloat16 on CPUs (`models.attention`)."""
-    (g, n, d), e = _sizes(inputs[0]), _sizes(inputs[2])[2]
-    return {"blocked_attention": g * n * n * (d + e)}
-
-
-def _sizes(value: Any) -> list[int]:
-    sizes: list[int] = value.type().sizes()
-    return sizes
+    query, value = (inputs[i].type().sizes() for i in (0, 2))
+    (b, h, q, d), (k, e) = query, value[2:]
+    return int(b * h * q * k * (d + e))

@@ -16,7 +16,7 @@ class Ledger:
     Attributes:
         flops: FLOPs of the models by part.
         recomputed_flops: FLOPs of activations that were computed a second time to save memory:
-            spent, but none of the models'.
+            spent, but not counted as FLOPs of the models.
         steps: Optimiser steps.
         clips: Clips seen.
         tokens: Tokens encoded or predicted by what is trained.

@@ -18,7 +18,7 @@ from salt_plugin.shapes import GroupTokens
 SAMPLED = 512
 # Steps that are drawn to find how many a budget pays for: a shorter run is priced exactly.
 WALKED = 2048
-# Of a step with more than `MOST_GROUPS` groups only `DRAWN_GROUPS` are drawn, in `SAMPLED` steps.
+# If a step has more than `MOST_GROUPS` groups, `SAMPLED` steps draw only `DRAWN_GROUPS` of them.
 MOST_GROUPS, DRAWN_GROUPS = 8, 4
 
 
@@ -124,9 +124,9 @@ def _costs(pricing: Pricing, steps: int) -> list[dict[str, int]]:
 
 @lru_cache(maxsize=16)
 def _lengths(masks: StepMasks, steps: int) -> list[list[GroupTokens]]:
-    """Returns the token counts of the first steps; of large ones from a few of their groups.
+    """Returns the token counts of the first steps; of large steps from a few of their groups.
 
-    But the very first, on which it depends whether a budget is enough, has all of them.
+    The first step uses all groups, because it decides whether a budget is large enough.
     """
     if len(masks.groups) <= MOST_GROUPS:
         return [masks.lengths(step) for step in range(steps)]

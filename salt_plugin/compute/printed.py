@@ -8,7 +8,7 @@ from typing import Any
 
 from salt_plugin.compute.step_costs import CONVENTIONS
 
-# What SALT was trained at; what is charged at another resolution does not compare with it.
+# SALT's resolution; totals at other resolutions are not comparable.
 RESOLUTION = 224
 
 

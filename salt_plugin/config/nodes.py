@@ -14,7 +14,7 @@ from salt_plugin.config.yaml_file import leaves
 from salt_plugin.errors import ConfigError, SaltError
 
 CLASS = "_target_"
-# In a run's stored configuration, beside this package; the user names more by the variable.
+# Environment variable: packages, beside this one, whose classes a stored configuration may name.
 TRUSTED = "SALT_TRUSTED_PACKAGES"
 
 

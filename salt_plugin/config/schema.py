@@ -110,8 +110,8 @@ class ComputeConfig:
     """`compute`: FLOPs that a run may spend instead of a number of steps.
 
     Attributes:
-        budget: Set: FLOPs that the run may spend, `exact` and on the whole bill, in place of steps:
-            it ends at the last step that fits, and schedules follow what is spent
+        budget: If set, the run ends after so many FLOPs (`exact`, those of its teacher and of the
+            weights it starts from included) in place of steps; schedules follow what is spent
             (docs/compute.md).
         teacher_share: Of `salt`: share of the budget that stage 1 gets, unless
             `method.teacher.path` is given.
@@ -132,8 +132,8 @@ class MethodConfig:
             `vit_tiny`, `vit_small`, `vit_base`, `vit_large`, `vit_huge`, `vit_giant` or
             `vit_gigantic`.
         global_batch_size: Clips of a step over all devices, which hold up to `loader.batch_size` at
-            once; null: as many as they hold at once. A run stores the number: it goes on with other
-            devices.
+            once; null: as many as they hold at once. The run stores it, so that it can go on with
+            another number of devices.
         mask_group: Clips whose masks are drawn together and cut to the shortest, at most; a larger
             group leaves the encoder fewer tokens.
         transform: Augmentation.

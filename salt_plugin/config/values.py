@@ -27,7 +27,7 @@ _NOUNS = {
 
 
 def setting(meaning: str, **default: Any) -> Any:
-    """Returns the field of a key whose meaning does not stand in the docstring of its class.
+    """Returns a field that carries its own meaning, which is then not in the docstring.
 
     Args:
         meaning: In Markdown, for the tables of the docs.

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import require_regular
 
-# Each repeats a part, of parts that repeat others: eight make at most 19 of one.
+# Nested aliases multiply the content; eight make at most 19 of one part.
 MAX_ALIASES = 8
 REFERENCE = re.compile(r"(?<!\\)\$\{")
 

@@ -24,7 +24,7 @@ from salt_plugin.errors import LoaderError, LostOthersError, SaltError
 
 # Seconds. A process that is suspended, however long, loses at most one of these.
 _SLICE = 5.0
-# The error of a worker's end comes so long before it.
+# torch may report that a worker has died so long before its process has ended.
 _END_SECONDS = 1.0
 _PATH_BYTES = 4096
 _MOST_NAMED = 16

@@ -82,7 +82,7 @@ def training_loader(
         transform: Of clips; see `VideoDataset`.
         collate: Makes a batch of items.
         seed: Of the stage.
-        sharing: Processes that share the cores with this one, which share its workers' too.
+        sharing: Training processes on these cores; the workers are divided among them.
         stall: Seconds without a batch of the workers after which the loader raises a `LoaderError`.
         **place: `total_steps`, `start_step`, `rank` and `world_size` of `StepBatchSampler`.
     """

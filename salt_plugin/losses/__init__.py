@@ -1,4 +1,4 @@
-"""Loss heads of the two stages."""
+"""Losses of predicted latents and of predicted pixels."""
 
 from salt_plugin.losses.latent import LatentLoss
 from salt_plugin.losses.pixel import PixelLoss, normalize_patches

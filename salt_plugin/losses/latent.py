@@ -1,4 +1,4 @@
-"""The student's objective: a frozen teacher's latents at the masked places."""
+"""Loss between predicted and teacher latents at the masked places (SALT, V-JEPA)."""
 
 from __future__ import annotations
 

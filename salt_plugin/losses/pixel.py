@@ -1,4 +1,4 @@
-"""The teacher's objective: the pixels at the masked places."""
+"""Loss between predicted pixels and those at the masked places (pixel teacher, VideoMAE)."""
 
 from __future__ import annotations
 

@@ -49,12 +49,15 @@ class MaskGenerator(ABC):
     ) -> np.ndarray:
         """Draws what one mask set hides of the clips of a group.
 
+        The result depends on the arguments alone: planning, training and every loader worker call
+        this for the same step and have to get the same masks.
+
         Args:
             number: Which mask set, from 0 to `num_sets` - 1.
             clips: Clips of the group, B.
             grid: Token grid of the view, N = T * H * W.
-            of_step: Draws the same numbers in every group of the step. What costs depend on, such
-                as the size of a block, is drawn from it, so that devices stay in step.
+            of_step: Draws the same numbers in every group of the step. Draw from it what the cost
+                depends on, such as the size of a block, so that all devices have as much to do.
             of_group: Draws what only this group has.
 
         Returns:

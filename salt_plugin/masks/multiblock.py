@@ -30,9 +30,16 @@ class BlockSpec:
         """Checks the numbers."""
         if not isinstance(self.num_blocks, int) or self.num_blocks < 1 or not 0 < self.scale < 1:
             raise ConfigError(
-                f"method.masks: num_blocks={self.num_blocks}, scale={self.scale}; need a whole "
-                "number of blocks, at least one, and 0 < scale < 1"
+                f"num_blocks={self.num_blocks}, scale={self.scale}; need a whole number of blocks, "
+                "at least one, and 0 < scale < 1"
             )
+
+
+def _spec(name: str, given: BlockSpec | dict[str, float]) -> BlockSpec:
+    try:
+        return given if isinstance(given, BlockSpec) else BlockSpec(**given)  # type: ignore[arg-type]
+    except (TypeError, ConfigError) as error:
+        raise ConfigError(f"method.masks.{name}={given}: {error}") from None
 
 
 class MultiBlockMasks(MaskGenerator):
@@ -61,10 +68,7 @@ class MultiBlockMasks(MaskGenerator):
         aspect_ratio: Sequence[float] = (0.75, 1.5),
         max_temporal_keep: float = 1.0,
     ) -> None:
-        self.specs = [
-            spec if isinstance(spec, BlockSpec) else BlockSpec(**spec)  # type: ignore[arg-type]
-            for spec in (short_range, long_range)
-        ]
+        self.specs = [_spec("short_range", short_range), _spec("long_range", long_range)]
         self.num_sets = len(self.specs)
         ratios = [float(ratio) for ratio in aspect_ratio]
         if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1]:

@@ -51,16 +51,16 @@ class VideoMethod(LightningModule):
     3. `clip(optimizer)` and `optimizer.step()`,
     4. `update_ema(position)`.
 
-    Where a loss is not finite, none of its gradients is, so that `clip` finds the step: a hook on
-    the module sees to that, which works as well where DDP or Fabric wrap it.
+    If a loss is not finite, a hook on the module makes all its gradients NaN, so that `clip` finds
+    the step. The hook works under DDP and Fabric as well.
 
     Args:
         recipe: Optimiser and schedules.
 
     Attributes:
         grad_norm: Gradient norm of the last step, before clipping.
-        watched_kd: Of a method whose targets can collapse, some of those of the last step [K, D],
-            before normalisation; None of all others.
+        watched_kd: Some targets of the last step [K, D], before normalisation, of methods whose
+            targets can collapse; None of all others.
         teacher_fingerprint: SHA-256 of the frozen teacher's weights; None where there is none.
     """
 
@@ -120,10 +120,10 @@ class VideoMethod(LightningModule):
         return self.recipe.optimizer(self.trained())
 
     def clip(self, optimizer: Optimizer) -> None:
-        """Clips by the recipe's norm and keeps the norm found, which is worth watching.
+        """Clips by the recipe's norm, keeps the norm found, and skips a step that is not finite.
 
-        A step whose gradients are not finite in any process is left out, on the device: weights
-        and optimiser stay as they are.
+        If gradients are not finite in any process, weights and optimiser stay as they are; this is
+        decided on the device.
 
         Args:
             optimizer: Torch's own, not a wrapper of it.
@@ -131,7 +131,7 @@ class VideoMethod(LightningModule):
         limit = self.recipe.clip_grad or float("inf")
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.grad_norm = nn.utils.clip_grad_norm_(parameters, limit)
-        if self.recipe.fused:  # a gradient scaler, with which it cannot be, does the same
+        if self.recipe.fused:  # a gradient scaler skips the step itself
             optimizer.found_inf = (~self.grad_norm.isfinite()).float()  # type: ignore[attr-defined]
 
     def block_stacks(self) -> list[BlockStack]:

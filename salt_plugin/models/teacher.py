@@ -79,6 +79,6 @@ def _leave_out(teacher: nn.Module, state: dict[str, Any], prefix: str, metadata:
 
 
 def _keep(teacher: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Loads what is there already: none of the teacher's weights is missing."""
+    """Adds the teacher's own weights, so that strict loading finds no key missing."""
     for name, value in teacher.encoder.state_dict().items():  # type: ignore[union-attr]
         state[f"{prefix}encoder.{name}"] = value

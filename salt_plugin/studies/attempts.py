@@ -59,7 +59,7 @@ class ElementDirectory:
         return found
 
     def end(self, event: str, reason: str, rank: int = 0, **found: Any) -> None:
-        """Notes how an attempt has ended, and says so in the log, where that does not end so."""
+        """Notes how an attempt has ended, also in the log unless that is its last line."""
         self.note(event, reason=reason, rank=rank, **found)
         if _tail(self.log(rank))[-1:] not in ([], [reason]):
             with self.log(rank).open("a") as log:

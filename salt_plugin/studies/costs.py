@@ -41,7 +41,7 @@ class _Teacher(NamedTuple):
 
 
 def check_configs(elements: Sequence[Element]) -> None:
-    """Composes the configurations of a study, of those that differ in seeds and folders alone one.
+    """Composes the configurations of a study, one of all that differ only in seed or folder.
 
     Raises:
         ConfigError: One cannot work; names the element.

@@ -20,7 +20,7 @@ GRACE_SECONDS = 30.0
 
 
 def run_here(study: Study, selected: Collection[str], lines: Lines) -> dict[str, str]:
-    """Runs elements, each after those it waits for; what others wait for late stages comes first.
+    """Runs elements, each after those it waits for; elements of late stages come first.
 
     Args:
         study: The study, claimed. `array_parallelism` elements run at a time and share the threads

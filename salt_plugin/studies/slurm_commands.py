@@ -21,7 +21,7 @@ JobState = tuple[str, str]
 TIMEOUT = 120.0
 LONGEST_PAUSE = 30.0
 
-# Accounting lags so far behind.
+# Slurm's accounting may lag so many seconds behind.
 ACCOUNTED_SECONDS = 10.0
 
 # What commands say while the controller is down, starts or has too much to do.

@@ -1,13 +1,21 @@
-"""The budget of a run, and what was spent before it on the files that it starts from."""
+"""The files that a run starts from, what was spent on them, and what is left of its budget.
+
+A budget ends a stage in `StagePlan.next_price`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from salt_plugin.compute import INITIALISATION, TEACHER_TRAINING
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError, ConfigError
+from salt_plugin.shapes import EncoderShape
+
+if TYPE_CHECKING:
+    from salt_plugin.models import VideoEncoder
 
 # Keys that name files of weights.
 START, TEACHER = "checkpoint", "method.teacher.path"
@@ -17,6 +25,27 @@ def named_teacher_path(config: RunConfig) -> str | None:
     """Returns `method.teacher.path`; None of a method that has no such key."""
     settings = getattr(config.method, "teacher", None)
     return None if settings is None else settings.path
+
+
+def load_teacher(path: str, student: EncoderShape) -> VideoEncoder:
+    """Returns the encoder that `method.teacher.path` names.
+
+    Raises:
+        CheckpointError: It cannot be loaded, or cuts clips into other tokens than the student.
+    """
+    from salt_plugin.checkpoints import TEACHER_FIRST, load_encoder
+
+    with named_by(TEACHER):
+        encoder = load_encoder(path, order=TEACHER_FIRST)
+    for name in ("patch_size", "tubelet_size", "in_chans"):
+        found, expected = getattr(encoder.shape, name), getattr(student, name)
+        if found != expected:
+            raise CheckpointError(
+                f"{TEACHER}={path}: the teacher has {name}={found}, the student {expected}, so "
+                f"their tokens do not match; set method.model.{name}={found} or choose another "
+                "teacher"
+            )
+    return encoder
 
 
 @contextmanager
@@ -53,7 +82,7 @@ def inherited_flops(config: RunConfig, teacher: str | None = None) -> dict[str, 
 
 
 def budget_left(config: RunConfig, inherited: Mapping[str, int | None]) -> int | None:
-    """Returns the budget of the last stage: that of the run without what was spent before.
+    """Returns the budget of the last stage: the run's less what was spent before.
 
     Raises:
         ConfigError: Nothing is left of it, or what was spent before is unknown.

@@ -13,7 +13,7 @@ import pytorch_lightning
 import torch
 
 from salt_plugin import __version__
-from salt_plugin.checkpoints import STUDENT_FIRST, TEACHER_FIRST, load_encoder
+from salt_plugin.checkpoints import STUDENT_FIRST, load_encoder
 from salt_plugin.compute import Ledger, stage_bill
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError
@@ -21,7 +21,7 @@ from salt_plugin.methods import Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, VideoEncoder
 from salt_plugin.shapes import EncoderShape
 from salt_plugin.stage_directory import StageDirectory
-from salt_plugin.training.budget import START, TEACHER, named_by
+from salt_plugin.training.budget import START, named_by
 from salt_plugin.training.execution import autocast_dtype
 from salt_plugin.training.parts import Run
 from salt_plugin.training.plan import StagePlan
@@ -134,25 +134,6 @@ def new_encoder(
                 "of the configured shape, or change method.encoder and method.model to its"
             )
         encoder.load_state_dict(loaded.state_dict())
-    return encoder
-
-
-def load_teacher(path: str, student: EncoderShape) -> VideoEncoder:
-    """Returns the encoder that `method.teacher.path` names.
-
-    Raises:
-        CheckpointError: It cannot be loaded, or cuts clips into other tokens than the student.
-    """
-    with named_by(TEACHER):
-        encoder = load_encoder(path, order=TEACHER_FIRST)
-    for name in ("patch_size", "tubelet_size", "in_chans"):
-        found, expected = getattr(encoder.shape, name), getattr(student, name)
-        if found != expected:
-            raise CheckpointError(
-                f"{TEACHER}={path}: the teacher has {name}={found}, the student {expected}, so "
-                f"their tokens do not match; set method.model.{name}={found} or choose another "
-                "teacher"
-            )
     return encoder
 
 

@@ -72,8 +72,8 @@ class Saving:
     """Has `last.ckpt` written now and then, by a thread, while training goes on.
 
     The one before it is kept as well, in case a disk damages it. Where it cannot be written,
-    training goes on to the next time, and ends with an error if there is none. While steps are not
-    finite, none is written until one is again. One is written at a time: the next waits for it.
+    training goes on to the next time, and ends with an error if there is none. None is written
+    while steps are not finite. One is written at a time: the next waits for it.
 
     Attributes:
         path: The file.

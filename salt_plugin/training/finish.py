@@ -100,8 +100,8 @@ def leave_summary(run: Run) -> None:
 def probe_settings(config: RunConfig) -> ProbeConfig | None:
     """Returns how the run's encoders are probed; None where they are not, or as the demo's table.
 
-    Frames, step or rate and size of clips are those of the run, and so are the workers and how long
-    they are waited for; all else is the set's. Videos that the lists share are warned of.
+    Clips, workers and stall come from the run, all else from the probe set. Warns of videos that
+    both lists name.
 
     Raises:
         SaltError: There is no such set, or its lists cannot work.

@@ -80,7 +80,9 @@ def _fit(stage: Stage, signals: StopSignals) -> None:
     precision = fabric.strategy.precision
     records = Records(stage, resumed, ranks, precision, optimizer, signals)
     stall = config.method.data.stall
-    if stall is not None and ranks.size > 1:  # not as long as others, who know less, wait for us
+    if (
+        stall is not None and ranks.size > 1
+    ):  # before others give us up: this process can name the file
         stall = min(stall, 0.9 * world.PATIENCE.total_seconds())
     batches = run.batches(
         stage.plan.seed,

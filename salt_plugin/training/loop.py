@@ -57,7 +57,7 @@ def train(
     r, plan = records, records.stage.plan
     method: VideoMethod = model.module
     timed = _Timed(batches)
-    while price := plan.next_price(r.ledger):
+    while price := plan.next_price(r.ledger):  # None: all steps are made, or the budget is spent
         position = plan.position(r.ledger)
         method.recipe.apply(optimizer, position)
         _seed_step(plan.seed, fabric.global_rank, r.ledger.steps)

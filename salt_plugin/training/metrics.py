@@ -91,7 +91,7 @@ class Metrics:
             csv.DictWriter(file, COLUMNS).writerows(rows)
 
     def close(self) -> None:
-        """Writes the rows there are, unless others, who may be gone, have a share in them."""
+        """Writes the last rows, unless other processes, which may be gone, would have to help."""
         if self.ranks.size == 1:
             self.flush()
         if self._board is not None:

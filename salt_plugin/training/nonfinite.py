@@ -32,8 +32,8 @@ class NonFinite:
     """Lists steps that are not finite in `nonfinite.json`, and ends training at too many in a row.
 
     The method leaves their updates out (`methods.VideoMethod`). Under float16 a gradient scaler
-    overflows now and then by design, and leaves out these steps itself: there they count where the
-    loss is not finite either, or gradients are too large for float16 without any scale.
+    overflows now and then by design, and skips these steps itself: such a step counts only if the
+    loss is not finite, or if gradients overflow float16 at a scale of 1.
 
     A step is looked at when the next one is done, so that no step waits for the device.
 

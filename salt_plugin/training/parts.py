@@ -19,7 +19,7 @@ from salt_plugin.training.plan import RunPlan
 from salt_plugin.training.run_shapes import RunShapes, run_shapes
 from salt_plugin.transforms import SALTTransform
 
-# Whether masks leave any context depends on the sizes drawn: enough draws find those that do not.
+# Some sizes of blocks leave no context; so many draws find them before training.
 TRIAL_DRAWS = 200
 
 Loss = TypeVar("Loss", PixelLoss, LatentLoss)
@@ -73,7 +73,7 @@ def build_parts(config: RunConfig) -> Parts:
         **vars(shapes),
         transform=transform,
         pixel_loss=loss("pixel_loss", PixelLoss),
-        latent_loss=loss("loss", LatentLoss),
+        latent_loss=loss("loss", LatentLoss),  # `method.loss` is the latent loss
         predictor_std=method.model.predictor.init_std,
     )
 

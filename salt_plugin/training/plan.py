@@ -1,6 +1,6 @@
 """What a run will train, for how many steps, at which price; training and planning share it.
 
-No torch here, but where a file of weights is named, or videos have to be listed.
+Imports torch only if a file of weights is named, or videos have to be listed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from salt_plugin.errors import ConfigError
 from salt_plugin.masks import StepMasks
 from salt_plugin.report.units import flops
 from salt_plugin.shapes import EncoderShape
-from salt_plugin.training.budget import budget_left, inherited_flops, named_teacher_path
+from salt_plugin.training.budget import (
+    budget_left,
+    inherited_flops,
+    load_teacher,
+    named_teacher_path,
+)
 from salt_plugin.training.run_shapes import RunShapes, run_shapes
 
 
@@ -65,7 +70,7 @@ class StagePlan:
 
     @property
     def name(self) -> str:
-        """`teacher` or `student`."""
+        """`teacher` or `student`; the one stage of V-JEPA and VideoMAE is `student`."""
         return self.spec.result
 
     @property
@@ -101,10 +106,10 @@ class StagePlan:
         Args:
             budget: Of the stage.
             whole: Of the run.
-            share: What the stage gets of each FLOP more in the run's.
+            share: Share of an increase of the run's budget that goes to this stage.
 
         Raises:
-            BudgetTooSmallError: It does not cover a step; the message says which would.
+            BudgetTooSmallError: It does not cover one step; the message says which would do.
         """
         if budget is None or whole is None:
             return self
@@ -206,8 +211,6 @@ def plan_configured(
 
         videos = len(training_videos(config).paths)
     if teacher is None and (path := named_teacher_path(config)) is not None:
-        from salt_plugin.training.build import load_teacher
-
         teacher = load_teacher(path, shapes.encoder).shape
     steps = total_steps(config, videos)
     spent = {**inherited_flops(config, path), **(inherited or {})}

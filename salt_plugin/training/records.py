@@ -134,7 +134,7 @@ class Records:
             ) from error
 
     def write(self) -> None:
-        """Writes what a resume counts on, which must not be behind the checkpoint."""
+        """Writes the files that a resume needs; they must be as recent as the checkpoint."""
         if self.ranks.is_first:
             write_json(self.stage.files.compute, self.stage.compute(self.ledger))
         self.metrics.flush()

@@ -18,10 +18,10 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 
 from salt_plugin.errors import ConfigError, LostOthersError
 
-# A process waits so long for the others before it ends with an error,
+# How long a process waits for the others before it ends with an error.
 PATIENCE = timedelta(minutes=10)
 
-# and so long before it says for whom.
+# How long it waits before it says for whom.
 QUIET = timedelta(seconds=30)
 
 

@@ -18,7 +18,7 @@ from salt_plugin.video.fact_cache import facts_of
 from salt_plugin.video.mending import mending_line
 from salt_plugin.video.reader import VideoReadError, require_memory
 
-# Short side of what the line that is printed makes, in pixels.
+# Short side, in pixels, of the video that the suggested ffmpeg command writes.
 _MENDED = 256
 _warned = False
 

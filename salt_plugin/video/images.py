@@ -19,7 +19,7 @@ from salt_plugin.video.reader import (
 )
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-# Of others Pillow starts programs to read some.
+# Other formats are refused: Pillow starts external programs for some.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 

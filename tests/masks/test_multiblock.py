@@ -203,9 +203,9 @@ def test_nodes_of_a_config_do_as_well_as_specs() -> None:
 @pytest.mark.parametrize("key", ["short_range", "long_range"])
 @pytest.mark.parametrize(("num_blocks", "scale"), [(0, 0.5), (2, 0.0), (2, 1.0), (2, -0.1)])
 def test_bad_blocks(key: str, num_blocks: int, scale: float) -> None:
-    message = rf"method\.masks: num_blocks={num_blocks}, scale={scale}; need"
+    message = rf"method\.masks\.{key}=.*: num_blocks={num_blocks}, scale={scale}; need"
     with pytest.raises(ConfigError, match=message):
-        MultiBlockMasks(**{key: BlockSpec(num_blocks, scale)})
+        MultiBlockMasks(**{key: {"num_blocks": num_blocks, "scale": scale}})
 
 
 @pytest.mark.parametrize(("keep", "seen"), [(0.5, 4), (0.3, 2), (0.01, 1), (1.0, 8)])
