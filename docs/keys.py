@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -192,9 +191,6 @@ def _meaning(key: Key) -> str:
     for cls in key.owner.__mro__:
         if name in (found := dict(_documented(cls))):
             return found[name]
-    for field in fields(key.owner):
-        if field.name == name and "meaning" in field.metadata:
-            return str(field.metadata["meaning"])
     raise SystemExit(f"{key.owner}: expected a docstring that says what {name} means")
 
 

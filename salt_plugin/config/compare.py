@@ -13,7 +13,7 @@ from salt_plugin.conf_folder import conf_folder
 from salt_plugin.config.evaluation import ProbeConfig, probe_config, with_absolute_paths
 from salt_plugin.config.suggest import BASE, require_known, shipped, shipped_file
 from salt_plugin.config.typed import typed
-from salt_plugin.config.values import STRICT, Part, Positive, Seed32, holds, setting
+from salt_plugin.config.values import STRICT, Part, Positive, Seed32, holds
 from salt_plugin.config.yaml_file import read_changes, read_yaml
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import EncoderShape
@@ -61,35 +61,36 @@ Evaluations = Annotated[
 
 @dataclass(config=STRICT)
 class CompareConfig:
-    """The keys of a comparison; `conf/compare/base.yaml` holds the defaults."""
+    """The keys of a comparison; `conf/compare/base.yaml` holds the defaults.
 
-    methods: Names = setting("Of `salt`, `vjepa`, `vjepa2`, `videomae`, `pixel_teacher`")
-    encoders: Names = setting(
-        "Sizes, e.g. `[vit_nano]`; of SALT the student's. Its teacher has the same unless "
-        "`method_overrides` says otherwise"
-    )
-    budgets: Budgets = setting(
-        "FLOPs of a run, e.g. `[1e13, 3e13]`. `null`: a run ends by its steps, and what it spent "
-        "is reported, not matched"
-    )
-    seeds: Seeds = setting("Of the runs")
-    teacher_shares: Shares = setting(
-        "Of SALT: shares of the budget for its teacher; a run for each"
-    )
-    overrides: list[str] = setting(
-        "Of all runs, as on the command line of `salt train`, e.g. `[input_dir=VIDEOS]` or "
-        "`[preset=demo]`: one of both is required. Relative paths count from where the command is "
-        "given"
-    )
-    method_overrides: dict[str, list[str]] = setting(
-        "Further ones of a method, e.g. `{salt: [method.teacher.encoder=vit_large]}`"
-    )
-    probe: Evaluations = setting(
-        "Evaluations: `data`, a set or a `.yaml` file, and other keys of it "
-        "(docs/evaluation.md), e.g. `[{data: ssv2, train: a.csv, test: b.csv, protocols: "
-        "[attentive]}]`; `name` where two have the same data"
-    )
-    baseline: bool = setting("Also evaluate the encoder before training, at 0 FLOPs")
+    Attributes:
+        methods: Of `salt`, `vjepa`, `vjepa2`, `videomae`, `pixel_teacher`.
+        encoders: Sizes, e.g. `[vit_nano]`; of SALT the student's. Its teacher has the same unless
+            `method_overrides` says otherwise.
+        budgets: FLOPs of a run, e.g. `[1e13, 3e13]`. `null`: a run ends by its steps, and what it
+            spent is reported, not matched.
+        seeds: Of the runs.
+        teacher_shares: Of SALT: shares of the budget for its teacher; a run for each.
+        overrides: Of all runs, as on the command line of `salt train`, e.g. `[input_dir=VIDEOS]` or
+            `[preset=demo]`: one of both is required. Relative paths count from where the command is
+            given.
+        method_overrides: Further ones of a method, e.g. `{salt:
+            [method.teacher.encoder=vit_large]}`.
+        probe: Evaluations: `data`, a set or a `.yaml` file, and other keys of it
+            (docs/evaluation.md), e.g. `[{data: ssv2, train: a.csv, test: b.csv, protocols:
+            [attentive]}]`; `name` where two have the same data.
+        baseline: Also evaluate the encoder before training, at 0 FLOPs.
+    """
+
+    methods: Names
+    encoders: Names
+    budgets: Budgets
+    seeds: Seeds
+    teacher_shares: Shares
+    overrides: list[str]
+    method_overrides: dict[str, list[str]]
+    probe: Evaluations
+    baseline: bool
 
 
 def budget_name(budget: float | None) -> str:

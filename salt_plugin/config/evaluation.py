@@ -13,7 +13,7 @@ from salt_plugin.conf_folder import conf_folder
 from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
-from salt_plugin.config.values import STRICT, AtLeast1, Positive, Seed32, Whole, Workers, setting
+from salt_plugin.config.values import STRICT, AtLeast1, Positive, Seed32, Whole, Workers
 from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 
@@ -32,35 +32,60 @@ Controls = Annotated[list[Control], Field(title=f"some of {', '.join(CONTROLS)},
 
 @dataclass(config=STRICT)
 class ProbeConfig:
-    """The keys of a frozen evaluation; `conf/probe/` holds the defaults."""
+    """The keys of a frozen evaluation; `conf/probe/` holds the defaults.
 
-    annotations: str = setting("Where the lists come from, for those who read the file")
-    train: str | None = setting("Videos to learn from: folder, CSV (`path label`) or `demo:FILE`")
-    val: str | None = setting("Videos to choose a probe on; null: the test list, as the paper does")
-    test: str | None = setting("Videos to score on")
-    groups: str | None = setting("CSV (`path group`) of the test videos, for the bootstrap")
-    classes: Classes | None = setting("Number of classes; null: that of the lists")
-    images: bool = setting("The files are images, shown as a video of one frame that repeats")
-    frames: AtLeast1 = setting("Frames of a clip, unless the encoder's card states them")
-    size: AtLeast1 = setting("Height and width of a clip in pixels, unless the card states them")
-    step: AtLeast1 = setting("Step from frame to frame of a clip, unless the card states it")
-    fps: Positive | None = setting("Frames a second of a clip, instead of `step`")
-    segments: AtLeast1 = setting("Clips of a test video, spread over its length")
-    crops: AtLeast1 = setting("Crops of each clip, along the longer side")
-    protocols: Protocols = setting("What is learnt from the features")
-    controls: Controls = setting("What is taken away from the videos, one evaluation for each")
-    grid: Literal["full", "fast", "halving"] = setting(
-        "Attentive probes: `full`: 20; `fast`: one, of learning rate 1e-3 and weight decay 0.01; "
-        "`halving`: 20, hopeless ones ended early"
-    )
-    epochs: AtLeast1 = setting("Epochs of the attentive probes")
-    batch_size: AtLeast1 = setting("Clips of a step of the attentive probes")
-    feature_batch_size: AtLeast1 = setting("Clips that the encoder sees at once")
-    precision: Precision = setting("`auto`: bf16 on a GPU, 32 on a CPU")
-    seed: Seed32 = setting("Seed of everything random")
-    workers: Workers = setting("Processes that decode videos; -1: one for each core, 0: none")
-    stall: Positive | None = setting("Seconds to wait for a batch of videos; null: for ever")
-    cache: str | None = setting("Folder of features; null: in the user's cache")
+    Attributes:
+        annotations: Where the lists come from, for those who read the file.
+        train: Videos to learn from: folder, CSV (`path label`) or `demo:FILE`.
+        val: Videos to choose a probe on; null: the test list, as the paper does.
+        test: Videos to score on.
+        groups: CSV (`path group`) of the test videos, for the bootstrap.
+        classes: Number of classes; null: that of the lists.
+        images: The files are images, shown as a video of one frame that repeats.
+        frames: Frames of a clip, unless the encoder's card states them.
+        size: Height and width of a clip in pixels, unless the card states them.
+        step: Step from frame to frame of a clip, unless the card states it.
+        fps: Frames a second of a clip, instead of `step`.
+        segments: Clips of a test video, spread over its length.
+        crops: Crops of each clip, along the longer side.
+        protocols: What is learnt from the features.
+        controls: What is taken away from the videos, one evaluation for each.
+        grid: Attentive probes: `full`: 20; `fast`: one, of learning rate 1e-3 and weight decay
+            0.01; `halving`: 20, hopeless ones ended early.
+        epochs: Epochs of the attentive probes.
+        batch_size: Clips of a step of the attentive probes.
+        feature_batch_size: Clips that the encoder sees at once.
+        precision: `auto`: bf16 on a GPU, 32 on a CPU.
+        seed: Seed of everything random.
+        workers: Processes that decode videos; -1: one for each core, 0: none.
+        stall: Seconds to wait for a batch of videos; null: for ever.
+        cache: Folder of features; null: in the user's cache.
+    """
+
+    annotations: str
+    train: str | None
+    val: str | None
+    test: str | None
+    groups: str | None
+    classes: Classes | None
+    images: bool
+    frames: AtLeast1
+    size: AtLeast1
+    step: AtLeast1
+    fps: Positive | None
+    segments: AtLeast1
+    crops: AtLeast1
+    protocols: Protocols
+    controls: Controls
+    grid: Literal["full", "fast", "halving"]
+    epochs: AtLeast1
+    batch_size: AtLeast1
+    feature_batch_size: AtLeast1
+    precision: Precision
+    seed: Seed32
+    workers: Workers
+    stall: Positive | None
+    cache: str | None
 
 
 def probe_sets() -> list[str]:

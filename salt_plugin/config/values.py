@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -24,16 +23,6 @@ _NOUNS = {
     str: "text",
     list: "a list",
 }
-
-
-def setting(meaning: str, **default: Any) -> Any:
-    """Returns a field that carries its own meaning, which is then not in the docstring.
-
-    Args:
-        meaning: In Markdown, for the tables of the docs.
-        **default: As in `dataclasses.field`, only where no YAML file has it.
-    """
-    return field(metadata={"meaning": meaning}, **default)
 
 
 def holds(test: Callable[[Any], bool]) -> AfterValidator:

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from salt_plugin.conf_folder import slurm_folder
 from salt_plugin.config.suggest import BASE, shipped_file
 from salt_plugin.config.typed import typed
-from salt_plugin.config.values import STRICT, AtLeast1, Count, Positive, holds, setting
+from salt_plugin.config.values import STRICT, AtLeast1, Count, Positive, holds
 from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 
@@ -45,52 +45,59 @@ OURS = {
 
 @dataclass(config=STRICT)
 class ClusterConfig:
-    """The keys of a profile; `slurm/clusters/base.yaml` holds the defaults."""
+    """The keys of a profile; `slurm/clusters/base.yaml` holds the defaults.
 
-    kind: Literal["slurm", "local"] = setting("`slurm`; `local`: processes on this machine")
-    partition: str | None = setting("As sbatch takes it; null: the cluster's default")
-    account: str | None = setting("Likewise")
-    qos: str | None = setting("Likewise")
-    constraint: str | None = setting("Likewise: features of nodes, e.g. `a100|h100`")
-    nodes: AtLeast1 = setting("Of a job")
-    tasks_per_node: AtLeast1 = setting(
-        "Processes on each: with GPUs, as many as GPUs. Probes and reports always get one"
-    )
-    gpus_per_node: Gpus = setting("Of each node, with or without a type: `2`, `a100:2`")
-    cpus_per_task: AtLeast1 = setting(
-        "Of each process; set `loader.num_workers` to no more than these"
-    )
-    mem: str | None = setting("Of a node, e.g. `64G`")
-    time: str = setting(
-        "Limit, `HH:MM:SS` or `D-HH:MM:SS`, in quotes. A run that needs longer saves and is queued "
-        "again, so short limits are fine for stages that train; other commands begin again"
-    )
-    array_parallelism: AtLeast1 = setting(
-        "Most elements of a stage at a time; of `local`: of the study, by default 1"
-    )
-    signal_delay_s: Count = setting(
-        "Seconds before the limit at which a run is asked to save. Slurm may ask up to a minute "
-        "earlier"
-    )
-    patience: Count = setting(
-        "Seconds for which commands, and jobs that queue themselves again, try again while Slurm's "
-        "controller does not answer"
-    )
-    setup: list[str] = setting(
-        "Lines of shell before the processes start, e.g. `[module load cuda]`"
-    )
-    srun_args: list[str] = setting("Further arguments of srun")
-    sbatch: dict[str, Any] = setting(
-        "Further options of sbatch, e.g. `{reservation: mine, exclude: [n1, n2], exclusive: true}`"
-    )
-    python: str | None = setting("The Python of the jobs; null: the one that launches")
-    container: str | None = setting(
-        "A command that goes before Python, e.g. `apptainer exec --nv image.sif`. The image has to "
-        "see the study's folder; `python` is then the one inside"
-    )
-    flops_per_second: Positive | None = setting(
-        "Of one GPU, measured, for the hours of `--dry-run`"
-    )
+    Attributes:
+        kind: `slurm`; `local`: processes on this machine.
+        partition: As sbatch takes it; null: the cluster's default.
+        account: Likewise.
+        qos: Likewise.
+        constraint: Likewise: features of nodes, e.g. `a100|h100`.
+        nodes: Of a job.
+        tasks_per_node: Processes on each: with GPUs, as many as GPUs. Probes and reports always get
+            one.
+        gpus_per_node: Of each node, with or without a type: `2`, `a100:2`.
+        cpus_per_task: Of each process; set `loader.num_workers` to no more than these.
+        mem: Of a node, e.g. `64G`.
+        time: Limit, `HH:MM:SS` or `D-HH:MM:SS`, in quotes. A run that needs longer saves and is
+            queued again, so short limits are fine for stages that train; other commands begin
+            again.
+        array_parallelism: Most elements of a stage at a time; of `local`: of the study, by default
+            1.
+        signal_delay_s: Seconds before the limit at which a run is asked to save. Slurm may ask up
+            to a minute earlier.
+        patience: Seconds for which commands, and jobs that queue themselves again, try again while
+            Slurm's controller does not answer.
+        setup: Lines of shell before the processes start, e.g. `[module load cuda]`.
+        srun_args: Further arguments of srun.
+        sbatch: Further options of sbatch, e.g. `{reservation: mine, exclude: [n1, n2], exclusive:
+            true}`.
+        python: The Python of the jobs; null: the one that launches.
+        container: A command that goes before Python, e.g. `apptainer exec --nv image.sif`. The
+            image has to see the study's folder; `python` is then the one inside.
+        flops_per_second: Of one GPU, measured, for the hours of `--dry-run`.
+    """
+
+    kind: Literal["slurm", "local"]
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    nodes: AtLeast1
+    tasks_per_node: AtLeast1
+    gpus_per_node: Gpus
+    cpus_per_task: AtLeast1
+    mem: str | None
+    time: str
+    array_parallelism: AtLeast1
+    signal_delay_s: Count
+    patience: Count
+    setup: list[str]
+    srun_args: list[str]
+    sbatch: dict[str, Any]
+    python: str | None
+    container: str | None
+    flops_per_second: Positive | None
 
     @property
     def command(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from salt_plugin.conf_folder import conf_folder, slurm_folder
 from salt_plugin.config.suggest import require_known, shipped, shipped_file
 from salt_plugin.config.typed import typed
-from salt_plugin.config.values import STRICT, setting
+from salt_plugin.config.values import STRICT
 from salt_plugin.config.yaml_file import first_line, read_changes, read_yaml
 from salt_plugin.errors import ConfigError
 
@@ -24,41 +25,41 @@ TRAIN, PROBE, TRACK, EXPORT, REPORT = "train", "probe", "track", "export", "repo
 
 @dataclass(config=STRICT)
 class StageConfig:
-    """One stage: elements that run the same command."""
+    """One stage: elements that run the same command.
 
-    command: Literal["train", "probe", "track", "export", "report"] = setting(
-        "A verb of `salt`; `report`: a table of the study", default="train"
-    )
-    method: str | None = setting(
-        "Of `train`; where a stage compares methods, sweep `method=salt,vjepa2` instead",
-        default=None,
-    )
-    overrides: list[str] = setting(
-        "Of `train`: Hydra's. Of other commands: their arguments", default_factory=list
-    )
-    sweep: list[str] = setting(
-        "Hydra's sweeps, e.g. `seed=range(1,4)`; an element for each combination",
-        default_factory=list,
-    )
-    needs: str | None = setting(
-        "A stage: each of its elements gets each combination, and waits for that element alone",
-        default=None,
-    )
-    after: list[str] = setting(
-        "Stages that have to end first, finished or failed", default_factory=list
-    )
-    resources: dict[str, Any] = setting(
-        "Keys of the profile that differ for this stage", default_factory=dict
-    )
+    Attributes:
+        command: A verb of `salt`; `report`: a table of the study.
+        method: Of `train`; where a stage compares methods, sweep `method=salt,vjepa2` instead.
+        overrides: Of `train`: Hydra's. Of other commands: their arguments.
+        sweep: Hydra's sweeps, e.g. `seed=range(1,4)`; an element for each combination.
+        needs: A stage: each of its elements gets each combination, and waits for that element
+            alone.
+        after: Stages that have to end first, finished or failed.
+        resources: Keys of the profile that differ for this stage.
+    """
+
+    command: Literal["train", "probe", "track", "export", "report"] = "train"
+    method: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    sweep: list[str] = field(default_factory=list)
+    needs: str | None = None
+    after: list[str] = field(default_factory=list)
+    resources: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(config=STRICT)
 class PipelineConfig:
-    """A study."""
+    """A study.
 
-    name: str = setting("Of the study, and of its jobs; by default that of the file", default="")
-    overrides: list[str] = setting("Hydra's, of all stages that train", default_factory=list)
-    stages: dict[str, StageConfig] = setting("By name", default_factory=dict)
+    Attributes:
+        name: Of the study, and of its jobs; by default that of the file.
+        overrides: Hydra's, of all stages that train.
+        stages: By name.
+    """
+
+    name: str = ""
+    overrides: list[str] = field(default_factory=list)
+    stages: dict[str, StageConfig] = field(default_factory=dict)
 
 
 def pipeline_config(name: str, changes: Sequence[str] = ()) -> PipelineConfig:
