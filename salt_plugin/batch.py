@@ -145,13 +145,12 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> Batch:
         """Returns the batch with its tensors on a device; see `torch.Tensor.to`."""
+        views = self.local_views
         return self._replace(
             clips=self.clips.to(device, non_blocking=non_blocking),
             labels=self.labels.to(device, non_blocking=non_blocking),
             masks=[mask.to(device, non_blocking) for mask in self.masks],
-            local_views=None
-            if self.local_views is None
-            else self.local_views.to(device, non_blocking=non_blocking),
+            local_views=None if views is None else views.to(device, non_blocking=non_blocking),
         )
 
 

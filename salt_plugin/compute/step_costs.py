@@ -45,33 +45,17 @@ class StepForm(NamedTuple):
     predicts: bool = True
 
 
-def _clips_and_sets(groups: Sequence[GroupTokens]) -> tuple[int, int]:
-    return sum(group.clips for group in groups), len(groups[0].masks)
-
-
-def _paper_pixels(s: Shapes, groups: Sequence[GroupTokens]) -> dict[str, int]:
-    clips, sets = _clips_and_sets(groups)
-    return paper_pixels(s.encoder, clips, s.clip_tokens, sets)
-
-
-def _paper_latents(
-    s: Shapes, teacher: EncoderShape, groups: Sequence[GroupTokens]
-) -> dict[str, int]:
-    clips, sets = _clips_and_sets(groups)
-    return paper_latents(s.encoder, teacher, clips, s.clip_tokens, sets)
-
-
 PIXELS = StepForm(
     lambda s, groups: pixel_teacher_step(s.encoder, s.predictor, groups),
-    _paper_pixels,
+    lambda s, groups: paper_pixels(s.encoder, s.clip_tokens, groups),
 )
 FROZEN_TEACHER = StepForm(
     lambda s, groups: salt_step(s.encoder, s.predictor, s.teacher, s.clip_tokens, groups),
-    lambda s, groups: _paper_latents(s, s.teacher, groups),
+    lambda s, groups: paper_latents(s.encoder, s.teacher, s.clip_tokens, groups),
 )
 EMA_TEACHER = StepForm(
     lambda s, groups: vjepa_step(s.encoder, s.predictor, s.clip_tokens, groups),
-    lambda s, groups: _paper_latents(s, s.encoder, groups),
+    lambda s, groups: paper_latents(s.encoder, s.encoder, s.clip_tokens, groups),
 )
 MULTI_VIEW = StepForm(
     lambda s, groups: multi_view_step(s.encoder, s.projector, groups),

@@ -84,7 +84,8 @@ def check_execution(config: RunConfig) -> None:
             f"{', '.join(_compilers())} is on the PATH; install one, set CXX, or leave it at auto"
         )
 
-    if devices(config) > 1 and config.loader.batch_size < 2 and _over_batch(config):
+    over_batch = registry.get(config.method.name).over_batch
+    if over_batch and devices(config) > 1 and config.loader.batch_size < 2:
         raise ConfigError(
             f"loader.batch_size={config.loader.batch_size}: expected at least 2 under "
             f"{config.method.name}, whose loss is over the micro-batch of all devices together"
@@ -98,10 +99,6 @@ def check_execution(config: RunConfig) -> None:
         processes=on_node,
         ahead=config.loader.prefetch_factor or AHEAD,
     )
-
-
-def _over_batch(config: RunConfig) -> bool:
-    return registry.get(config.method.name).over_batch
 
 
 def _local_bytes(config: RunConfig) -> int:
