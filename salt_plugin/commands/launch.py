@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from salt_plugin.studies.elements import Element, all_elements
 from salt_plugin.studies.missing import profiles_of, run_missing
 from salt_plugin.studies.pipeline import PipelineConfig, pipeline_config
 from salt_plugin.studies.sbatch import check_jobs, with_environment
+from salt_plugin.studies.slurm_commands import SlurmError, call_once
 from salt_plugin.studies.snapshot import run_kept_code
 from salt_plugin.studies.states import ACTIVE, counts, rows_of
 from salt_plugin.studies.study import Study
@@ -83,17 +83,20 @@ def run_study(study: Study, only_failed: bool = False) -> tuple[dict[str, str], 
 
 
 def ask_slurm(config: PipelineConfig, elements: Sequence[Element], profile: ClusterConfig) -> None:
-    """Asks Slurm, where it is to run a study and is installed, whether it would take the jobs.
+    """Asks Slurm, where it is to run a study and answers, whether it would take the jobs.
 
     Raises:
         SlurmError: It would not.
     """
-    if profile.kind == SLURM:
-        asked = shutil.which("sbatch") is not None
-        if asked:
-            check_jobs(jobs_of(config, elements), profiles_of(config, profile))
-        said = "Slurm would take all jobs" if asked else "Slurm was not asked: no sbatch here"
-        print(said, file=sys.stderr)
+    if profile.kind != SLURM:
+        return
+    try:
+        call_once("sinfo", "-h", "-o", "%R")
+    except SlurmError as error:
+        print(f"Slurm was not asked: {error}", file=sys.stderr)
+        return
+    check_jobs(jobs_of(config, elements), profiles_of(config, profile))
+    print("Slurm would take all jobs", file=sys.stderr)
 
 
 def raise_failures(failed: Mapping[str, str]) -> None:

@@ -79,12 +79,13 @@ def _check(config: RunConfig) -> None:
             f"loader.prefetch_factor={loader.prefetch_factor}: expected null with "
             "loader.num_workers=0, where nothing is loaded ahead"
         )
-    budget, limits = config.compute.budget, (trainer.max_steps, trainer.max_epochs)
-    if budget is not None and limits != (method.default_steps, -1):
-        raise ConfigError(
-            f"trainer.max_steps={limits[0]}, trainer.max_epochs={limits[1]}: expected neither "
-            f"beside compute.budget={budget}, which ends training"
-        )
+    budget = config.compute.budget
+    for key, left_out in (("max_steps", method.default_steps), ("max_epochs", -1)):
+        if budget is not None and (found := getattr(trainer, key)) != left_out:
+            raise ConfigError(
+                f"trainer.{key}={found}: expected nothing beside compute.budget={budget}, which "
+                "ends training"
+            )
     EncoderShape.named(method.encoder, "method.encoder")
     if hasattr(method, "teacher"):
         EncoderShape.named(method.teacher.encoder, "method.teacher.encoder")

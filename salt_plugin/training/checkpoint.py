@@ -52,7 +52,9 @@ def resume_point(last: Path) -> ResumePoint:
         try:
             step = read_torch_file(path, checksums=True).get("global_step")
             if not isinstance(step, int) or step < 0:
-                raise CheckpointError(f"its global_step is {str(step)[:80]}: expected a number")
+                raise CheckpointError(
+                    f"its global_step is {str(step)[:80]}: expected a number of steps"
+                )
         except CheckpointError as error:
             reasons.append(f"{path} cannot be resumed from: {error}")
             continue
