@@ -103,7 +103,8 @@ def _rows(method: str) -> list[Row]:
             rows += _arguments(key, own[name], demo[name], sources)
         else:
             rows.append(Row(name, own[name], demo[name], sources.get(name, ""), _said(key)))
-    for file in sorted((conf_folder() / "method" / "masks").glob("*.yaml")):
+    chooses = any("masks" in entry for entry in _defaults(method) if isinstance(entry, dict))
+    for file in sorted((conf_folder() / "method" / "masks").glob("*.yaml")) if chooses else ():
         node, found = yaml.safe_load(file.read_text()), dict(_sources(file, "method.masks."))
         present = {row.name for row in rows}
         rows += [
@@ -148,18 +149,25 @@ def _method_sources(method: str) -> dict[str, str]:
     """Returns the comments beside values in the files of a method, of which later ones go first."""
     folder = conf_folder() / "method"
     own = folder / f"{method}.yaml"
+    prefix = "" if own.read_text().startswith("# @package _global_") else "method."
     found: dict[str, str] = {}
-    for entry in yaml.safe_load(own.read_text())["defaults"]:
+    for entry in _defaults(method):
         if isinstance(entry, dict):
             ((group, name),) = entry.items()
             if group == "masks":
                 found |= _sources(folder / "masks" / f"{name}.yaml", "method.masks.")
         elif entry == "_self_":
-            found |= _sources(own, "method.")
+            found |= _sources(own, prefix)
         else:
             name, _, package = entry.partition("@")
-            found |= _sources(folder / f"{name}.yaml", "method." if package == "_here_" else "")
+            of_method = package in ("_here_", "method")
+            found |= _sources(folder / f"{name}.yaml", "method." if of_method else "")
     return found | ({"trainer.max_steps": found.get("method.default_steps", "")})
+
+
+def _defaults(method: str) -> list[Any]:
+    file = conf_folder() / "method" / f"{method}.yaml"
+    return list(yaml.safe_load(file.read_text())["defaults"])
 
 
 def _sources(file: Path, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -82,6 +82,18 @@ class MaskSet(NamedTuple):
         )
 
 
+class Views(NamedTuple):
+    """A clip and its local views, as a transform with several views gives them.
+
+    Attributes:
+        clip: [C, T, H, W].
+        local: [V, C, T, h, w].
+    """
+
+    clip: Tensor
+    local: Tensor
+
+
 class Batch(NamedTuple):
     """A training batch: a step, or a micro-batch of one.
 
@@ -93,6 +105,9 @@ class Batch(NamedTuple):
         skipped: (path, reason) of files that could not be read and were replaced.
         paths: The file of each clip.
         normalization: What clips of uint8 are normalised by.
+        local_views: [B, V, C, T, h, w] of the kind of `clips`, smaller views of each clip; None
+            where there are none. The last V mask sets of a clip are theirs.
+        seed: Of the stage; with `step`, what a method draws from.
     """
 
     clips: Tensor
@@ -102,10 +117,20 @@ class Batch(NamedTuple):
     skipped: Sequence[tuple[str, str]] = ()
     paths: Sequence[str] = ()
     normalization: Normalization = Normalization()
+    local_views: Tensor | None = None
+    seed: int = 0
 
     def normalized(self) -> Tensor:
         """Returns the clips as encoders take them, float32, on the device that they are on."""
         return self.normalization(self.clips)
+
+    def contexts(self) -> list[Tensor]:
+        """Returns for each mask set of a clip int64 [B, K] of all groups, equally long in all."""
+        numbers = sorted({mask.number for mask in self.masks})
+        return [
+            torch.cat([mask.context for mask in self.masks if mask.number == number])
+            for number in numbers
+        ]
 
     def mean(self, losses: Sequence[Tensor]) -> Tensor:
         """Returns the mean over clips of the mean over each clip's mask sets.
@@ -120,10 +145,12 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> Batch:
         """Returns the batch with its tensors on a device; see `torch.Tensor.to`."""
+        views = self.local_views
         return self._replace(
             clips=self.clips.to(device, non_blocking=non_blocking),
             labels=self.labels.to(device, non_blocking=non_blocking),
             masks=[mask.to(device, non_blocking) for mask in self.masks],
+            local_views=None if views is None else views.to(device, non_blocking=non_blocking),
         )
 
 
@@ -162,8 +189,9 @@ class MaskCollator:
         step = items[0].key.step
         first = 0 if self.clips is None else items[0].key.slot
         masks = StepMasks(self.masks, self.grid, self.seed, self.clips or len(items), self.group)
+        clips, local_views = _stacked([item.clip for item in items])
         return Batch(
-            clips=torch.stack([item.clip for item in items]),
+            clips=clips,
             labels=torch.tensor([item.label for item in items]),
             masks=mask_sets(masks, step, range(first, first + len(items))),
             step=step,
@@ -171,4 +199,13 @@ class MaskCollator:
             paths=[item.path for item in items],
             # A data set of one's own may know of none.
             normalization=getattr(items[0], "normalization", Normalization()),
+            local_views=local_views,
+            seed=self.seed,
         )
+
+
+def _stacked(clips: Sequence[Tensor | Views]) -> tuple[Tensor, Tensor | None]:
+    """Returns clips [B, C, T, H, W], and their local views [B, V, C, T, h, w] if they have any."""
+    whole = torch.stack([one.clip if isinstance(one, Views) else one for one in clips])
+    local = [one.local for one in clips if isinstance(one, Views)]
+    return whole, torch.stack(local) if local else None

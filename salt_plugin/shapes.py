@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from salt_plugin.errors import ConfigError
 
 Grid = tuple[int, int, int]
 """Tokens along time, height and width; N = T * H * W, row-major."""
+
+
+def local_side(side: int, unit: int = 1) -> int:
+    """Returns the side of a local view of a clip: 96 of 224 pixels, as LeVJEPA's, in proportion.
+
+    Args:
+        side: Of the clip, in pixels or patches.
+        unit: What the result is a multiple of.
+    """
+    return max(1, round(side * 3 / 7 / unit)) * unit
 
 
 class Tokens(NamedTuple):
@@ -64,6 +74,8 @@ class EncoderShape:
         patch_size: Height and width of a tubelet in pixels.
         tubelet_size: Frames of a tubelet.
         in_chans: Colour channels.
+        cls_token: Whether a learned `[cls]` token goes before the tokens of a clip.
+        block_causal: Whether tokens attend to their own frame and earlier ones only.
 
     Raises:
         ConfigError: The width is no multiple of the heads, a head is too narrow for RoPE, or there
@@ -78,6 +90,8 @@ class EncoderShape:
     patch_size: int = 16
     tubelet_size: int = 2
     in_chans: int = 3
+    cls_token: bool = False
+    block_causal: bool = False
 
     def __post_init__(self) -> None:
         """Checks the heads and the number of blocks."""
@@ -210,6 +224,26 @@ class PredictorShape:
     def hidden_dim(self) -> int:
         """Hidden width of a block's MLP."""
         return round(self.dim * self.mlp_ratio)
+
+
+@dataclass(frozen=True)
+class ProjectorShape:
+    """Shape of a projector on `[cls]`, and of what its embeddings are compared along.
+
+    Attributes:
+        hidden_dim: Width of its hidden layer.
+        out_dim: Width of an embedding.
+        directions: Random directions along which embeddings are compared with a Gaussian.
+    """
+
+    hidden_dim: int = 2048
+    out_dim: int = 256
+    directions: int = 1024
+
+
+def as_dict(shape: EncoderShape | PredictorShape) -> dict[str, Any]:
+    """Returns the fields; options that are off are left out, as before there were any."""
+    return {name: value for name, value in asdict(shape).items() if value is not False}
 
 
 def _check(what: str, dim: int, num_heads: int, *parts: int) -> None:

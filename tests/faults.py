@@ -17,10 +17,10 @@ import pytest
 from torch import Tensor
 
 from salt_plugin.losses import LatentLoss, PixelLoss
-from salt_plugin.methods import SALT, VJEPA, PixelTeacher
+from salt_plugin.methods import SALT, VJEPA, LeVJEPA, PixelTeacher
 from salt_plugin.training import world
 
-STAGES = {PixelTeacher: "teacher", SALT: "student", VJEPA: "student"}
+STAGES = {PixelTeacher: "teacher", SALT: "student", VJEPA: "student", LeVJEPA: "student"}
 
 
 class Step(NamedTuple):

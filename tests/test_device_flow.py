@@ -22,6 +22,7 @@ from salt_plugin.evaluation.bank import ProbeBank
 from salt_plugin.masks import StepMasks
 from salt_plugin.methods import Recipe, VideoMethod
 from salt_plugin.models import EncoderShape, FrozenTeacher, VideoEncoder
+from salt_plugin.shapes import local_side
 from salt_plugin.training.parts import build_parts
 
 CLIPS = 2
@@ -65,6 +66,7 @@ def test_the_loss_of_a_batch_on_a_gpu_is_on_it(
                 mask._replace(context=_moved(mask.context, fake), target=_moved(mask.target, fake))
                 for mask in batch.masks
             ],
+            local_views=None if batch.local_views is None else _moved(batch.local_views, fake),
         )
         loss = method(moved)
     assert (loss.device.type, loss.dtype, loss.shape) == ("cuda", torch.float32, ())
@@ -100,4 +102,9 @@ def _batch(config: RunConfig) -> Batch:
     parts, clip = build_parts(config), config.method.clip
     masks = StepMasks(parts.masks, parts.grid, seed=0, clips=CLIPS, group=CLIPS)
     clips = torch.zeros(CLIPS, 3, clip.frames, clip.size, clip.size, dtype=torch.uint8)
-    return Batch(clips, torch.full((CLIPS,), -1), mask_sets(masks, 0, range(CLIPS)))
+    sets, local_views = mask_sets(masks, 0, range(CLIPS)), None
+    if views := parts.transform.local_views:
+        side = local_side(clip.size, config.method.model.patch_size)
+        shape = (CLIPS, views, 3, clip.frames, side, side)
+        local_views = torch.zeros(shape, dtype=torch.uint8)
+    return Batch(clips, torch.full((CLIPS,), -1), sets, local_views=local_views)

@@ -24,6 +24,7 @@ PAGES_OF_METHODS = {
     "pixel_teacher": "pixel_teacher.md",
     "vjepa": "vjepa.md",
     "videomae": "videomae.md",
+    "levjepa": "levjepa.md",
 }
 
 

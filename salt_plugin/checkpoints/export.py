@@ -75,6 +75,11 @@ def export_hf(
             "(--force)"
         )
     encoder, clip = load_encoder(file), read_input(file)
+    if encoder.shape.cls_token or encoder.shape.block_causal:
+        raise CheckpointError(
+            f"{file} holds an encoder with a [cls] token or block-causal attention, which "
+            "`VJEPA2Model` does not have; use it with salt_plugin.load_encoder(path)"
+        )
     predictor, reason = _predictor(file, encoder.embed_dim)
     size = clip.get("size", SIZE)
     shape = PredictorShape() if predictor is None else predictor.shape

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from salt_plugin.files import read_json, write_json
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import fingerprint
-from salt_plugin.shapes import EncoderShape, PredictorShape
+from salt_plugin.shapes import EncoderShape, PredictorShape, as_dict
 
 ENCODER_FILE = "encoder.safetensors"
 PREDICTOR_FILE = "predictor.safetensors"
@@ -58,7 +57,7 @@ def save_predictor(
 def _save(model: VideoEncoder | Predictor, path: Path, card: dict[str, Any]) -> None:
     """Writes the card, then the weights."""
     state = model.state_dict()
-    full = {"format": 1, "shape": asdict(model.shape), "fingerprint": fingerprint(state), **card}
+    full = {"format": 1, "shape": as_dict(model.shape), "fingerprint": fingerprint(state), **card}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path.with_suffix(".json"), full)
     write_safetensors(path, state)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from salt_plugin.shapes import EncoderShape, GroupTokens, PredictorShape, Tokens
+from salt_plugin.shapes import EncoderShape, GroupTokens, PredictorShape, ProjectorShape, Tokens
 
 FLOPS_PER_MULTIPLY_ADD = 2
 FORWARD_AND_BACKWARD = 3
@@ -23,9 +23,13 @@ def _blocks(tokens: int, dim: int, hidden: int, depth: int) -> int:
 
 
 def encoder_forward(shape: EncoderShape, tokens: int) -> int:
-    """FLOPs of encoding `tokens` tokens of one clip, embedding only those."""
+    """FLOPs of encoding `tokens` tokens of one clip, embedding only those, and its `[cls]`.
+
+    Block-causal attention costs what full attention does: masked scores are computed as well.
+    """
     embed = tokens * shape.patch_dim * shape.embed_dim
-    blocks = _blocks(tokens, shape.embed_dim, shape.hidden_dim, shape.depth)
+    in_blocks = tokens + shape.cls_token
+    blocks = _blocks(in_blocks, shape.embed_dim, shape.hidden_dim, shape.depth)
     return FLOPS_PER_MULTIPLY_ADD * (embed + blocks)
 
 
@@ -46,7 +50,9 @@ def _block_parameters(dim: int, hidden: int, depth: int) -> int:
 def encoder_parameters(shape: EncoderShape) -> int:
     """Parameters of an encoder."""
     embed, norm = shape.embed_dim * (shape.patch_dim + 1), 2 * shape.embed_dim
-    return embed + _block_parameters(shape.embed_dim, shape.hidden_dim, shape.depth) + norm
+    cls_token = shape.embed_dim * shape.cls_token
+    blocks = _block_parameters(shape.embed_dim, shape.hidden_dim, shape.depth)
+    return embed + cls_token + blocks + norm
 
 
 def pixel_teacher_step(
@@ -90,24 +96,45 @@ def vjepa_step(
     return parts | {"ema": FLOPS_PER_EMA_PARAMETER * encoder_parameters(student)}
 
 
+def multi_view_step(
+    encoder: EncoderShape, projector: ProjectorShape, groups: Sequence[GroupTokens]
+) -> dict[str, int]:
+    """FLOPs of one step of LeVJEPA by part: every mask set is a view, with one embedding.
+
+    `projector` includes the product of embeddings and SIGReg's directions, `ema` is the moving
+    average that is evaluated.
+    """
+    embeddings = sum(group.clips * len(group.masks) for group in groups)
+    project = projector.hidden_dim * (encoder.embed_dim + projector.out_dim)
+    regularize = projector.out_dim * projector.directions
+    per_embedding = FLOPS_PER_MULTIPLY_ADD * (project + regularize)
+    return {
+        "encoder": _encoders(encoder, groups),
+        "projector": FORWARD_AND_BACKWARD * embeddings * per_embedding,
+        "ema": FLOPS_PER_EMA_PARAMETER * encoder_parameters(encoder),
+    }
+
+
 def recomputed(
-    encoder: EncoderShape, predictor: PredictorShape, groups: Sequence[GroupTokens]
+    encoder: EncoderShape, predictor: PredictorShape | None, groups: Sequence[GroupTokens]
 ) -> int:
     """FLOPs of the blocks that activation checkpointing runs a second time in one step.
 
-    The blocks of encoder and predictor (or decoder) run again, those of a teacher do not. The MLP's
-    second product does not either: by then torch has all that the backward pass needs. These FLOPs
-    are spent, but are not FLOPs of the model: the functions above leave them out.
+    The blocks of encoder and predictor (or decoder; None where there is none) run again, those of a
+    teacher do not. The MLP's second product does not either: by then torch has all that the
+    backward pass needs. These FLOPs are spent, but are not FLOPs of the model: the functions above
+    leave them out.
     """
-    return FLOPS_PER_MULTIPLY_ADD * sum(
-        group.clips
-        * (
-            _recomputed(mask.context, encoder.embed_dim, encoder.hidden_dim, encoder.depth)
-            + _recomputed(sum(mask), predictor.dim, predictor.hidden_dim, predictor.depth)
-        )
-        for group in groups
-        for mask in group.masks
-    )
+    total = 0
+    for group in groups:
+        for mask in group.masks:
+            tokens = mask.context + encoder.cls_token
+            again = _recomputed(tokens, encoder.embed_dim, encoder.hidden_dim, encoder.depth)
+            if predictor is not None:
+                dim, hidden = predictor.dim, predictor.hidden_dim
+                again += _recomputed(sum(mask), dim, hidden, predictor.depth)
+            total += group.clips * again
+    return FLOPS_PER_MULTIPLY_ADD * total
 
 
 def _encoders(shape: EncoderShape, groups: Sequence[GroupTokens]) -> int:

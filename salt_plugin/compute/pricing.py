@@ -77,7 +77,8 @@ class Pricing:
         ]
         again = 0
         if self.recomputes:
-            again = recomputed(self.shapes.encoder, self.shapes.predictor, groups)
+            predictor = self.shapes.predictor if self.method.step.predicts else None
+            again = recomputed(self.shapes.encoder, predictor, groups)
         flops = self.method.step.exact(self.shapes, groups)
         return Price(flops, again, self.masks.clips, *totals)
 
@@ -115,7 +116,7 @@ def _costs(pricing: Pricing, steps: int) -> list[dict[str, int]]:
     """Returns the FLOPs of the first steps by part of a bill."""
     form, shapes, masks = pricing.method.step, pricing.shapes, pricing.masks
     if pricing.convention == "paper":
-        costs = [form.paper(shapes, masks.clips, masks.masks.num_sets)]
+        costs = [form.paper(shapes, masks.lengths(0))]
     else:
         costs = [form.exact(shapes, groups) for groups in _lengths(masks, steps)]
     return [own_parts(pricing.method.result, cost) for cost in costs]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from salt_plugin.compute.cost import pixel_teacher_step, salt_step, vjepa_step
-from salt_plugin.compute.paper import paper_latents, paper_pixels
-from salt_plugin.shapes import EncoderShape, GroupTokens, PredictorShape
+from salt_plugin.compute.cost import multi_view_step, pixel_teacher_step, salt_step, vjepa_step
+from salt_plugin.compute.paper import paper_latents, paper_pixels, paper_views
+from salt_plugin.shapes import EncoderShape, GroupTokens, PredictorShape, ProjectorShape
 
 CONVENTIONS = ("exact", "paper")
 
@@ -19,14 +19,16 @@ class Shapes(NamedTuple):
     Attributes:
         encoder: What is trained.
         teacher: Frozen, where the method has one that is; else not used.
-        predictor: Shape of predictor or pixel decoder.
+        predictor: Shape of predictor or pixel decoder; where there is none, not used.
         clip_tokens: Tokens of a whole clip.
+        projector: Where the method has one; else not used.
     """
 
     encoder: EncoderShape
     teacher: EncoderShape
     predictor: PredictorShape
     clip_tokens: int
+    projector: ProjectorShape = ProjectorShape()
 
 
 class StepForm(NamedTuple):
@@ -34,24 +36,31 @@ class StepForm(NamedTuple):
 
     Attributes:
         exact: From the shapes, and the token counts of the step's clips.
-        paper: From the shapes, the number of clips, and the number of mask sets.
+        paper: Likewise.
+        predicts: Whether there is a predictor or pixel decoder.
     """
 
     exact: Callable[[Shapes, Sequence[GroupTokens]], dict[str, int]]
-    paper: Callable[[Shapes, int, int], dict[str, int]]
+    paper: Callable[[Shapes, Sequence[GroupTokens]], dict[str, int]]
+    predicts: bool = True
 
 
 PIXELS = StepForm(
     lambda s, groups: pixel_teacher_step(s.encoder, s.predictor, groups),
-    lambda s, clips, sets: paper_pixels(s.encoder, clips, s.clip_tokens, sets),
+    lambda s, groups: paper_pixels(s.encoder, s.clip_tokens, groups),
 )
 FROZEN_TEACHER = StepForm(
     lambda s, groups: salt_step(s.encoder, s.predictor, s.teacher, s.clip_tokens, groups),
-    lambda s, clips, sets: paper_latents(s.encoder, s.teacher, clips, s.clip_tokens, sets),
+    lambda s, groups: paper_latents(s.encoder, s.teacher, s.clip_tokens, groups),
 )
 EMA_TEACHER = StepForm(
     lambda s, groups: vjepa_step(s.encoder, s.predictor, s.clip_tokens, groups),
-    lambda s, clips, sets: paper_latents(s.encoder, s.encoder, clips, s.clip_tokens, sets),
+    lambda s, groups: paper_latents(s.encoder, s.encoder, s.clip_tokens, groups),
+)
+MULTI_VIEW = StepForm(
+    lambda s, groups: multi_view_step(s.encoder, s.projector, groups),
+    lambda s, groups: paper_views(s.encoder, groups),
+    predicts=False,
 )
 
 

@@ -91,6 +91,36 @@ class ModelConfig:
 
 
 @dataclass(config=STRICT)
+class LeVJEPAModelConfig(ModelConfig):
+    """`method.model` of LeVJEPA.
+
+    Attributes:
+        block_causal: Whether tokens attend to their own frame and earlier ones only (`[cls]` to
+            all).
+    """
+
+    block_causal: bool
+
+
+@dataclass(config=STRICT)
+class ProjectorConfig:
+    """`method.projector`: from `[cls]` to embeddings, and what these are held to.
+
+    Attributes:
+        hidden_dim: Width of the hidden layer.
+        out_dim: Width of an embedding.
+        directions: Random directions along which SIGReg compares embeddings with a Gaussian.
+        sync_batch_norm: Whether BatchNorm takes its statistics over all devices; else each device's
+            own.
+    """
+
+    hidden_dim: AtLeast1
+    out_dim: AtLeast1
+    directions: AtLeast1
+    sync_batch_norm: bool
+
+
+@dataclass(config=STRICT)
 class DataConfig:
     """`method.data`: mixing, reading, caching, and the embedded set.
 

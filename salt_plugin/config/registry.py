@@ -8,8 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from salt_plugin.compute.step_costs import EMA_TEACHER, FROZEN_TEACHER, PIXELS, CostedMethod
+from salt_plugin.compute.step_costs import (
+    EMA_TEACHER,
+    FROZEN_TEACHER,
+    MULTI_VIEW,
+    PIXELS,
+    CostedMethod,
+)
 from salt_plugin.config.schema import (
+    LeVJEPAConfig,
     MethodConfig,
     PixelTeacherConfig,
     SALTConfig,
@@ -33,6 +40,9 @@ class MethodSpec(CostedMethod):
         printed_lr: Learning rate that is printed for it (`PRINTED_BATCH`).
         reconstructs: Whether it has `reconstruct`, of which a figure is drawn.
         planned: Whether it has a line of its own in `salt plan`.
+        cls_token: Whether its encoder has a `[cls]` token.
+        over_batch: Whether its loss is a statistic of a micro-batch of all devices, which have to
+            have equally many micro-batches.
         unranked: Why a run's loss does not tell how good its encoder is, as a relative clause;
             None where the targets of several runs can be the same.
     """
@@ -43,6 +53,8 @@ class MethodSpec(CostedMethod):
     printed_lr: float = 6.25e-4
     reconstructs: bool = False
     planned: bool = True
+    cls_token: bool = False
+    over_batch: bool = False
     unranked: str | None = None
 
     @property
@@ -88,8 +100,20 @@ _VIDEOMAE = MethodSpec(
     reconstructs=True,
     unranked="whose loss is that of a pixel teacher and does not tell how good the encoder is",
 )
+_LEVJEPA = MethodSpec(
+    name="levjepa",
+    config=LeVJEPAConfig,
+    method="salt_plugin.methods.levjepa:LeVJEPA",
+    step=MULTI_VIEW,
+    printed_lr=4e-4,
+    cls_token=True,
+    over_batch=True,
+    unranked="whose loss is a statistic of its own batch and does not compare between batches",
+)
 
-METHODS = {spec.name: spec for spec in (_SALT, _VJEPA, _VJEPA2, _VIDEOMAE, _PIXEL_TEACHER)}
+METHODS = {
+    spec.name: spec for spec in (_SALT, _VJEPA, _VJEPA2, _VIDEOMAE, _LEVJEPA, _PIXEL_TEACHER)
+}
 
 
 def get(name: Any) -> MethodSpec:

@@ -11,9 +11,11 @@ from salt_plugin.config.method_nodes import (
     CheckpointConfig,
     ClipConfig,
     DataConfig,
+    LeVJEPAModelConfig,
     ModelConfig,
     MomentumConfig,
     OptimConfig,
+    ProjectorConfig,
     TeacherConfig,
 )
 from salt_plugin.config.values import (
@@ -26,6 +28,7 @@ from salt_plugin.config.values import (
     NotNegative,
     Part,
     Positive,
+    Rate,
     Seed,
     Whole,
     Workers,
@@ -202,6 +205,22 @@ class VJEPAConfig(MethodConfig):
 
     momentum: MomentumConfig
     loss: dict[str, Any]
+
+
+@dataclass(config=STRICT)
+class LeVJEPAConfig(MethodConfig):
+    """`method` of `method=levjepa`.
+
+    Attributes:
+        sigreg_weight: Weight of SIGReg beside the distance between views.
+        ema: Largest momentum of the encoder's moving average, which is kept and evaluated and plays
+            no part in training; 0: the encoder itself is kept.
+    """
+
+    model: LeVJEPAModelConfig
+    projector: ProjectorConfig
+    sigreg_weight: NotNegative
+    ema: Rate
 
 
 @dataclass(config=STRICT)

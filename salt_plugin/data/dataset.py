@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from salt_plugin.batch import Normalization
+from salt_plugin.batch import Normalization, Views
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.loader import note_file
 from salt_plugin.data.sampler import SampleKey
@@ -21,14 +21,14 @@ from salt_plugin.video.opening import DEFAULT_READER, open_video
 from salt_plugin.video.reader import MemoryReader, Reader, VideoReadError
 from salt_plugin.video.time_limit import ReadTimeoutError, within
 
-Transform = Callable[[Tensor], Tensor]
+Transform = Callable[[Tensor], Tensor | Views]
 
 
 class ClipItem(NamedTuple):
     """One training clip.
 
     Attributes:
-        clip: The clip, [C, T, H, W], as the transform left it.
+        clip: The clip, [C, T, H, W], as the transform left it, with local views if it makes any.
         label: Its label, -1 for none.
         key: The place of the stream that it fills.
         path: The file it came from.
@@ -36,7 +36,7 @@ class ClipItem(NamedTuple):
         normalization: What a clip of uint8 is normalised by, once it is on the device.
     """
 
-    clip: Tensor
+    clip: Tensor | Views
     label: int
     key: SampleKey
     path: str
@@ -137,7 +137,7 @@ class VideoDataset(Dataset[ClipItem]):
             raise
         return reader
 
-    def _transformed(self, frames: Tensor, seed: int) -> Tensor:
+    def _transformed(self, frames: Tensor, seed: int) -> Tensor | Views:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self.transform(frames)
@@ -155,7 +155,7 @@ class EvalDataset(Dataset[tuple[Tensor, int]]):
 
     videos: VideoList
     clip_sampler: ClipSampler
-    transform: Transform
+    transform: Callable[[Tensor], Tensor]
 
     def __len__(self) -> int:
         """Number of videos."""

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from salt_plugin.config import RunConfig, require_input
 from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.data.clips import ClipSampler
-from salt_plugin.data.dataset import VideoDataset
+from salt_plugin.data.dataset import Transform, VideoDataset
 from salt_plugin.data.demo import DemoSpec, make_demo
 from salt_plugin.data.loader import ClipLoader
 from salt_plugin.data.sampler import StepBatchSampler
@@ -67,7 +66,7 @@ def clip_sampler(config: RunConfig) -> ClipSampler:
 def training_loader(
     config: RunConfig,
     videos: VideoList,
-    transform: Callable[[Tensor], Tensor],
+    transform: Transform,
     collate: Collate,
     *,
     seed: int,

@@ -1,6 +1,6 @@
 """Features on disk, in the order of the videos, so that an interrupted extraction goes on.
 
-Tokens are float16, means over tokens float32, as plain numbers without a header. float16 holds
+Tokens are float16, the features of clips float32, as plain numbers without a header. float16 holds
 every bfloat16 value of the size of a normalised token exactly, with eight times finer steps.
 """
 
@@ -33,7 +33,7 @@ class StoredFeatures(NamedTuple):
     """Features of a list of videos.
 
     Attributes:
-        means: Mean over all tokens, float32 [n, V, D].
+        means: Mean over all tokens, or `[cls]` where there is one, float32 [n, V, D].
         tokens: float16 [n, V, N, D], which stay on disk until they are indexed; None where only
             means are stored.
     """
@@ -128,7 +128,10 @@ class FeatureStore:
         return StoredFeatures(maps[MEANS], maps.get(TOKENS))
 
     def extend(
-        self, batches_from: Callable[[int], Iterable[Tensor]], progress: Callable[[int], None]
+        self,
+        batches_from: Callable[[int], Iterable[Tensor]],
+        progress: Callable[[int], None],
+        pool: Callable[[Tensor], Tensor] = lambda tokens: tokens.mean(-2),
     ) -> None:
         """Writes the missing features; those written so far stay when an error ends it.
 
@@ -136,6 +139,7 @@ class FeatureStore:
             batches_from: Returns tokens of the videos from a row on, batch by batch, float32
                 [b, V, N, D].
             progress: Called after each batch with the number of videos done.
+            pool: Returns the features [b, V, D] of such tokens.
 
         Raises:
             DataError: Another process writes to the folder, it cannot be written to, or the disk
@@ -158,7 +162,7 @@ class FeatureStore:
             try:
                 for tokens_bvnd in batches_from(rows):
                     part = slice(rows, rows + len(tokens_bvnd))
-                    maps[MEANS][part] = tokens_bvnd.mean(2)
+                    maps[MEANS][part] = pool(tokens_bvnd)
                     if TOKENS in maps:
                         maps[TOKENS][part] = tokens_bvnd
                     rows = part.stop

@@ -1,7 +1,7 @@
 """What the encoders of a demo run know: appearance (digit) and motion (direction).
 
-Probes read the mean over all tokens of centred clips. They learn from labelled training clips and
-are scored on test clips whose digit scans appear in no training clip.
+Probes read the mean over all tokens, or `[cls]`, of centred clips. They learn from labelled
+training clips and are scored on test clips whose digit scans appear in no training clip.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from salt_plugin.data import ClipSampler, EvalDataset, read_inputs
 from salt_plugin.evaluation.controls import frame_orders, shuffled
+from salt_plugin.evaluation.encoders import FrozenEncoder
 from salt_plugin.evaluation.probes import knn_accuracy, linear_accuracy
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.transforms import SALTEvalTransform
@@ -41,6 +42,7 @@ def probe_demo(
         A row for each encoder: its name, and the accuracy for each task and probe, e.g.
         `direction_linear`.
     """
+    frozen = {name: FrozenEncoder(name, encoder) for name, encoder in encoders.items()}
     features, labels = [], []
     for number, (split, most) in enumerate((("train", LABELLED_CLIPS), ("test", None))):
         lists = {task: read_inputs(folder / f"{split}_{task}.csv") for task in TASKS}
@@ -48,7 +50,7 @@ def probe_demo(
         dataset = EvalDataset(lists["direction"], sampler, SALTEvalTransform(size))
         clips = len(labels[number]["direction"])
         order_nt = frame_orders(clips, sampler.frames, seed + number)
-        features.append(_mean_tokens(encoders, dataset, order_nt))
+        features.append(_pooled(frozen, dataset, order_nt))
     (train, test), (train_labels, test_labels) = features, labels
     rows: list[dict[str, str | float]] = []
     for name in train:
@@ -61,17 +63,17 @@ def probe_demo(
     return rows
 
 
-@torch.no_grad()
-def _mean_tokens(
-    encoders: Mapping[str, VideoEncoder], dataset: EvalDataset, order_nt: Tensor
+def _pooled(
+    encoders: Mapping[str, FrozenEncoder], dataset: EvalDataset, order_nt: Tensor
 ) -> dict[str, Tensor]:
     """Returns float32 [n, D] of the first n clips by encoder; all encoders share the decoding."""
     found: dict[str, list[Tensor]] = {}
     for rows in torch.arange(len(order_nt)).split(CLIPS_AT_ONCE):
         clips_bcthw = torch.stack([dataset[int(row)][0] for row in rows])
         for name, encoder in encoders.items():
-            found.setdefault(name, []).append(encoder.eval()(clips_bcthw).mean(1))
+            found.setdefault(name, []).append(encoder.pool(encoder(clips_bcthw)))
         if "student" in encoders:
             mixed = shuffled(clips_bcthw[:, None], order_nt[rows])[:, 0]
-            found.setdefault(SHUFFLED, []).append(encoders["student"](mixed).mean(1))
+            student = encoders["student"]
+            found.setdefault(SHUFFLED, []).append(student.pool(student(mixed)))
     return {name: torch.cat(parts) for name, parts in found.items()}

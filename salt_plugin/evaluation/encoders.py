@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from salt_plugin.config.evaluation import CLIP
 from salt_plugin.errors import ConfigError
 from salt_plugin.evaluation.image_frames import ImageFrames
 from salt_plugin.models import EncoderShape, VideoEncoder, fingerprint
-from salt_plugin.shapes import ENCODER_SIZES, Grid
+from salt_plugin.shapes import ENCODER_SIZES, Grid, as_dict
 
 TIMM = "timm:"
 RANDOM = "random:"
@@ -29,6 +28,8 @@ OURS = "timm:salt_"  # our own encoders under timm's names
 
 class FrozenEncoder(nn.Module):
     """Maps clips [B, C, T, H, W] to tokens [B, N, D], and never changes.
+
+    Of an encoder with a `[cls]` token that token is the first, and is what `pool` returns.
 
     Args:
         name: For tables.
@@ -67,7 +68,7 @@ class FrozenEncoder(nn.Module):
         self.clip = dict(clip or {})
         kind = f"ImageFrames {name}"
         if isinstance(model, VideoEncoder):
-            kind = json.dumps(asdict(model.shape), sort_keys=True)
+            kind = json.dumps(as_dict(model.shape), sort_keys=True)
         about = [kind, self.tubelet_size, self.patch_size, fingerprint(model.state_dict())]
         self.fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
@@ -106,12 +107,28 @@ class FrozenEncoder(nn.Module):
 
         Args:
             frames: Of the clip.
-            tokens: N, as `tokens` gives it. Those of an image model form the grid of its frames;
+            tokens: N, without `[cls]`. Those of an image model form the grid of its frames;
                 where that is not square, each pooled frame is one row.
         """
         times = frames // self.tubelet_size
         side = math.isqrt(tokens // times)
         return (times, side, side) if times * side**2 == tokens else (times, 1, tokens // times)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """How many tokens are of no place: 1 where the first is `[cls]`."""
+        return getattr(self.model, "num_prefix_tokens", 0)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Returns the feature of clips: `[cls]`, or the mean over tokens where there is none.
+
+        Args:
+            tokens: [..., N, D], as `forward` gives them.
+
+        Returns:
+            [..., D].
+        """
+        return tokens[..., 0, :] if self.num_prefix_tokens else tokens.mean(-2)
 
     @torch.no_grad()
     def forward(self, clip_bcthw: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def stored_features(
 
     if store.rows_done < len(paths):
         title = f"features, {split}" + (f", {control}" if control else "")
-        store.extend(tokens_from, lambda done: progress(title, done, len(paths)))
+        store.extend(tokens_from, lambda done: progress(title, done, len(paths)), encoder.pool)
     return store.read()
 
 
@@ -108,7 +108,8 @@ def first_clip(encoder: FrozenEncoder, config: ProbeConfig) -> tuple[Tensor, Ten
     """Returns the first view of the first test video, for pictures.
 
     Returns:
-        Its frames, float32 [T, H, W, 3] in [0, 1], and its tokens, float32 [N, D].
+        Its frames, float32 [T, H, W, 3] in [0, 1], and its tokens without `[cls]`, float32
+        [N, D].
 
     Raises:
         VideoReadError: It cannot be read.
@@ -118,5 +119,5 @@ def first_clip(encoder: FrozenEncoder, config: ProbeConfig) -> tuple[Tensor, Ten
     if isinstance(views_vcthw, VideoReadError):
         raise views_vcthw
     frames_cthw = dataset.transform.denormalize(views_vcthw[0])
-    tokens_nd = encode(encoder, views_vcthw[None, :1], config)[0, 0]
+    tokens_nd = encode(encoder, views_vcthw[None, :1], config)[0, 0, encoder.num_prefix_tokens :]
     return frames_cthw.permute(1, 2, 3, 0), tokens_nd

@@ -85,6 +85,11 @@ class StepMasks:
 
     def lengths(self, step: int, first_groups: int | None = None) -> list[GroupTokens]:
         """Returns the token counts of the groups of a step, or of the first of them."""
+        numbers = range(self.masks.num_sets)
+        fixed = [self.masks.counts(number, self._grid(number)) for number in numbers]
+        known = [tokens for tokens in fixed if tokens is not None]
+        if len(known) == len(fixed):
+            return [GroupTokens(len(slots), known) for slots in self.groups[:first_groups]]
         return [
             GroupTokens(len(slots), [tokens for tokens, _ in self._drawn(step, group)])
             for group, slots in enumerate(self.groups[:first_groups])
@@ -99,20 +104,22 @@ class StepMasks:
                 continue
             rows = slice(own.start - whole.start, own.stop - whole.start)
             for number, (tokens, hidden) in enumerate(self._drawn(step, group)):
-                context = self._lists(~hidden[rows], tokens.context)
-                target = self._lists(hidden[rows], tokens.target)
+                grid = self._grid(number)
+                context = _lists(~hidden[rows], tokens.context, grid)
+                target = _lists(hidden[rows], tokens.target, grid)
                 found.append(IndexLists(number, own.start - slots.start, context, target))
         return found
 
     def _drawn(self, step: int, group: int) -> Iterator[tuple[Tokens, np.ndarray]]:
         """Yields for each mask set what it leaves and hides of each clip, and where that is."""
-        clips, (T, H, W) = len(self.groups[group]), self.grid
+        clips = len(self.groups[group])
         for number in range(self.masks.num_sets):
+            T, H, W = grid = self._grid(number)
             entropy = (self.seed, step, number)
             hidden = self.masks.hidden(
                 number,
                 clips,
-                self.grid,
+                grid,
                 np.random.default_rng((*entropy, 0, _OF_MASKS)),
                 np.random.default_rng((*entropy, 1 + group, _OF_MASKS)),
             )
@@ -122,7 +129,11 @@ class StepMasks:
                     f"expected bool [{clips}, {T * H * W}], or [{clips}, {H * W}] where frames are "
                     "alike"
                 )
-            hidden_b, frames = np.count_nonzero(hidden, axis=1), self._frames(hidden)
+            fixed = self.masks.counts(number, grid)
+            if fixed is not None:
+                yield fixed, hidden
+                continue
+            hidden_b, frames = np.count_nonzero(hidden, axis=1), _repeats(hidden, grid)
             context, target = hidden.shape[1] - int(hidden_b.max()), int(hidden_b.min())
             if not context or not target:
                 raise ConfigError(
@@ -131,22 +142,29 @@ class StepMasks:
                 )
             yield Tokens(context * frames, target * frames), hidden
 
-    def _frames(self, chosen: np.ndarray) -> int:
-        """Returns how often what is chosen repeats in the frames of a clip."""
-        return math.prod(self.grid) // chosen.shape[1]
+    def _grid(self, number: int) -> Grid:
+        return self.masks.grid(number, self.grid)
 
-    def _lists(self, chosen_bs: np.ndarray, length: int) -> np.ndarray:
-        """Returns int64 [B, K]: the first K chosen tokens of each clip.
 
-        Lists are cut from their end, as in V-JEPA's collator, so the last frames lose most.
-        """
-        (B, S), frames = chosen_bs.shape, self._frames(chosen_bs)
-        counts_b = np.count_nonzero(chosen_bs, axis=1) * frames
-        flat = np.flatnonzero(np.repeat(chosen_bs[:, None], frames, axis=1))
-        # A clip's tokens are a run of `flat`: taking windows is faster than gathering one by one.
-        windows_nk = np.ndarray(
-            (len(flat) - length + 1, length), flat.dtype, flat, strides=(flat.itemsize,) * 2
-        )
-        tokens_bk = windows_nk[np.cumsum(counts_b) - counts_b]
-        tokens_bk -= np.arange(0, B * S * frames, S * frames)[:, None]
-        return tokens_bk
+def _repeats(chosen: np.ndarray, grid: Grid) -> int:
+    """Returns how often what is chosen repeats in the frames of a clip."""
+    return math.prod(grid) // chosen.shape[1]
+
+
+def _lists(chosen_bs: np.ndarray, length: int, grid: Grid) -> np.ndarray:
+    """Returns int64 [B, K]: the first K chosen tokens of each clip.
+
+    Lists are cut from their end, as in V-JEPA's collator, so the last frames lose most.
+    """
+    (B, S), frames = chosen_bs.shape, _repeats(chosen_bs, grid)
+    if not length:
+        return np.empty((B, 0), np.int64)
+    counts_b = np.count_nonzero(chosen_bs, axis=1) * frames
+    flat = np.flatnonzero(np.repeat(chosen_bs[:, None], frames, axis=1))
+    # A clip's tokens are a run of `flat`: taking windows is faster than gathering one by one.
+    windows_nk = np.ndarray(
+        (len(flat) - length + 1, length), flat.dtype, flat, strides=(flat.itemsize,) * 2
+    )
+    tokens_bk = windows_nk[np.cumsum(counts_b) - counts_b]
+    tokens_bk -= np.arange(0, B * S * frames, S * frames)[:, None]
+    return tokens_bk

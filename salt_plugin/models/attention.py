@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from salt_plugin.models.block_causal import masked_attention
 from salt_plugin.shapes import Grid
 
 # Without cuDNN's, which plans anew for every shape it meets: with masks of new lengths at each
@@ -67,16 +68,34 @@ class RopeAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
-        """Mixes packed tokens [T, D] within each clip: [T, D]."""
+    def forward(
+        self,
+        x_td: Tensor,
+        rope: RopeTables,
+        segments: Segments,
+        allowed: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Mixes packed tokens [T, D] within each clip: [T, D].
+
+        Args:
+            x_td: Tokens of all segments.
+            rope: Their tables.
+            segments: Where clips end.
+            allowed: For each segment bool [B or 1, 1, K, K], as `block_causal_mask`; None: tokens
+                attend to all of their clip.
+        """
         weight, bias = (self._halves(rows) for rows in (self.qkv.weight, self.qkv.bias))
         qkv_t3hd = F.linear(x_td, weight, bias).unflatten(-1, (3, self.num_heads, -1))
         cos, sin = (table.unsqueeze(1) for table in rope)
         qk_t2hd = apply_rope(qkv_t3hd[:, :2], RopeTables(cos, sin))
         mixed = []
-        for qk, v in zip(unpack(qk_t2hd, segments), unpack(qkv_t3hd[:, 2], segments), strict=True):
+        parts = zip(unpack(qk_t2hd, segments), unpack(qkv_t3hd[:, 2], segments), strict=True)
+        for i, (qk, v) in enumerate(parts):
             q_bhnd, k_bhnd = qk.permute(2, 0, 3, 1, 4)
-            mixed_bhnd = attention(q_bhnd, k_bhnd, v.transpose(1, 2))
+            if allowed is None:
+                mixed_bhnd = attention(q_bhnd, k_bhnd, v.transpose(1, 2))
+            else:
+                mixed_bhnd = masked_attention(q_bhnd, k_bhnd, v.transpose(1, 2), allowed[i])
             mixed.append(mixed_bhnd.transpose(1, 2).flatten(2))
         return self.proj(pack(mixed))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from timm.layers import Mlp
@@ -29,9 +29,15 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, hidden_dim)
         self.drop_path = drop_path
 
-    def forward(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
-        """Maps packed tokens [T, D] to [T, D]."""
-        mixed_td = self.attn(self.norm1(x_td), rope, segments)
+    def forward(
+        self,
+        x_td: Tensor,
+        rope: RopeTables,
+        segments: Segments,
+        allowed: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Maps packed tokens [T, D] to [T, D]; see `RopeAttention` for what is `allowed`."""
+        mixed_td = self.attn(self.norm1(x_td), rope, segments, allowed)
         x_td = x_td + _scaled(mixed_td, self._kept(x_td, segments))
         return x_td + _scaled(self.mlp(self.norm2(x_td)), self._kept(x_td, segments))
 
@@ -65,13 +71,19 @@ class BlockStack(nn.ModuleList):
         for block in self:
             block.compile(dynamic=True)
 
-    def forward(self, x_td: Tensor, rope: RopeTables, segments: Segments) -> Tensor:
-        """Maps packed tokens [T, D] to [T, D]."""
+    def forward(
+        self,
+        x_td: Tensor,
+        rope: RopeTables,
+        segments: Segments,
+        allowed: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Maps packed tokens [T, D] to [T, D]; see `RopeAttention` for what is `allowed`."""
         for block in self:
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x_td = checkpoint(block, x_td, rope, segments, use_reentrant=False)
+                x_td = checkpoint(block, x_td, rope, segments, allowed, use_reentrant=False)
             else:
-                x_td = block(x_td, rope, segments)
+                x_td = block(x_td, rope, segments, allowed)
         return x_td
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.init import trunc_normal_
 
 from salt_plugin.batch import MaskSet
 from salt_plugin.errors import ShapeError
@@ -20,6 +21,7 @@ from salt_plugin.models.block import (
     init_weights,
     rescale_residuals,
 )
+from salt_plugin.models.block_causal import block_causal_mask
 from salt_plugin.shapes import EncoderShape, Grid
 
 # Normalised pixels stay below 3; of 0 to 255, all but those of a black video go beyond.
@@ -46,6 +48,9 @@ class TubeletEmbed(nn.Module):
 class VideoEncoder(nn.Module):
     """Vision transformer over tubelets with 3D RoPE, in V-JEPA 2's layout.
 
+    A `[cls]` token, where the shape has one, is not rotated. `forward` gives it before the tokens
+    of the clip; what gives tokens at places (`forward_sets`, `forward_patches`) leaves it out.
+
     Args:
         shape: Width, depth, heads and tubelet.
         drop_path: Stochastic depth rate of the last block; earlier ones rise to it linearly.
@@ -56,6 +61,8 @@ class VideoEncoder(nn.Module):
         ShapeError: In all that takes clips: they are no floats [B, C, T, H, W].
     """
 
+    cls_token: nn.Parameter | None
+
     def __init__(
         self, shape: EncoderShape, drop_path: float = 0.0, init_std: float = INIT_STD
     ) -> None:
@@ -63,13 +70,22 @@ class VideoEncoder(nn.Module):
         self.shape = shape
         self.embed_dim = self.num_features = shape.embed_dim
         self.patch_embed = TubeletEmbed(shape)
+        cls_token = nn.Parameter(torch.zeros(1, 1, shape.embed_dim)) if shape.cls_token else None
+        self.register_parameter("cls_token", cls_token)
         rates = [drop_path * i / max(1, shape.depth - 1) for i in range(shape.depth)]
         blocks = [Block(shape.embed_dim, shape.num_heads, shape.hidden_dim, rate) for rate in rates]
         self.blocks = BlockStack(blocks)
         self.norm = nn.LayerNorm(shape.embed_dim, eps=NORM_EPS)
         self._looks_at_range = True
         init_weights(self, init_std)
+        if cls_token is not None:
+            trunc_normal_(cls_token, std=init_std)
         rescale_residuals(blocks)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """How many tokens `forward` gives before those of the clip, under timm's name."""
+        return int(self.shape.cls_token)
 
     def grid(self, clip_bcthw: Tensor) -> Grid:
         """Returns the token grid of a batch of clips."""
@@ -96,15 +112,27 @@ class VideoEncoder(nn.Module):
             For each [b, K, D] of its clips, after the last LayerNorm, in the order of its context.
         """
         kept = [gather_tokens(patches_bnp[mask.clips], mask.context) for mask in masks]
-        return self._encode(kept, grid, [mask.context for mask in masks])
+        encoded = self._encode(kept, grid, [mask.context for mask in masks])
+        return [tokens_bkd[:, self.num_prefix_tokens :] for tokens_bkd in encoded]
 
     def _encode(
         self, kept: Sequence[Tensor], grid: Grid, indices: Sequence[Tensor]
     ) -> list[Tensor]:
+        """Returns the tokens of each set, after `[cls]` where there is one."""
         segments = segments_of(indices)
         x_td = self.patch_embed(pack(kept))
+        if self.cls_token is not None:
+            cls_11d = self.cls_token.to(x_td.dtype)
+            sets = unpack(x_td, segments)
+            x_td = pack([torch.cat((cls_11d.expand(len(x), -1, -1), x), dim=1) for x in sets])
+            # Place 0 of all three axes: not rotated.
+            indices = [F.pad(index_bk, (1, 0)) for index_bk in indices]
+            segments = segments_of(indices)
         rope = rope_tables_of(indices, grid, self.shape.head_dim, x_td.dtype)
-        x_td = self.blocks(x_td, rope, segments)
+        allowed = None
+        if self.shape.block_causal:
+            allowed = [block_causal_mask(one, grid, self.shape.cls_token) for one in indices]
+        x_td = self.blocks(x_td, rope, segments, allowed)
         return unpack(self.norm(x_td), segments)
 
     def forward_patches(
@@ -120,6 +148,15 @@ class VideoEncoder(nn.Module):
         Returns:
             [B, K, D], after the last LayerNorm, in the order of the indices.
         """
+        return self._all_tokens(patches_bnp, grid, indices_bk)[:, self.num_prefix_tokens :]
+
+    def forward_cls(
+        self, patches_bnp: Tensor, grid: Grid, indices_bk: Tensor | None = None
+    ) -> Tensor:
+        """Returns `[cls]` [B, D] of tubelets; as `forward_patches`."""
+        return self._all_tokens(patches_bnp, grid, indices_bk)[:, 0]
+
+    def _all_tokens(self, patches_bnp: Tensor, grid: Grid, indices_bk: Tensor | None) -> Tensor:
         if indices_bk is None:
             B, N, _ = patches_bnp.shape
             indices_bk = torch.arange(N, device=patches_bnp.device).expand(B, N)
@@ -129,12 +166,14 @@ class VideoEncoder(nn.Module):
     def forward(self, clip_bcthw: Tensor, indices_bk: Tensor | None = None) -> Tensor:
         """Encodes clips [B, C, T, H, W] into tokens [B, K, D]; see `forward_patches`.
 
+        Where there is a `[cls]` token it is the first, of [B, 1 + K, D].
+
         Warns once of clips whose values look like 0 to 255. On a GPU only the first call looks,
         and none in training: looking waits for the GPU.
         """
         grid = self.grid(clip_bcthw)  # first: it tells which side the tubelet does not divide
         self._check_values(clip_bcthw)
-        return self.forward_patches(self.patchify(clip_bcthw), grid, indices_bk)
+        return self._all_tokens(self.patchify(clip_bcthw), grid, indices_bk)
 
     def _check_clips(self, clip_bcthw: Tensor) -> None:
         channels = self.shape.in_chans

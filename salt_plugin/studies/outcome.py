@@ -35,6 +35,7 @@ PARTS = (
     "student",
     "predictor",
     "decoder",
+    "projector",
     "ema",
 )
 GROUP = ("method", "encoder", "teacher_share", "budget")

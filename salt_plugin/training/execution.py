@@ -7,12 +7,13 @@ import shutil
 
 import torch
 
-from salt_plugin.config import RunConfig
+from salt_plugin.config import RunConfig, registry
 from salt_plugin.data.sampler import micro_batches
 from salt_plugin.data.shared_memory import AHEAD, clip_bytes, require_shared_memory
 from salt_plugin.data.workers import loader_workers
 from salt_plugin.errors import ConfigError
 from salt_plugin.methods import VideoMethod
+from salt_plugin.shapes import local_side
 from salt_plugin.training.world import sharing_cores, started_tasks
 
 AUTOCAST_DTYPES = {
@@ -83,15 +84,28 @@ def check_execution(config: RunConfig) -> None:
             f"{', '.join(_compilers())} is on the PATH; install one, set CXX, or leave it at auto"
         )
 
+    over_batch = registry.get(config.method.name).over_batch
+    if over_batch and devices(config) > 1 and config.loader.batch_size < 2:
+        raise ConfigError(
+            f"loader.batch_size={config.loader.batch_size}: expected at least 2 under "
+            f"{config.method.name}, whose loss is over the micro-batch of all devices together"
+        )
     clip, clips = config.method.clip, config.method.global_batch_size
     at_once = micro_batches(clips, config.loader.batch_size, world_size=devices(config))[0]
     require_shared_memory(
-        len(at_once) * clip_bytes(clip.frames, clip.size, clip.size),
+        len(at_once) * (clip_bytes(clip.frames, clip.size, clip.size) + _local_bytes(config)),
         loader_workers(config.loader.num_workers, sharing(config)),
         "loader.num_workers=0",
         processes=on_node,
         ahead=config.loader.prefetch_factor or AHEAD,
     )
+
+
+def _local_bytes(config: RunConfig) -> int:
+    """Returns the bytes of a clip's local views, where its transform makes any."""
+    given, clip = config.method.transform, config.method.clip
+    side = given.get("local_size") or local_side(clip.size, config.method.model.patch_size)
+    return int(given.get("local_views", 0)) * clip_bytes(clip.frames, side, side)
 
 
 def compiles(config: RunConfig, total_steps: int) -> bool:

@@ -76,6 +76,7 @@ def leave_summary(run: Run) -> None:
     """Probes the encoders where asked for, and writes `summary.json`, which ends the run."""
     config, directory, stages = run.config, run.directory, _trained(run)
     best, clip = stages[-1].encoder, config.method.clip
+    tokens = np.prod(run.parts.grid) + run.parts.encoder.cls_token
     trained = {stage.root.name: load_encoder(stage.encoder) for stage in stages}
     last = stages[-1].root.name
     start = new_encoder(config, trained[last].shape, stage_seed(config, last))
@@ -90,7 +91,7 @@ def leave_summary(run: Run) -> None:
             "example": {
                 "path": str(best.relative_to(directory.root)),
                 "clips": f"[B, 3, {clip.frames}, {clip.size}, {clip.size}]",
-                "features": f"[B, {np.prod(run.parts.grid)}, {run.parts.encoder.embed_dim}]",
+                "features": f"[B, {tokens}, {run.parts.encoder.embed_dim}]",
             },
         },
     )

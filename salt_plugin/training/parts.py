@@ -10,6 +10,7 @@ from salt_plugin.config import ProbeConfig, RunConfig, build
 from salt_plugin.data.loader import ClipLoader
 from salt_plugin.data.sources import VideoList
 from salt_plugin.data.stream import training_loader
+from salt_plugin.errors import ConfigError
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import StepMasks
 from salt_plugin.models import Predictor, VideoEncoder
@@ -56,6 +57,13 @@ def build_parts(config: RunConfig) -> Parts:
     trial = StepMasks(shapes.masks, shapes.grid, config.seed, clips=1, group=1)
     for step in range(TRIAL_DRAWS):
         trial.lengths(step)
+    transform = build(method.transform, "method.transform", SALTTransform, size=method.clip.size)
+    if transform.local_views != shapes.masks.local_views:
+        raise ConfigError(
+            f"method.transform makes {transform.local_views} local views of a clip, and "
+            f"method.masks is for {shapes.masks.local_views}: expected equally many; the masks of "
+            "a method with local views are salt_plugin.masks.TokenDropping"
+        )
 
     def loss(key: str, kind: type[Loss]) -> Loss | None:
         node = getattr(method, key, None)
@@ -63,7 +71,7 @@ def build_parts(config: RunConfig) -> Parts:
 
     return Parts(
         **vars(shapes),
-        transform=build(method.transform, "method.transform", SALTTransform, size=method.clip.size),
+        transform=transform,
         pixel_loss=loss("pixel_loss", PixelLoss),
         latent_loss=loss("loss", LatentLoss),  # `method.loss` is the latent loss
         predictor_std=method.model.predictor.init_std,

@@ -167,7 +167,8 @@ def plan_run(
 
     def stage_plan(of: MethodSpec, steps: int, teacher: EncoderShape | None) -> StagePlan:
         encoder, (T, H, W) = shapes.trained(of.result), shapes.grid
-        models = Shapes(encoder, teacher or encoder, shapes.predictor_of(encoder), T * H * W)
+        predictor = shapes.predictor_of(encoder)
+        models = Shapes(encoder, teacher or encoder, predictor, T * H * W, shapes.projector)
         clips, group = config.method.global_batch_size, config.method.mask_group
         masks = StepMasks(shapes.masks, shapes.grid, stage_seed(config, of.result), clips, group)
         recomputes = config.method.model.activation_checkpointing

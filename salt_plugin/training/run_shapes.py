@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from salt_plugin.config import RunConfig, build
+from salt_plugin.config import RunConfig, build, registry
 from salt_plugin.masks import MaskGenerator
-from salt_plugin.shapes import EncoderShape, Grid, PredictorShape
+from salt_plugin.shapes import EncoderShape, Grid, PredictorShape, ProjectorShape
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class RunShapes:
         predictor: The node `method.model.predictor`, as far as it is about the shape.
         grid: Token grid of a clip.
         masks: Draws the mask sets.
+        projector: Shape of the projector, where the method has one.
     """
 
     encoder: EncoderShape
@@ -27,6 +29,7 @@ class RunShapes:
     predictor: Mapping[str, int | None]
     grid: Grid
     masks: MaskGenerator
+    projector: ProjectorShape
 
     def trained(self, stage: str) -> EncoderShape:
         """Returns the shape of the encoder that a stage trains."""
@@ -44,11 +47,16 @@ def run_shapes(config: RunConfig) -> RunShapes:
         ConfigError: The first value that cannot work.
     """
     method, model = config.method, config.method.model
-    tubelet = {"patch_size": model.patch_size, "tubelet_size": model.tubelet_size}
-    encoder = EncoderShape.named(method.encoder, "method.encoder", **tubelet)
+    options = {
+        "patch_size": model.patch_size,
+        "tubelet_size": model.tubelet_size,
+        "cls_token": registry.get(method.name).cls_token,
+        "block_causal": getattr(model, "block_causal", False),
+    }
+    encoder = EncoderShape.named(method.encoder, "method.encoder", **options)
     teacher = encoder
     if hasattr(method, "teacher"):
-        teacher = EncoderShape.named(method.teacher.encoder, "method.teacher.encoder", **tubelet)
+        teacher = EncoderShape.named(method.teacher.encoder, "method.teacher.encoder", **options)
     predictor = asdict(model.predictor)
     del predictor["init_std"]
     return RunShapes(
@@ -57,4 +65,11 @@ def run_shapes(config: RunConfig) -> RunShapes:
         predictor=predictor,
         grid=encoder.grid(method.clip.frames, method.clip.size, method.clip.size),
         masks=build(method.masks, "method.masks", MaskGenerator),
+        projector=_projector(getattr(method, "projector", None)),
     )
+
+
+def _projector(node: Any) -> ProjectorShape:
+    if node is None:
+        return ProjectorShape()  # of a method without one, which does not price it
+    return ProjectorShape(node.hidden_dim, node.out_dim, node.directions)

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD, Normalization, Views
 from salt_plugin.errors import ConfigError
 
 
 class SALTTransform:
     """Implements the view augmentation for SALT and the pixel teacher.
+
+    A class from it may have `local_views` and give `Views`.
 
     Input to this transform:
         Tensor of uint8 frames [T, C, H, W].
@@ -41,6 +43,8 @@ class SALTTransform:
         std:
             Standard deviation of each channel.
     """
+
+    local_views = 0
 
     def __init__(
         self,
@@ -76,9 +80,9 @@ class SALTTransform:
         """What clips are normalised by."""
         return Normalization(self.mean, self.std)
 
-    def __call__(self, frames: Tensor) -> Tensor:
+    def __call__(self, frames: Tensor) -> Tensor | Views:
         """Applies the transforms to a clip (uint8 [T, C, H, W] -> uint8 [C, T, H, W])."""
-        return _channels_first(self.transform(frames))
+        return channels_first(self.transform(frames))
 
     def denormalize(self, clip: Tensor) -> Tensor:
         """Returns values in [0, 1] of clips [..., C, T, H, W], of uint8 or normalised."""
@@ -142,7 +146,7 @@ class SALTEvalTransform:
         shares = [0.5] if count == 1 else [i / (count - 1) for i in range(count)]
         places = [[round(share * side) for side in slack] for share in shares]
         cropped = [v2.functional.crop(resized, *place, *self.size) for place in places]
-        return self.normalization(torch.stack([_channels_first(crop) for crop in cropped]))
+        return self.normalization(torch.stack([channels_first(crop) for crop in cropped]))
 
     def denormalize(self, clip: Tensor) -> Tensor:
         """Undoes the normalization ([..., C, T, H, W], any float -> values in [0, 1])."""
@@ -156,5 +160,6 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def _channels_first(frames: Tensor) -> Tensor:
+def channels_first(frames: Tensor) -> Tensor:
+    """Maps [T, C, H, W] to [C, T, H, W]."""
     return frames.transpose(0, 1).contiguous()

@@ -126,7 +126,7 @@ def test_plan_tells_steps_of_each_method(capsys: pytest.CaptureFixture[str]) -> 
     found = _json(capsys)
     assert (found["resolution"], found["convention"]) == (224, "exact")
     plans = {one["method"]: one for one in found["plans"]}
-    assert list(plans) == ["salt", "vjepa2", "videomae", "pixel_teacher"]
+    assert list(plans) == ["salt", "vjepa2", "videomae", "levjepa", "pixel_teacher"]
     assert plans["salt"]["teacher_steps"] > 0
     assert plans["salt"]["teacher_share"] == pytest.approx(0.1, abs=1e-3)
     for one in plans.values():
@@ -145,7 +145,7 @@ def test_plan_without_an_encoder_is_a_table_of_all(capsys: pytest.CaptureFixture
     small = " ".join(found["too_small"])
     assert "salt with vit_gigantic: compute.budget=1e+16 leaves" in small
     assert {one["encoder"] for one in found["plans"]} >= {"vit_nano", "vit_large"}
-    assert len(found["plans"]) + len(found["too_small"]) == 8 * 4
+    assert len(found["plans"]) + len(found["too_small"]) == 8 * 5
     for arguments in (["--budget", "1e3"], ["--budget", "1e16", "--encoder", "vit_giant"]):
         with pytest.raises(ConfigError, match="give at least"):
             plan.main(arguments)

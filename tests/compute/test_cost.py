@@ -9,6 +9,7 @@ from salt_plugin.batch import Batch, MaskSet, mask_sets
 from salt_plugin.compute.cost import (
     encoder_forward,
     encoder_parameters,
+    multi_view_step,
     pixel_teacher_step,
     predictor_forward,
     recomputed,
@@ -16,9 +17,10 @@ from salt_plugin.compute.cost import (
     vjepa_step,
 )
 from salt_plugin.compute.counter import count_flops
+from salt_plugin.compute.paper import paper_views
 from salt_plugin.losses import LatentLoss, PixelLoss
-from salt_plugin.masks import MultiBlockMasks, StepMasks
-from salt_plugin.methods import SALT, PixelTeacher, Recipe
+from salt_plugin.masks import MultiBlockMasks, StepMasks, TokenDropping
+from salt_plugin.methods import SALT, LeVJEPA, PixelTeacher, Recipe
 from salt_plugin.models import (
     ENCODER_SIZES,
     EncoderShape,
@@ -27,16 +29,19 @@ from salt_plugin.models import (
     PredictorShape,
     VideoEncoder,
 )
-from salt_plugin.shapes import GroupTokens, Tokens
+from salt_plugin.shapes import GroupTokens, ProjectorShape, Tokens
 
 TINY = EncoderShape.named("vit_tiny")
 # A MLP ratio that is no whole number, heads that leave channels unrotated, odd tubelets.
 CROOKED = EncoderShape("crooked", 66, 2, 3, mlp_ratio=48 / 11, patch_size=8, tubelet_size=4)
+CAUSAL = EncoderShape("causal", 48, 2, 3, patch_size=8, cls_token=True, block_causal=True)
 PREDICTOR = PredictorShape(dim=48, depth=3, num_heads=3)
 GRID = (4, 6, 6)
 
 
-@pytest.mark.parametrize(("shape", "clip"), [(TINY, (8, 96, 96)), (CROOKED, (8, 32, 48))])
+@pytest.mark.parametrize(
+    ("shape", "clip"), [(TINY, (8, 96, 96)), (CROOKED, (8, 32, 48)), (CAUSAL, (8, 32, 48))]
+)
 @pytest.mark.parametrize("share", [1.0, 0.4])
 def test_encoder_costs_what_both_counters_say(
     shape: EncoderShape, clip: tuple[int, int, int], share: float
@@ -114,7 +119,8 @@ def test_parameters_of_every_size(name: str) -> None:
 
 
 def test_parameters_of_shapes_with_odd_numbers() -> None:
-    assert encoder_parameters(CROOKED) == _parameters(VideoEncoder(CROOKED))
+    for shape in (CROOKED, CAUSAL):
+        assert encoder_parameters(shape) == _parameters(VideoEncoder(shape))
 
 
 def _parameters(module: nn.Module) -> int:
@@ -168,3 +174,67 @@ def test_parts_scale_with_clips_and_add_up_over_masks_and_groups() -> None:
     assert many == {part: 24 * count + 3 * two[part] for part, count in one.items()}
     assert one["encoder"] == 3 * (encoder_forward(large, 360) + encoder_forward(large, 110))
     assert one["teacher_forward"] == encoder_forward(large, 1568)
+
+
+def _views() -> tuple[LeVJEPA, Batch, list[GroupTokens]]:
+    """Five clips in groups of three and two, with two local views each."""
+    method = LeVJEPA(VideoEncoder(CAUSAL), ProjectorShape(40, 24, 32), Recipe(10))
+    masks = StepMasks(TokenDropping(0.6, 2), GRID, seed=0, clips=5, group=3)
+    batch = Batch(
+        torch.randn(5, 3, 8, 48, 48),
+        torch.zeros(5),
+        mask_sets(masks, 0, range(5)),
+        local_views=torch.randn(5, 2, 3, 8, 24, 24),
+    )
+    return method, batch, masks.lengths(0)
+
+
+def test_a_step_of_levjepa_costs_what_torch_counts_forward_and_backward() -> None:
+    method, batch, groups = _views()
+    parts = multi_view_step(CAUSAL, ProjectorShape(40, 24, 32), groups)
+    assert list(parts) == ["encoder", "projector", "ema"]
+    assert parts.pop("ema") == 3 * encoder_parameters(CAUSAL)
+    measured = torch_flops(lambda: method(batch).backward())
+    # Directions need no gradient either: of their product too, the backward pass makes one.
+    directions = 2 * 5 * 3 * 24 * 32
+    closed = sum(parts.values()) - _embedding_backward(CAUSAL, batch.masks) - directions
+    assert measured == pytest.approx(closed, rel=1e-3)
+
+
+def test_the_forward_pass_of_levjepa_costs_what_fvcore_counts() -> None:
+    method, batch, groups = _views()
+    parts = multi_view_step(CAUSAL, ProjectorShape(40, 24, 32), groups)
+    context, *local = batch.contexts()
+    assert batch.local_views is not None
+    encoded = sum(
+        sum(count_flops(method.encoder.eval(), (clips, indices)).values())
+        for clips, indices in (
+            (batch.clips, context),
+            (batch.local_views.transpose(0, 1).flatten(0, 1), torch.cat(local)),
+        )
+    )
+    assert 3 * encoded == pytest.approx(parts["encoder"], rel=1e-3)
+    cls_tokens, z_vbd = torch.randn(15, 48), torch.randn(3, 5, 24)
+    projected = sum(count_flops(method.projector, cls_tokens).values())
+    # SIGReg itself ends in a product with a vector, for which fvcore has no count.
+    regularized = sum(count_flops(nn.Linear(24, 32, bias=False), z_vbd).values())
+    assert 3 * (projected + regularized) == pytest.approx(parts["projector"], rel=1e-3)
+
+
+def test_levjepa_at_paper_scale() -> None:
+    """458 tokens a clip through ViT-L: 0.83 TFLOP by 6 N D; less than half of SALT's 1.94."""
+    large = EncoderShape.named("vit_large", tubelet_size=1, cls_token=True, block_causal=True)
+    (group,) = StepMasks(TokenDropping(0.95, 10), (16, 14, 14), 0, clips=1, group=1).lengths(0)
+    assert sum(mask.context + 1 for mask in group.masks) == 458
+    assert paper_views(large, [group])["encoder"] == pytest.approx(0.83e12, rel=0.01)
+    exact = multi_view_step(large, ProjectorShape(), [group])
+    assert exact["encoder"] == pytest.approx(0.83e12, rel=0.02)
+    assert exact["projector"] < 0.001 * exact["encoder"]
+
+
+def test_recomputation_of_levjepa_costs_what_torch_counts_more() -> None:
+    method, batch, groups = _views()
+    plain = torch_flops(lambda: method(batch).backward())
+    method.encoder.blocks.activation_checkpointing = True
+    again = torch_flops(lambda: method(batch).backward())
+    assert again - plain == pytest.approx(recomputed(CAUSAL, None, groups), rel=1e-3)

@@ -12,6 +12,7 @@ from salt_plugin.config.registry import METHODS, get
 from salt_plugin.errors import ConfigError
 from salt_plugin.masks import MultiBlockMasks, StepMasks
 from salt_plugin.models import EncoderShape, PredictorShape
+from salt_plugin.shapes import GroupTokens, Tokens
 
 # 16 frames in tubelets of 2x16x16 pixels, and the sizes' parameters as the models have them.
 TOKENS = {224: 1568, 256: 2048}
@@ -28,7 +29,8 @@ def _paper(
     method: str, encoder: str, teacher: str, clips: int, tokens: int, sets: int = 2
 ) -> dict[str, int]:
     spec = get(method)
-    parts = spec.step.paper(_shapes(encoder, teacher, tokens), clips, sets)
+    groups = [GroupTokens(clips, [Tokens(1, 1)] * sets)]
+    parts = spec.step.paper(_shapes(encoder, teacher, tokens), groups)
     return own_parts(spec.result, parts)
 
 

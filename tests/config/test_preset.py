@@ -17,7 +17,7 @@ from salt_plugin.config.planning import compose_alone
 from salt_plugin.data.stream import training_videos
 from salt_plugin.run_directory import flat
 
-METHODS = ("pixel_teacher", "salt", "videomae", "vjepa", "vjepa2")
+METHODS = ("levjepa", "pixel_teacher", "salt", "videomae", "vjepa", "vjepa2")
 STEPS = {"pixel_teacher": 1000}
 DEMO = {
     "input_dir": "demo:train.csv",
@@ -29,6 +29,7 @@ DEMO = {
     "method.clip.frames": 8,
     "method.clip.size": 32,
     "method.clip.step": 1,
+    "method.clip.fps": None,
     "method.model.patch_size": 8,
     "method.model.init_std": 0.057,
     "method.model.predictor.dim": 64,
@@ -66,7 +67,11 @@ def test_the_demo_has_these_values_and_the_methods_own_for_the_rest(
     found["trainer.precision"] = str(found["trainer.precision"])
     assert found == expected
     own = flat(asdict(load_config(composed([f"method={method}"]))))
+    expected.pop("method.clip.fps")
     changed = {key for key, value in flat(asdict(demo)).items() if value != own[key]}
+    if method == "levjepa":  # has frames by time and no flip, and tells its views the patch
+        changed |= {"method.transform.hflip"}
+        changed -= {"method.masks.patch_size", "method.transform.patch_size", "method.clip.fps"}
     assert changed == expected.keys()
 
 

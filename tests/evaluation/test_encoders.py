@@ -7,8 +7,11 @@ import timm
 import torch
 
 from salt_plugin.checkpoints import export_hf, save_encoder
+from salt_plugin.config import ProbeConfig
 from salt_plugin.errors import CheckpointError, ConfigError, SaltError
 from salt_plugin.evaluation.encoders import FrozenEncoder, open_encoder
+from salt_plugin.evaluation.features import first_clip, stored_features
+from salt_plugin.evaluation.lists import read_lists
 from salt_plugin.models import EncoderShape, VideoEncoder
 
 
@@ -109,3 +112,19 @@ def test_clips_that_do_not_fit_are_named(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         nano.check_clip(frames, size)
+
+
+@pytest.mark.parametrize("cls_token", [False, True])
+def test_the_feature_of_a_clip_is_cls_where_there_is_one(
+    small: ProbeConfig, cls_token: bool
+) -> None:
+    shape = EncoderShape.named("vit_nano", patch_size=8, cls_token=cls_token)
+    encoder = FrozenEncoder("nano", VideoEncoder(shape, init_std=0.06))
+    assert encoder.tokens(frames=4, size=16) == 8 + cls_token
+    stored = stored_features(encoder, read_lists(small), "test", small)
+    assert stored.tokens is not None
+    tokens_nvnd = stored.tokens[:].float()
+    expected = tokens_nvnd[:, :, 0] if cls_token else tokens_nvnd.mean(2)
+    torch.testing.assert_close(stored.means, expected, rtol=1e-3, atol=1e-3)
+    _, shown_nd = first_clip(encoder, small)
+    torch.testing.assert_close(shown_nd, tokens_nvnd[0, 0, int(cls_token) :], rtol=1e-3, atol=1e-3)

@@ -50,9 +50,18 @@ def linear(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
 
 
 def attention(
-    x: Tensor, places: list[tuple[int, int, int]], state: dict[str, Tensor], name: str, heads: int
+    x: Tensor,
+    places: list[tuple[int, int, int]],
+    state: dict[str, Tensor],
+    name: str,
+    heads: int,
+    reads: list[list[int]] | None = None,
 ) -> Tensor:
-    """Attention of one clip [N, D], head by head, with an explicit softmax."""
+    """Attention of one clip [N, D], head by head, with an explicit softmax.
+
+    `reads` lists for each token those that it attends to; all without it.
+    """
+    reads = reads or [list(range(len(x)))] * len(x)
     width = x.shape[1] // heads
     q, k, v = linear(x, state, f"{name}.qkv").chunk(3, dim=1)
     mixed = []
@@ -69,15 +78,24 @@ def attention(
             for part in (q, k)
         ]
         scores = rotated[0] @ rotated[1].T / math.sqrt(width)
-        weights = torch.exp(scores - scores.max(1, keepdim=True).values)
-        mixed.append(weights / weights.sum(1, keepdim=True) @ v[:, mine])
+        rows = []
+        for row, read in zip(scores, reads, strict=True):
+            weights = torch.exp(row[read] - row[read].max())
+            rows.append(weights / weights.sum() @ v[read, mine])
+        mixed.append(torch.stack(rows))
     return linear(torch.cat(mixed, dim=1), state, f"{name}.proj")
 
 
 def block(
-    x: Tensor, places: list[tuple[int, int, int]], state: dict[str, Tensor], name: str, heads: int
+    x: Tensor,
+    places: list[tuple[int, int, int]],
+    state: dict[str, Tensor],
+    name: str,
+    heads: int,
+    reads: list[list[int]] | None = None,
 ) -> Tensor:
-    x = x + attention(layer_norm(x, state, f"{name}.norm1"), places, state, f"{name}.attn", heads)
+    normed = layer_norm(x, state, f"{name}.norm1")
+    x = x + attention(normed, places, state, f"{name}.attn", heads, reads)
     hidden = linear(layer_norm(x, state, f"{name}.norm2"), state, f"{name}.mlp.fc1")
     hidden = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2.0)))
     return x + linear(hidden, state, f"{name}.mlp.fc2")

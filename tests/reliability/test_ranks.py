@@ -267,3 +267,45 @@ def test_processes_that_were_told_different_things_say_which(
     )
     assert [process.status for process in ended] == [1, 1]
     assert all(name in process.message for process in ended)
+
+
+@pytest.mark.slow
+def test_levjepa_on_two_processes_is_that_on_one_undivided_batch(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    """Its loss is of a batch: gathered over the processes, and BatchNorm synchronised."""
+    overrides = [
+        "method=levjepa",
+        f"input_dir={tiny_videos}",
+        "method.global_batch_size=5",
+        "method.model.patch_size=8",
+        "method.transform.local_views=2",
+        "method.masks.drop=0.5",
+        "method.projector.hidden_dim=64",
+        "method.projector.sync_batch_norm=true",
+        "method.ema=0",
+        "method.encoders_every_n_steps=1",
+    ]
+    stages, rows = [], []
+    for size, batch_size in ((1, 5), (2, 3)):
+        root = tmp_path / str(size)
+        own = [*overrides, f"loader.batch_size={batch_size}"]
+        ended = train_together(size, root, tmp_path / f"{size}.log", own)
+        assert [process.status for process in ended] == [0] * size, ended[0].message
+        stages.append(root / "student")
+        rows.append(read_metrics(root / "student" / "metrics.csv"))
+    for name in ("loss", "grad_norm"):
+        one, other = ([row[name] for row in run] for run in rows)
+        assert other == pytest.approx(one, rel=1e-3)
+        assert other[0] == pytest.approx(one[0], rel=1e-5)
+    # AdamW makes whole steps of the rounding of gradients that are zero.
+    first, last, same = (
+        load_file(stage / "encoders" / f"step-{step}.safetensors")
+        for stage, step in ((stages[0], 1), (stages[0], 4), (stages[1], 4))
+    )
+    names = [name for name in last if not name.endswith("bias")]
+    moved, apart = (
+        torch.cat([(last[name] - them[name]).flatten() for name in names]).norm()
+        for them in (first, same)
+    )
+    assert apart < 0.02 * moved
