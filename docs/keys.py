@@ -9,7 +9,6 @@ default is the comment beside it.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -23,7 +22,7 @@ from omegaconf import OmegaConf
 from salt_plugin.conf_folder import conf_folder, slurm_folder
 from salt_plugin.config.compare import CompareConfig
 from salt_plugin.config.evaluation import ProbeConfig
-from salt_plugin.config.keys import Key, keys_of, marked, run_keys
+from salt_plugin.config.keys import Key, documented, keys_of, marked, run_keys
 from salt_plugin.config.planning import compose_alone
 from salt_plugin.config.values import COMPARED, OPERATIONAL, expected
 from salt_plugin.studies.cluster import ClusterConfig
@@ -128,21 +127,12 @@ def _nodes(tree: Any, prefix: str = "") -> dict[str, Any]:
 def _arguments(key: Key, own: Any, demo: Any, sources: dict[str, str]) -> Iterator[Row]:
     """Yields the class of a node and its arguments."""
     target = own.get("_target_", DEMO)
-    meanings = {"_target_": f"{_meaning(key)}: its class", **dict(_documented(get_class(target)))}
+    meanings = {"_target_": f"{_meaning(key)}: its class", **documented(get_class(target))}
     for name, default in own.items():
         if name not in meanings:
             raise SystemExit(f"{target}: expected a docstring that says what {name} means")
         full = f"{key.name}.{name}"
         yield Row(full, default, demo[name], sources.get(full, ""), meanings[name])
-
-
-def _documented(cls: type) -> Iterator[tuple[str, str]]:
-    """Yields the arguments or attributes in the docstring of a class."""
-    doc = inspect.getdoc(cls) or ""
-    part = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", doc, re.MULTILINE)
-    text = part[1] if part else ""
-    for found in re.finditer(r"^    (\w+):((?:.*\n?)(?: {8}.*\n?)*)", text, re.MULTILINE):
-        yield found[1], " ".join(found[2].replace("``", "`").split()).removesuffix(".")
 
 
 def _method_sources(method: str) -> dict[str, str]:
@@ -189,7 +179,7 @@ def _meaning(key: Key) -> str:
     """Returns what the docstring of the class of a key, or of one it derives from, says of it."""
     name = key.name.rpartition(".")[2]
     for cls in key.owner.__mro__:
-        if name in (found := dict(_documented(cls))):
+        if name in (found := documented(cls)):
             return found[name]
     raise SystemExit(f"{key.owner}: expected a docstring that says what {name} means")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from salt_plugin.commands.folder import make_folder
 from salt_plugin.config.evaluation import CONTROLS, PROTOCOLS, ProbeConfig
+from salt_plugin.config.keys import documented
 
 if TYPE_CHECKING:
     from salt_plugin.evaluation import FrozenEncoder, ProbeReport
@@ -126,9 +127,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--views", type=_views, metavar="SxC", help="segments x crops of a test video"
     )
+    meanings = documented(ProbeConfig)
     for field in KEYS:
-        name, meaning = field.name.replace("_", "-"), field.metadata["meaning"]
-        parser.add_argument(f"--{name}", metavar="VALUE", help=meaning)
+        option = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(option, metavar="VALUE", help=meanings.get(field.name))
     parser.add_argument(
         "--figures", type=Path, metavar="DIR", help="draw errors, attention and features there"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
@@ -58,3 +60,16 @@ def run_keys(method: str) -> list[Key]:
 def marked(mark: str) -> set[str]:
     """Returns the names of the keys of runs that bear a mark, of whatever method."""
     return {one.name for name in registry.METHODS for one in run_keys(name) if mark in one.marks}
+
+
+def documented(cls: type) -> dict[str, str]:
+    """Returns what the docstring of a class says of its arguments or attributes, by name."""
+    doc = inspect.getdoc(cls) or ""
+    part = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", doc, re.MULTILINE)
+    entries = re.finditer(
+        r"^    (\w+):((?:.*\n?)(?: {8}.*\n?)*)", part[1] if part else "", re.MULTILINE
+    )
+    return {
+        found[1]: " ".join(found[2].replace("``", "`").split()).removesuffix(".")
+        for found in entries
+    }
