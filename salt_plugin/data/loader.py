@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import os
 import signal
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
@@ -139,7 +139,8 @@ class ClipLoader(DataLoader[Any]):
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._processes = [one for one in multiprocessing.active_children() if one not in before]
         for process in self._processes:
-            atexit.register(process.kill)  # multiprocessing sends SIGTERM, which they ignore
+            # Before multiprocessing sends them SIGTERM, which they ignore, and waits for them.
+            Finalize(None, process.kill, exitpriority=10)
         # torch's handler would raise its error anywhere, even while a checkpoint is written.
         # Without it, the end of a worker is noticed some seconds later, in the wait for a batch.
         if handler is not None and threading.current_thread() is threading.main_thread():
