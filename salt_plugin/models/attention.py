@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from salt_plugin.models.block_causal import masked_attention
 from salt_plugin.shapes import Grid
 
 # Without cuDNN's, which plans anew for every shape it meets: with masks of new lengths at each
@@ -92,10 +91,8 @@ class RopeAttention(nn.Module):
         parts = zip(unpack(qk_t2hd, segments), unpack(qkv_t3hd[:, 2], segments), strict=True)
         for i, (qk, v) in enumerate(parts):
             q_bhnd, k_bhnd = qk.permute(2, 0, 3, 1, 4)
-            if allowed is None:
-                mixed_bhnd = attention(q_bhnd, k_bhnd, v.transpose(1, 2))
-            else:
-                mixed_bhnd = masked_attention(q_bhnd, k_bhnd, v.transpose(1, 2), allowed[i])
+            mask = None if allowed is None else allowed[i]
+            mixed_bhnd = attention(q_bhnd, k_bhnd, v.transpose(1, 2), mask)
             mixed.append(mixed_bhnd.transpose(1, 2).flatten(2))
         return self.proj(pack(mixed))
 
@@ -170,8 +167,10 @@ def apply_rope(x_thd: Tensor, rope: RopeTables) -> Tensor:
     return x_thd * rope.cos + x_thd.roll(x_thd.shape[-1] // 2, dims=-1) * rope.sin
 
 
-def attention(q_bhnd: Tensor, k_bhnd: Tensor, v_bhnd: Tensor) -> Tensor:
-    """Returns softmax(q k^T / sqrt(d)) v.
+def attention(
+    q_bhnd: Tensor, k_bhnd: Tensor, v_bhnd: Tensor, allowed: Tensor | None = None
+) -> Tensor:
+    """Returns softmax(q k^T / sqrt(d)) v, over the keys that are allowed.
 
     It is torch's fused kernel, except in bfloat16 on CPUs, where products written out make a step
     up to a fifth faster (docs/benchmarks/plain.md).
@@ -180,15 +179,18 @@ def attention(q_bhnd: Tensor, k_bhnd: Tensor, v_bhnd: Tensor) -> Tensor:
         q_bhnd: Queries [B, H, N, d].
         k_bhnd: Keys [B, H, N, d].
         v_bhnd: Values [B, H, N, d].
+        allowed: bool [B or 1, 1, N, N], true where a query (row) may attend to a key (column);
+            None: everywhere.
 
     Returns:
         [B, H, N, d].
     """
-    if q_bhnd.device.type == "cuda":
+    device = q_bhnd.device.type
+    if device == "cuda":
         with sdpa_kernel(_GPU_KERNELS):
-            return F.scaled_dot_product_attention(q_bhnd, k_bhnd, v_bhnd)
+            return F.scaled_dot_product_attention(q_bhnd, k_bhnd, v_bhnd, attn_mask=allowed)
     few = q_bhnd.shape[-2] <= MOST_SCORED_TOKENS and not torch.compiler.is_compiling()
-    if q_bhnd.dtype == torch.bfloat16 and few:
+    if device == "cpu" and q_bhnd.dtype == torch.bfloat16 and few and allowed is None:
         scores_bhnn = q_bhnd * q_bhnd.shape[-1] ** -0.5 @ k_bhnd.transpose(-2, -1)
         return scores_bhnn.softmax(-1) @ v_bhnd
-    return F.scaled_dot_product_attention(q_bhnd, k_bhnd, v_bhnd)
+    return F.scaled_dot_product_attention(q_bhnd, k_bhnd, v_bhnd, attn_mask=allowed)

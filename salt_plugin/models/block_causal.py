@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from salt_plugin.shapes import Grid
-
-# Those that take a mask; without cuDNN's, which plans anew for every shape it meets.
-_GPU_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def block_causal_mask(indices_bk: Tensor, grid: Grid, cls_token: bool) -> Tensor:
@@ -34,11 +30,3 @@ def block_causal_mask(indices_bk: Tensor, grid: Grid, cls_token: bool) -> Tensor
     if cls_token:
         frame_bk = F.pad(frame_bk[:, 1:], (1, 0), value=frames)
     return (frame_bk.unsqueeze(1) <= frame_bk.unsqueeze(2)).unsqueeze(1)
-
-
-def masked_attention(q_bhnd: Tensor, k_bhnd: Tensor, v_bhnd: Tensor, allowed: Tensor) -> Tensor:
-    """Returns softmax(q k^T / sqrt(d)) v over the keys that are allowed, [B, H, N, d] each."""
-    if q_bhnd.device.type == "cuda":
-        with sdpa_kernel(_GPU_KERNELS):
-            return F.scaled_dot_product_attention(q_bhnd, k_bhnd, v_bhnd, attn_mask=allowed)
-    return F.scaled_dot_product_attention(q_bhnd, k_bhnd, v_bhnd, attn_mask=allowed)
