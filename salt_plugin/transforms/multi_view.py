@@ -11,7 +11,14 @@ from torchvision.transforms import InterpolationMode, v2
 from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD, Views
 from salt_plugin.errors import ConfigError
 from salt_plugin.shapes import local_side
-from salt_plugin.transforms.salt_transform import SALTTransform, channels_first
+from salt_plugin.transforms.salt_transform import (
+    SALTTransform,
+    channels_first,
+    checked_size,
+    crop_and_flip,
+)
+
+_BICUBIC = InterpolationMode.BICUBIC
 
 
 class MultiViewTransform(SALTTransform):
@@ -86,14 +93,13 @@ class MultiViewTransform(SALTTransform):
                 "contrast, saturation and hue"
             )
         self.local_views = local_views
-        height, width = (local_size or local_side(side, patch_size) for side in self.size)
-        self.transform = _crop_and_flip(self.size, scale, ratio, hflip)
-        # Checks its numbers as those of the global view.
-        SALTTransform((height, width), local_scale, ratio, local_hflip, mean, std)
+        sides = [local_size or local_side(side, patch_size) for side in self.size]
+        self.transform = crop_and_flip(self.size, scale, ratio, hflip, _BICUBIC)
+        local = crop_and_flip(checked_size(sides), local_scale, ratio, local_hflip, _BICUBIC)
         colours = v2.RandomApply([v2.ColorJitter(*jitter)], jitter_probability)
         self.local_transform = v2.Compose(
             [
-                _crop_and_flip((height, width), local_scale, ratio, local_hflip),
+                local,
                 colours,
                 v2.RandomGrayscale(grayscale),
             ]
@@ -103,19 +109,3 @@ class MultiViewTransform(SALTTransform):
         """Applies the transforms to a clip (uint8 [T, C, H, W] -> `Views` of uint8)."""
         local = [channels_first(self.local_transform(frames)) for _ in range(self.local_views)]
         return Views(channels_first(self.transform(frames)), torch.stack(local))
-
-
-def _crop_and_flip(
-    size: tuple[int, int],
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    hflip: float,
-) -> v2.Compose:
-    crop = v2.RandomResizedCrop(
-        list(size),
-        scale=tuple(scale),
-        ratio=tuple(ratio),
-        interpolation=InterpolationMode.BICUBIC,
-        antialias=True,
-    )
-    return v2.Compose([crop, v2.RandomHorizontalFlip(hflip)])

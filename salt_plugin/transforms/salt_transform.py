@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 
 from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD, Normalization, Views
 from salt_plugin.errors import ConfigError
@@ -55,25 +55,9 @@ class SALTTransform:
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
-        self.size = _pair(size)
+        self.size = checked_size(size)
         self.mean, self.std = list(mean), list(std)
-        for name, pair in (("scale", scale), ("ratio", ratio)):
-            if not isinstance(pair, Sequence) or len(pair) != 2 or not 0 < pair[0] <= pair[1]:
-                raise ConfigError(
-                    f"method.transform.{name}={pair}: expected two numbers, 0 < lowest <= highest."
-                )
-        if scale[1] > 1:
-            raise ConfigError(f"method.transform.scale={list(scale)}: expected at most 1.")
-        if not 0 <= hflip <= 1:
-            raise ConfigError(f"method.transform.hflip={hflip}: expected a probability in [0, 1].")
-        self.transform = v2.Compose(
-            [
-                v2.RandomResizedCrop(
-                    list(self.size), scale=tuple(scale), ratio=tuple(ratio), antialias=True
-                ),
-                v2.RandomHorizontalFlip(hflip),
-            ]
-        )
+        self.transform = crop_and_flip(self.size, scale, ratio, hflip)
 
     @property
     def normalization(self) -> Normalization:
@@ -116,7 +100,7 @@ class SALTEvalTransform:
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
-        self.size = _pair(size)
+        self.size = checked_size(size)
         self.mean, self.std = list(mean), list(std)
 
     @property
@@ -153,7 +137,43 @@ class SALTEvalTransform:
         return self.normalization.undo(clip)
 
 
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+def crop_and_flip(
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    hflip: float,
+    interpolation: InterpolationMode = InterpolationMode.BILINEAR,
+) -> v2.Compose:
+    """Returns a random resized crop and a random flip, antialiased.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+    for name, pair in (("scale", scale), ("ratio", ratio)):
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+            raise ConfigError(
+                f"method.transform.{name}={pair}: expected two numbers, 0 < lowest <= highest."
+            )
+    if scale[1] > 1:
+        raise ConfigError(f"method.transform.scale={list(scale)}: expected at most 1.")
+    if not 0 <= hflip <= 1:
+        raise ConfigError(f"method.transform.hflip={hflip}: expected a probability in [0, 1].")
+    crop = v2.RandomResizedCrop(
+        list(size),
+        scale=tuple(scale),
+        ratio=tuple(ratio),
+        interpolation=interpolation,
+        antialias=True,
+    )
+    return v2.Compose([crop, v2.RandomHorizontalFlip(hflip)])
+
+
+def checked_size(size: int | Sequence[int]) -> tuple[int, int]:
+    """Returns height and width of a size.
+
+    Raises:
+        ConfigError: One is not positive.
+    """
     height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1:
         raise ConfigError(f"method.clip.size={size}: expected a positive number of pixels.")
