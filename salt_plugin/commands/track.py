@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from rich.progress import track as with_bar
 from salt_plugin.commands.folder import make_folder
 from salt_plugin.config import ProbeConfig, clip_seen
 from salt_plugin.config.evaluation import PROTOCOLS
-from salt_plugin.files import write_json, write_text
+from salt_plugin.files import write_csv, write_json
 from salt_plugin.report.console import console, show_log
 from salt_plugin.run_directory import RunDirectory
 
@@ -60,7 +58,7 @@ def _track(given: argparse.Namespace) -> dict[str, Any]:
     points = [point._asdict() for point in measured]
     fit = agreement([p["loss"] for p in points], [p["accuracy"] for p in points])._asdict()
     result = {"run": str(root), "stage": run.result.root.name, **about, **fit, "points": points}
-    write_text(folder / "track.csv", _as_csv(points))
+    write_csv(folder / "track.csv", list(points[0]), points)
     write_json(folder / "track.json", result)
     draw_track(figures / "track.png", points, fit, about["task"])
     _draw_features(figures / "track_pca.png", config, kept)
@@ -98,7 +96,7 @@ def _rank(given: argparse.Namespace) -> dict[str, Any]:
         out.print(f"Accuracy against loss: {sentence(fit)}")
     if given.out:
         make_folder(given.out)
-        write_text(given.out / "ranking.csv", _as_csv(students))
+        write_csv(given.out / "ranking.csv", list(students[0]), students)
         write_json(given.out / "ranking.json", result)
     return result
 
@@ -135,14 +133,6 @@ def _draw_features(path: Path, config: ProbeConfig, kept: Mapping[int, Path]) ->
         grid = encoder.grid(config.frames, len(tokens_nd))
         colours[f"features after step {step:,}"] = pca_rgb(tokens_nd, grid).numpy()
     draw_pca(path, frames_thwc.numpy(), colours)
-
-
-def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue()
 
 
 def _parser() -> argparse.ArgumentParser:

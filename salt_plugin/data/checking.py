@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -14,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from salt_plugin.data.sources import VideoList
-from salt_plugin.files import write_text
+from salt_plugin.files import write_csv, write_text
 from salt_plugin.video.check import Verdict, check_video
 from salt_plugin.video.time_limit import heard_by
 
@@ -89,10 +87,8 @@ def write_lists(
         pairs = zip(verdicts, videos.labels, strict=True)
         write_text(clean, "".join(f"{v.path} {label}\n" for v, label in pairs if v.reason is None))
     if quarantine is not None:
-        table = io.StringIO()
-        rows = [(v.path, v.reason) for v in verdicts if v.reason is not None]
-        csv.writer(table).writerows([("path", "reason"), *rows])
-        write_text(quarantine, table.getvalue())
+        bad = [{"path": v.path, "reason": v.reason} for v in verdicts if v.reason is not None]
+        write_csv(quarantine, ("path", "reason"), bad)
 
 
 def _report(connection: Connection, work: Callable[[], Verdict]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from salt_plugin.evaluation.spectrum import effective_rank, spread
-from salt_plugin.files import write_text
+from salt_plugin.files import write_csv
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.training.world import Ranks
 
@@ -53,11 +52,7 @@ class Metrics:
         kept = []
         if start_step and self.path.is_file():
             kept = [row for row in read_metrics(self.path) if row["step"] <= start_step]
-        table = io.StringIO(newline="")
-        rows = csv.DictWriter(table, COLUMNS)
-        rows.writeheader()
-        rows.writerows(kept)
-        write_text(self.path, table.getvalue())
+        write_csv(self.path, COLUMNS, kept)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
 
     def add(self, targets_kd: Tensor | None, **row: Any) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from salt_plugin.errors import DataError
-from salt_plugin.files import write_text
+from salt_plugin.files import write_csv
 from salt_plugin.training.world import Ranks
 
 _SHOWN = 5
@@ -72,9 +71,8 @@ class SkippedFiles:
 
     def _write(self) -> None:
         if self.ranks.is_first:
-            table = io.StringIO(newline="")
-            csv.writer(table).writerows([("path", "reason"), *self._known.items()])
-            write_text(self.path, table.getvalue())
+            rows = [{"path": path, "reason": reason} for path, reason in self._known.items()]
+            write_csv(self.path, ("path", "reason"), rows)
 
     def _too_many(self, allowed: int) -> DataError:
         # Details stand after a colon.
