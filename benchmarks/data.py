@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--device", default="cpu", help="of the step")
     parser.add_argument("--json", action="store_true", help="one last line of JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +86,7 @@ def _measure(arguments: argparse.Namespace, videos: str) -> dict[str, Any]:
         )
 
     workers = {count: _loader_speed(loader(count), arguments) for count in arguments.workers}
-    step = _step_speed(shape, next(iter(loader(0))))
+    step = _step_speed(shape, next(iter(loader(0))).to(arguments.device))
     data = max(workers.values())
     return {
         "decoders": decoders,
@@ -129,16 +130,17 @@ def _step_speed(shape: EncoderShape, batch: Any) -> float:
         FrozenTeacher(VideoEncoder(shape), torch.bfloat16),
         LatentLoss(),
         Recipe(total_steps=10**6),
-    )
+    ).to(batch.clips.device)
     optimizer = method.optimizer()
     seconds = []
     for _ in range(5):
         began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(batch.clips.device.type, torch.bfloat16):
             loss = method(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        loss.item()  # waits for a GPU
         seconds.append(time.perf_counter() - began)
     return len(batch.clips) / statistics.median(seconds[1:])
 

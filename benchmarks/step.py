@@ -1,6 +1,8 @@
-"""Time of a training step by part, against a plain step of Hugging Face's VJEPA2 modules.
+"""Time of a training step by part, against a plain step of other people's modules.
 
     python benchmarks/step.py [--encoder vit_tiny] [--size 112] [--batch-size 4] [--json]
+
+The reference is assembled from Hugging Face's VJEPA2 modules, or from V-JEPA 2's repository.
 
 Ours and the reference take turns on the same clips and masks, so that a noisy machine slows both;
 compare ratios, not milliseconds of different runs (docs/benchmarks/step.md).
@@ -24,6 +26,8 @@ from typing import Any
 import torch
 from reference_step import ReferenceStep
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from vjepa2_step import VJEPA2Step
 
 from salt_plugin.batch import Batch, mask_sets
 from salt_plugin.compute import pixel_teacher_step, salt_step
@@ -42,11 +46,14 @@ def main() -> None:
     arguments = _arguments()
     torch.manual_seed(0)
     bench = Bench(arguments)
+    if arguments.profile:
+        print(bench.profile())
+        return
     rounds = [bench.round() for _ in range(WARM_UP + arguments.rounds)][WARM_UP:]
     result = bench.summary(rounds)
     _print(result)
     if arguments.json:
-        print(json.dumps(result))
+        print(json.dumps(result, default=str))
 
 
 def _arguments() -> argparse.Namespace:
@@ -64,9 +71,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--compile", action="store_true", help="compile our blocks")
     parser.add_argument("--activation-checkpointing", action="store_true", help="in ours")
-    parser.add_argument("--no-reference", action="store_true")
+    reference = parser.add_mutually_exclusive_group()
+    reference.add_argument("--no-reference", action="store_true")
+    reference.add_argument("--vjepa2", type=Path, help="a checkout of V-JEPA 2, as the reference")
+    parser.add_argument("--profile", action="store_true", help="only our step, by kernel")
     parser.add_argument("--json", action="store_true", help="one last line of JSON")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.vjepa2 and given.stage == "teacher":
+        parser.error("--vjepa2 has no pixel teacher: leave out --stage teacher")
+    return given
 
 
 class Bench:
@@ -87,11 +100,13 @@ class Bench:
         self.clips = torch.randn(arguments.batch_size, 3, *sides, device=self.device)
         self.ours = self._ours().to(self.device)
         self.optimizer = self.ours.optimizer()
-        self.reference = None
-        if not arguments.no_reference:
-            pixels = arguments.stage == "teacher"
-            self.reference = ReferenceStep(
-                self.shape, self.predictor, arguments.frames, arguments.size, pixels
+        self.reference: Any = None
+        if not (arguments.no_reference or arguments.profile):
+            given = (self.shape, self.predictor, arguments.frames, arguments.size)
+            self.reference = (
+                VJEPA2Step(arguments.vjepa2, *given)
+                if arguments.vjepa2
+                else ReferenceStep(*given, arguments.stage == "teacher")
             ).to(self.device)
             self.reference_optimizer = torch.optim.AdamW(self.reference.trained(), lr=1e-4)
 
@@ -119,6 +134,22 @@ class Bench:
             "reference_peak_bytes": reference_peak,
             "loss": loss,
         }
+
+    def profile(self, steps: int = 3) -> str:
+        """Returns a table of the time of our step by kernel."""
+        for _ in range(WARM_UP):
+            self._step(self.ours, self.optimizer, self._batch())
+        batch = self._batch()
+        activities = [ProfilerActivity.CPU]
+        if self.device.type == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        with profile(activities=activities) as found:
+            for _ in range(steps):
+                self._step(self.ours, self.optimizer, batch)
+            _synchronise(self.device)
+        order = f"self_{self.device.type}_time_total"
+        rows = found.key_averages()
+        return str(rows.table(sort_by=order, row_limit=25, max_name_column_width=70))
 
     def summary(self, rounds: list[dict[str, Any]]) -> dict[str, Any]:
         """Returns medians over the rounds."""
