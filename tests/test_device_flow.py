@@ -7,25 +7,19 @@ passes do not work on them.
 from __future__ import annotations
 
 from pathlib import Path
-from pkgutil import resolve_name
 
 import pytest
 import torch
+from method_batches import new_batch, new_method
 from small_run import SMALL
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from salt_plugin.batch import Batch, mask_sets
-from salt_plugin.config import RunConfig, compose, load_config, registry
+from salt_plugin.batch import Batch
+from salt_plugin.config import compose, load_config, registry
 from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.bank import ProbeBank
-from salt_plugin.masks import StepMasks
-from salt_plugin.methods import Recipe, VideoMethod
-from salt_plugin.models import EncoderShape, FrozenTeacher, VideoEncoder
-from salt_plugin.shapes import local_side
-from salt_plugin.training.parts import build_parts
-
-CLIPS = 2
+from salt_plugin.models import EncoderShape, VideoEncoder
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.cuda.is_built(), reason="fake tensors on GPUs need a CUDA build of torch"
@@ -56,7 +50,7 @@ def test_the_loss_of_a_batch_on_a_gpu_is_on_it(
     name: str, fake: FakeTensorMode, tiny_videos: Path
 ) -> None:
     config = load_config(compose([f"method={name}", f"input_dir={tiny_videos}", *SMALL]))
-    method, batch = _method(config), _batch(config)
+    method, batch = new_method(config, drop_path=0.1), new_batch(config)
     _on_gpu(method, fake)
     with fake:
         moved = Batch(
@@ -88,23 +82,3 @@ def test_an_encoder_on_a_gpu_gives_features_on_it(training: bool, fake: FakeTens
     with fake:
         features = encoder(torch.randn(2, 3, 4, 32, 32, device="cuda"))
     assert features.device.type == "cuda"
-
-
-def _method(config: RunConfig) -> VideoMethod:
-    spec, parts = registry.get(config.method.name), build_parts(config)
-    teacher = FrozenTeacher(VideoEncoder(parts.teacher)) if spec.teacher else None
-    kind: type[VideoMethod] = resolve_name(spec.method)
-    encoder = VideoEncoder(parts.encoder, drop_path=0.1)
-    return kind.configured(config.method, parts, encoder, Recipe(total_steps=10), teacher)
-
-
-def _batch(config: RunConfig) -> Batch:
-    parts, clip = build_parts(config), config.method.clip
-    masks = StepMasks(parts.masks, parts.grid, seed=0, clips=CLIPS, group=CLIPS)
-    clips = torch.zeros(CLIPS, 3, clip.frames, clip.size, clip.size, dtype=torch.uint8)
-    sets, local_views = mask_sets(masks, 0, range(CLIPS)), None
-    if views := parts.transform.local_views:
-        side = local_side(clip.size, config.method.model.patch_size)
-        shape = (CLIPS, views, 3, clip.frames, side, side)
-        local_views = torch.zeros(shape, dtype=torch.uint8)
-    return Batch(clips, torch.full((CLIPS,), -1), sets, local_views=local_views)
