@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from salt_plugin.errors import ConfigError
 from salt_plugin.models.attentive import AttentivePooler, heads_that_divide
 from salt_plugin.models.block import INIT_STD
 from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.intermediates import forward_intermediates, taken_blocks
 from salt_plugin.shapes import EncoderShape
 
 POOLS = ("", "avg", "token", "map")
@@ -54,6 +57,11 @@ class VideoClassifier(VideoEncoder):
     ) -> None:
         super().__init__(shape, drop_path, init_std)
         self.head_hidden_size, self.pool_depth = shape.embed_dim, pool_depth
+        self.in_chans = shape.in_chans
+        self.feature_info = [
+            {"module": f"blocks.{i}", "num_chs": shape.embed_dim, "reduction": shape.patch_size}
+            for i in range(shape.depth)
+        ]
         self.attn_pool = None
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes, global_pool)
@@ -149,6 +157,33 @@ class VideoClassifier(VideoEncoder):
     def no_weight_decay(self) -> set[str]:
         """Returns the names of matrices that take no weight decay, for timm's optimisers."""
         return {"cls_token"}
+
+    def forward_intermediates(self, clip_bcthw: Tensor, *args: Any, **given: Any) -> Any:
+        """Returns features after blocks; see `intermediates.forward_intermediates`."""
+        return forward_intermediates(self, clip_bcthw, *args, **given)
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | Sequence[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Removes the blocks after the last of `indices`, and returns these from 0.
+
+        Args:
+            indices: As of `intermediates`.
+            prune_norm: Remove the last LayerNorm.
+            prune_head: Remove pooling and classifier.
+        """
+        taken = taken_blocks(len(self.blocks), indices)
+        depth = max(taken) + 1
+        self.shape = replace(self.shape, depth=depth)
+        del self.blocks[depth:]
+        if prune_norm:
+            self.norm = nn.Identity()  # type: ignore[assignment]
+        if prune_head:
+            self.reset_classifier(0, "")
+        return taken
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keeps less for the backward pass and computes it again; see `BlockStack`."""

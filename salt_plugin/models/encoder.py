@@ -17,6 +17,7 @@ from salt_plugin.models.block import (
     INIT_STD,
     NORM_EPS,
     Block,
+    BlockInput,
     BlockStack,
     init_weights,
     rescale_residuals,
@@ -119,6 +120,17 @@ class VideoEncoder(nn.Module):
         self, kept: Sequence[Tensor], grid: Grid, indices: Sequence[Tensor]
     ) -> list[Tensor]:
         """Returns the tokens of each set, after `[cls]` where there is one."""
+        given = self.embedded(kept, grid, indices)
+        return unpack(self.norm(self.blocks(*given)), given.segments)
+
+    def embedded(self, kept: Sequence[Tensor], grid: Grid, indices: Sequence[Tensor]) -> BlockInput:
+        """Returns what goes into the first block.
+
+        Args:
+            kept: Tubelets of each set, [B, K, P].
+            grid: The grid that the indices count in.
+            indices: int64 [B, K] of each set.
+        """
         segments = segments_of(indices)
         x_td = self.patch_embed(pack(kept))
         if self.cls_token is not None:
@@ -132,8 +144,7 @@ class VideoEncoder(nn.Module):
         allowed = None
         if self.shape.block_causal:
             allowed = [block_causal_mask(one, grid, self.shape.cls_token) for one in indices]
-        x_td = self.blocks(x_td, rope, segments, allowed)
-        return unpack(self.norm(x_td), segments)
+        return BlockInput(x_td, rope, segments, allowed)
 
     def forward_patches(
         self, patches_bnp: Tensor, grid: Grid, indices_bk: Tensor | None = None

@@ -134,6 +134,72 @@ def test_checkpoint_path_takes_an_encoder_or_a_classifier(tmp_path: Path) -> Non
     torch.testing.assert_close(again(clips()), model(clips()))
 
 
+@pytest.mark.parametrize("cls_token", [False, True])
+def test_intermediates_end_in_the_features(cls_token: bool) -> None:
+    model = made(cls_token=cls_token)
+    features = model.forward_features(clips())
+    tokens, found = model.forward_intermediates(clips())
+    torch.testing.assert_close(tokens, features)
+    assert [one.shape for one in found] == 4 * [(2, D, 2, 2, 2)]
+    given = {"norm": True, "output_fmt": "NLC", "intermediates_only": True, "stop_early": True}
+    first, last = model.forward_intermediates(
+        clips(), [0, -1], return_prefix_tokens=cls_token, **given
+    )
+    last = torch.cat(last[::-1], dim=1) if cls_token else last
+    torch.testing.assert_close(last, features)
+    del model.blocks[1:]
+    alone = model.forward_features(clips())
+    first = torch.cat(first[::-1], dim=1) if cls_token else first
+    torch.testing.assert_close(first, alone)
+    with pytest.raises(ConfigError, match="output_fmt=NHWC: expected one of NCHW, NLC"):
+        model.forward_intermediates(clips(), output_fmt="NHWC")
+
+
+def test_features_only_has_the_stated_channels_and_reductions(tmp_path: Path) -> None:
+    whole = made()
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    given = {"features_only": True, "checkpoint_path": tmp_path / "model.safetensors"}
+    for indices, norm in (((0, 2), {}), ((-1,), {"feature_cls": "getter"})):
+        path = {} if norm else {"checkpoint_path": given["checkpoint_path"]}
+        torch.manual_seed(0)
+        model = timm.create_model(
+            "salt_vit_nano", features_only=True, out_indices=indices, **path, **norm
+        ).eval()
+        found = model(clips(4, 48, 32))
+        expected = whole.forward_intermediates(
+            clips(4, 48, 32), list(indices), intermediates_only=True
+        )
+        for one, other, channels, reduction in zip(
+            found,
+            expected,
+            model.feature_info.channels(),
+            model.feature_info.reduction(),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other)
+            assert one.shape == (2, channels, 2, 48 // reduction, 32 // reduction)
+    assert len(timm.create_model("salt_vit_nano", features_only=True).feature_info.channels()) == 3
+
+
+def test_other_sizes_than_trained() -> None:
+    model = made(img_size=(48, 64), num_frames=8)
+    assert model(clips(8, 48, 64)).shape == model(clips(2, 16, 16)).shape == (2, CLASSES)
+    with pytest.raises(ConfigError, match=r"salt_vit_nano: img_size=100: .* 16 long .* use 96"):
+        made(img_size=100)
+    with pytest.raises(ConfigError, match=r"num_frames=1: the tubelets are 2 long there; use 2"):
+        made(num_frames=1)
+
+
+def test_weights_of_three_colours_start_a_model_of_one(tmp_path: Path) -> None:
+    """As timm does for images: the sum over colours, so that grey clips give the same tokens."""
+    whole = made()
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    overlay = {"file": str(tmp_path / "model.safetensors"), "num_classes": CLASSES}
+    grey = made(in_chans=1, pretrained=True, pretrained_cfg_overlay=overlay)
+    one = clips()[:, :1]
+    torch.testing.assert_close(grey(one), whole(one.expand(-1, 3, -1, -1, -1)))
+
+
 def test_a_classifier_goes_around_an_encoder() -> None:
     encoder = VideoEncoder(EncoderShape.named("vit_nano", patch_size=8)).double().eval()
     model = VideoClassifier.around(encoder, CLASSES, drop_path=0.1, global_pool="map").eval()
