@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -81,7 +82,28 @@ class VideoClassifier(VideoEncoder):
         """
         model = cls(encoder.shape, drop_path, num_classes=num_classes, **head)
         model.load_state_dict(encoder.state_dict())
+        model.card = encoder.card
         return model.to(encoder.norm.weight)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        num_classes: int = 0,
+        global_pool: str = "avg",
+        **given: Any,
+    ) -> VideoClassifier:
+        """Returns a new classifier around a trained encoder, in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: As of `VideoEncoder.from_pretrained`.
+            num_classes: C.
+            global_pool: As of the class.
+            **given: As of `VideoEncoder.from_pretrained`.
+        """
+        encoder = VideoEncoder.from_pretrained(pretrained_model_name_or_path, **given)
+        return cls.around(encoder, num_classes, global_pool=global_pool).eval()
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Makes a new classifier; and another pooling, where it is given and is another.

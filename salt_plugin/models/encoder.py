@@ -23,6 +23,7 @@ from salt_plugin.models.block import (
     rescale_residuals,
 )
 from salt_plugin.models.block_causal import block_causal_mask
+from salt_plugin.models.hub import OnTheHub
 from salt_plugin.shapes import EncoderShape, Grid
 
 # Normalised pixels stay below 3; of 0 to 255, all but those of a black video go beyond.
@@ -46,7 +47,7 @@ class TubeletEmbed(nn.Module):
         return F.linear(patches_kp, self.proj.weight.flatten(1), self.proj.bias)
 
 
-class VideoEncoder(nn.Module):
+class VideoEncoder(nn.Module, OnTheHub):
     """Vision transformer over tubelets with 3D RoPE, in V-JEPA 2's layout.
 
     A `[cls]` token, where the shape has one, is not rotated. `forward` gives it before the tokens
