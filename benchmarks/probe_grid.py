@@ -11,8 +11,8 @@ import time
 
 import torch
 
-from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.bank import ProbeBank
+from salt_plugin.models.attentive import AttentiveProbe
 
 
 def main() -> None:

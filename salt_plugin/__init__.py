@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salt_plugin.checkpoints import load_encoder as load_encoder
+    from salt_plugin.checkpoints import model_card as model_card
+    from salt_plugin.checkpoints import save_encoder_folder as save_encoder_folder
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_encoder"]
 
-_LAZY = {"load_encoder": "salt_plugin.checkpoints"}
+_LAZY = {
+    "load_encoder": "salt_plugin.checkpoints",
+    "model_card": "salt_plugin.checkpoints",
+    "save_encoder_folder": "salt_plugin.checkpoints",
+}
 
 
 def __getattr__(name: str) -> Any:

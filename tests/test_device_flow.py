@@ -17,9 +17,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from salt_plugin.batch import Batch
 from salt_plugin.config import compose, load_config, registry
-from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.bank import ProbeBank
 from salt_plugin.models import EncoderShape, VideoEncoder
+from salt_plugin.models.attentive import AttentiveProbe
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.cuda.is_built(), reason="fake tensors on GPUs need a CUDA build of torch"

@@ -1,6 +1,7 @@
 """Weights as files: ours, and V-JEPA 2's in both public layouts."""
 
-from salt_plugin.checkpoints.export import Exported, export_hf
+from salt_plugin.checkpoints.export import Exported, export_hf, export_timm, export_torch
+from salt_plugin.checkpoints.hub_folder import model_card, save_encoder_folder
 from salt_plugin.checkpoints.load import (
     STUDENT_FIRST,
     TEACHER_FIRST,
@@ -29,10 +30,13 @@ __all__ = [
     "TEACHER_FIRST",
     "Exported",
     "export_hf",
+    "export_timm",
+    "export_torch",
     "find_encoder",
     "find_predictor",
     "load_encoder",
     "load_predictor",
+    "model_card",
     "read_bill",
     "read_card",
     "read_input",
@@ -40,5 +44,6 @@ __all__ = [
     "read_safetensors",
     "read_torch_file",
     "save_encoder",
+    "save_encoder_folder",
     "save_predictor",
 ]

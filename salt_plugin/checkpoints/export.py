@@ -1,4 +1,4 @@
-"""Writing an encoder and its predictor in Hugging Face's layout of V-JEPA 2."""
+"""Writing an encoder and its predictor for transformers, for timm, and as torch's state dicts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from salt_plugin.checkpoints import huggingface, vjepa2
 from salt_plugin.checkpoints.hf_config import CONFIG_FILE, make_config
 from salt_plugin.checkpoints.hf_names import to_hf
+from salt_plugin.checkpoints.hub_folder import model_card, save_encoder_folder
 from salt_plugin.checkpoints.huggingface import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE
 from salt_plugin.checkpoints.load import (
     STUDENT_FIRST,
@@ -22,10 +25,11 @@ from salt_plugin.checkpoints.load import (
 from salt_plugin.checkpoints.own_files import PREDICTOR_FILE, read_card, read_predictor_card
 from salt_plugin.checkpoints.safetensors_file import write_safetensors
 from salt_plugin.errors import CheckpointError
-from salt_plugin.files import write_json
+from salt_plugin.files import write_json, write_text
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.shapes import PredictorShape
 
+TORCH_FILE = "encoder.pt"
 # What `VJEPA2Config` takes where a file says nothing.
 FRAMES, SIZE = 64, 256
 
@@ -65,20 +69,13 @@ def export_hf(
     Raises:
         CheckpointError: There is no such encoder, or the folder is not free.
     """
-    place = Path(folder).expanduser()
-    file = find_encoder(path, order)
-    if place.exists() and not place.is_dir():
-        raise CheckpointError(f"{place} is a file; choose another folder (--output)")
-    if place.is_dir() and any(place.iterdir()) and not force:
-        raise CheckpointError(
-            f"{place} is not empty; choose another folder (--output), or replace what is in it "
-            "(--force)"
-        )
+    file, place = find_encoder(path, order), free_folder(folder, force)
     encoder, clip = load_encoder(file), read_input(file)
     if encoder.shape.cls_token or encoder.shape.block_causal:
         raise CheckpointError(
             f"{file} holds an encoder with a [cls] token or block-causal attention, which "
-            "`VJEPA2Model` does not have; use it with salt_plugin.load_encoder(path)"
+            "`VJEPA2Model` does not have; use --format timm or torch, or it as it is with "
+            "salt_plugin.load_encoder(path)"
         )
     predictor, reason = _predictor(file, encoder.embed_dim)
     size = clip.get("size", SIZE)
@@ -99,6 +96,73 @@ def export_hf(
     write_safetensors(place / WEIGHTS_FILE, state, {"format": "pt"})
     files[place / WEIGHTS_FILE] = content
     return Exported(files, reason, "size" not in clip, size)
+
+
+def export_timm(
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    order: Sequence[str] = STUDENT_FIRST,
+    force: bool = False,
+) -> Exported:
+    """Writes what `timm.create_model("local-dir:FOLDER", pretrained=True)` loads; as `export_hf`.
+
+    Raises:
+        CheckpointError: As `export_hf`; or the encoder has no name in timm.
+    """
+    file, place = find_encoder(path, order), free_folder(folder, force)
+    encoder = load_encoder(file)
+    save_encoder_folder(encoder, place)
+    write_text(place / "README.md", model_card(encoder))
+    files = {
+        place / CONFIG_FILE: "name and arguments in timm",
+        place / "README.md": "model card",
+        (place / WEIGHTS_FILE).with_suffix(".json"): "card",
+        place / WEIGHTS_FILE: f"encoder {encoder.shape.name}",
+    }
+    return Exported(files, None, "size" not in encoder.card.get("input", {}), SIZE)
+
+
+def export_torch(
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    order: Sequence[str] = STUDENT_FIRST,
+    force: bool = False,
+) -> Exported:
+    """Writes `encoder.pt`, state dicts for `torch.load(FILE, weights_only=True)`; as `export_hf`.
+
+    Names and keys are those of V-JEPA 2's repository: `target_encoder`, and `predictor`.
+    """
+    file, place = find_encoder(path, order), free_folder(folder, force)
+    encoder = load_encoder(file)
+    predictor, reason = _predictor(file, encoder.embed_dim)
+    state, content = {"target_encoder": encoder.state_dict()}, f"encoder {encoder.shape.name}"
+    if predictor is not None:
+        state["predictor"] = predictor.state_dict()
+        content, reason = content + " and predictor", None
+    place.mkdir(parents=True, exist_ok=True)
+    unfinished = place / (TORCH_FILE + ".tmp")
+    torch.save(state, unfinished)
+    os.replace(unfinished, place / TORCH_FILE)
+    return Exported({place / TORCH_FILE: content}, reason, False, SIZE)
+
+
+def free_folder(folder: str | os.PathLike[str], force: bool) -> Path:
+    """Returns the folder of an export, which may not be there yet.
+
+    Raises:
+        CheckpointError: It is a file, or holds something that may not be replaced.
+    """
+    place = Path(folder).expanduser()
+    if place.exists() and not place.is_dir():
+        raise CheckpointError(f"{place} is a file; choose another folder (--output)")
+    if place.is_dir() and any(place.iterdir()) and not force:
+        raise CheckpointError(
+            f"{place} is not empty; choose another folder (--output), or replace what is in it "
+            "(--force)"
+        )
+    return place
 
 
 def _predictor(file: Path, width: int) -> tuple[Predictor | None, str | None]:

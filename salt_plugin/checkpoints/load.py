@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +17,14 @@ from salt_plugin.checkpoints.huggingface import is_huggingface
 from salt_plugin.checkpoints.own_files import ENCODER_FILE, PREDICTOR_FILE, read_card
 from salt_plugin.checkpoints.vjepa2 import is_vjepa2
 from salt_plugin.errors import CheckpointError
+from salt_plugin.files import read_json
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 
 STUDENT_FIRST = ("student", "teacher")
 TEACHER_FIRST = ("teacher", "student")
+# Of a run directory, beside the folders of its stages.
+SUMMARY_FILE = "summary.json"
 
 
 class SeenClip(BaseModel):
@@ -64,6 +68,8 @@ def _find(given: Path, kind: str, name: str, order: Sequence[str]) -> Path:
         return given
     places = [given / name, *(given / stage / name for stage in order)]
     foreign = [given / huggingface.WEIGHTS_FILE, given / huggingface.INDEX_FILE]
+    if name == ENCODER_FILE and foreign[0].with_suffix(".json").is_file():
+        places.append(foreign[0])
     for place in [*places, *(place for place in foreign if is_huggingface(place))]:
         if place.is_file():
             return place
@@ -105,7 +111,19 @@ def load_encoder(
         encoder = vjepa2.read_encoder(file, num_heads)
     else:
         encoder = (huggingface if is_huggingface(file) else own_files).read_encoder(file)
+    encoder.card = _card(file)
     return encoder.to(device).eval()
+
+
+def _card(file: Path) -> dict[str, Any]:
+    """Returns what is known of an encoder: its card with the run's probe, or its clips."""
+    if is_vjepa2(file) or is_huggingface(file):
+        return {"input": read_input(file)}
+    card, summary = read_card(file), file.parent.parent / SUMMARY_FILE
+    # It may be another program's file of this name, and weights are loaded without it.
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        card.setdefault("probe", read_json(summary)["probe"])
+    return card
 
 
 def load_predictor(

@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+LOADED = {
+    "timm": "import timm, salt_plugin.models; "
+    'timm.create_model("local-dir:{}", pretrained=True, num_classes=0)',
+    "torch": 'torch.load("{}/encoder.pt", weights_only=True)["target_encoder"]',
+}
+
 
 def main(arguments: list[str]) -> None:
-    """Writes what transformers loads, and prints what was written.
+    """Writes what other libraries load, and prints what was written.
 
     Args:
         arguments: The command line after the verb.
@@ -19,14 +25,18 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     if given.stage and given.run.is_file():
         parser.error(f"--stage: {given.run} is a file, not a run directory")
-    output = given.output or default_output(given.run)
+    output = given.output or default_output(given.run, given.format)
 
-    from salt_plugin.checkpoints import STUDENT_FIRST, export_hf
+    from salt_plugin.checkpoints import STUDENT_FIRST, export_hf, export_timm, export_torch
 
     order = (given.stage,) if given.stage else STUDENT_FIRST
-    done = export_hf(given.run, output, order=order, force=given.force)
+    export = {"hf": export_hf, "timm": export_timm, "torch": export_torch}[given.format]
+    done = export(given.run, output, order=order, force=given.force)
     for file, content in done.files.items():
         print(f"{file}: {content}")
+    if given.format != "hf":
+        print(f"Load it: {LOADED[given.format].format(output)}")
+        return
     if done.encoder_only:
         print(
             f"The encoder alone: {done.encoder_only}. transformers makes a random predictor and "
@@ -40,9 +50,10 @@ def main(arguments: list[str]) -> None:
     print(f"Load it: transformers.VJEPA2Model.from_pretrained({str(output)!r})")
 
 
-def default_output(run: Path) -> Path:
-    """Returns where an export goes: `RUN/hf`, or `FILE-hf` beside a file."""
-    return run.with_name(f"{run.name.partition('.')[0]}-hf") if run.is_file() else run / "hf"
+def default_output(run: Path, layout: str) -> Path:
+    """Returns where an export goes: `RUN/hf`, or `FILE-hf` beside a file, by the layout's name."""
+    beside = run.with_name(f"{run.name.partition('.')[0]}-{layout}")
+    return beside if run.is_file() else run / layout
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,12 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--format",
-        choices=["hf"],
+        choices=["hf", "timm", "torch"],
         required=True,
-        help="hf: Hugging Face's VJEPA2Model (config.json, model.safetensors)",
+        help="hf: transformers' VJEPA2Model; timm: a folder for timm and for Hugging Face's hub; "
+        "torch: encoder.pt, state dicts with V-JEPA 2's names",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="where to (RUN/hf; beside a file, FILE-hf)"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where to (RUN/FORMAT; beside a file, FILE-FORMAT)",
     )
     parser.add_argument(
         "--stage",

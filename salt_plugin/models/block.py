@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from timm.layers import Mlp
@@ -56,6 +57,15 @@ class Block(nn.Module):
         )
 
 
+class BlockInput(NamedTuple):
+    """What `BlockStack` takes: packed tokens [T, D], and what `RopeAttention` needs of them."""
+
+    x_td: Tensor
+    rope: RopeTables
+    segments: Segments
+    allowed: Sequence[Tensor] | None = None
+
+
 class BlockStack(nn.ModuleList):
     """Blocks one after the other.
 
@@ -79,12 +89,24 @@ class BlockStack(nn.ModuleList):
         allowed: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Maps packed tokens [T, D] to [T, D]; see `RopeAttention` for what is `allowed`."""
+        for after_td in self.each(x_td, rope, segments, allowed):
+            x_td = after_td
+        return x_td
+
+    def each(
+        self,
+        x_td: Tensor,
+        rope: RopeTables,
+        segments: Segments,
+        allowed: Sequence[Tensor] | None = None,
+    ) -> Iterator[Tensor]:
+        """Yields what `forward` returns after the first block, after the second, and so on."""
         for block in self:
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x_td = checkpoint(block, x_td, rope, segments, allowed, use_reentrant=False)
             else:
                 x_td = block(x_td, rope, segments, allowed)
-        return x_td
+            yield x_td
 
 
 def _scaled(branch_td: Tensor, factor_t1: Tensor | None) -> Tensor:

@@ -17,11 +17,13 @@ from salt_plugin.models.block import (
     INIT_STD,
     NORM_EPS,
     Block,
+    BlockInput,
     BlockStack,
     init_weights,
     rescale_residuals,
 )
 from salt_plugin.models.block_causal import block_causal_mask
+from salt_plugin.models.hub import OnTheHub
 from salt_plugin.shapes import EncoderShape, Grid
 
 # Normalised pixels stay below 3; of 0 to 255, all but those of a black video go beyond.
@@ -45,7 +47,7 @@ class TubeletEmbed(nn.Module):
         return F.linear(patches_kp, self.proj.weight.flatten(1), self.proj.bias)
 
 
-class VideoEncoder(nn.Module):
+class VideoEncoder(nn.Module, OnTheHub):
     """Vision transformer over tubelets with 3D RoPE, in V-JEPA 2's layout.
 
     A `[cls]` token, where the shape has one, is not rotated. `forward` gives it before the tokens
@@ -119,6 +121,17 @@ class VideoEncoder(nn.Module):
         self, kept: Sequence[Tensor], grid: Grid, indices: Sequence[Tensor]
     ) -> list[Tensor]:
         """Returns the tokens of each set, after `[cls]` where there is one."""
+        given = self.embedded(kept, grid, indices)
+        return unpack(self.norm(self.blocks(*given)), given.segments)
+
+    def embedded(self, kept: Sequence[Tensor], grid: Grid, indices: Sequence[Tensor]) -> BlockInput:
+        """Returns what goes into the first block.
+
+        Args:
+            kept: Tubelets of each set, [B, K, P].
+            grid: The grid that the indices count in.
+            indices: int64 [B, K] of each set.
+        """
         segments = segments_of(indices)
         x_td = self.patch_embed(pack(kept))
         if self.cls_token is not None:
@@ -132,8 +145,7 @@ class VideoEncoder(nn.Module):
         allowed = None
         if self.shape.block_causal:
             allowed = [block_causal_mask(one, grid, self.shape.cls_token) for one in indices]
-        x_td = self.blocks(x_td, rope, segments, allowed)
-        return unpack(self.norm(x_td), segments)
+        return BlockInput(x_td, rope, segments, allowed)
 
     def forward_patches(
         self, patches_bnp: Tensor, grid: Grid, indices_bk: Tensor | None = None

@@ -22,9 +22,9 @@ from small_run import SMALL, TINY
 from torch import Tensor, nn
 
 from salt_plugin.config import compose, load_config, registry
-from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.bank import ProbeBank
 from salt_plugin.methods import VideoMethod
+from salt_plugin.models.attentive import AttentiveProbe
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
 from salt_plugin.training.checkpoint import on_host
