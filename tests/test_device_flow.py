@@ -17,11 +17,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from salt_plugin.batch import Batch, mask_sets
 from salt_plugin.config import RunConfig, compose, load_config, registry
-from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.bank import ProbeBank
 from salt_plugin.masks import StepMasks
 from salt_plugin.methods import Recipe, VideoMethod
 from salt_plugin.models import EncoderShape, FrozenTeacher, VideoEncoder
+from salt_plugin.models.attentive import AttentiveProbe
 from salt_plugin.shapes import local_side
 from salt_plugin.training.parts import build_parts
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salt_plugin.evaluation.attentive import AttentiveProbe
+from salt_plugin.models.attentive import AttentiveProbe
 
 # Tokens that a probe sees at once: their activations stay in a CPU's cache, and a GPU is filled.
 CPU_TOKENS, DEVICE_TOKENS = 784, 50_000

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from salt_plugin.errors import ConfigError
-from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.bank import ProbeBank
+from salt_plugin.models.attentive import AttentiveProbe
 
 DTYPES = {"bf16": torch.bfloat16, "32": torch.float32}
 VIDEOS_AT_ONCE = 16

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
-from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.results import ProbeReport
+from salt_plugin.models.attentive import AttentiveProbe
 from salt_plugin.shapes import Grid
 
 # Shares of the tokens whose colours may be cut off, so that one odd token does not grey the rest.

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from salt_plugin.config import ProbeConfig, clip_seen
-from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.cache import StoredFeatures
 from salt_plugin.evaluation.controls import permuted
 from salt_plugin.evaluation.encoders import FrozenEncoder, chosen_device, open_encoder
@@ -21,6 +20,7 @@ from salt_plugin.evaluation.lists import Lists, read_lists
 from salt_plugin.evaluation.metadata import metadata_predictions
 from salt_plugin.evaluation.probes import knn_predictions, linear_predictions
 from salt_plugin.evaluation.results import ProbeReport, ProtocolResult, accuracy_interval
+from salt_plugin.models.attentive import AttentiveProbe
 
 
 def probe(

@@ -11,8 +11,8 @@ import torch
 from scipy.stats import bootstrap
 from torch import Tensor
 
-from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.grid import GridPoint
+from salt_plugin.models.attentive import AttentiveProbe
 
 DRAWS = 2000
 DRAWS_AT_ONCE = 50  # the draws of a part are in memory together

@@ -1,6 +1,7 @@
 """Encoder, predictor and frozen teacher; importing this registers the encoders with timm."""
 
 from salt_plugin.models import registry as registry
+from salt_plugin.models.classifier import VideoClassifier
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import FrozenTeacher, fingerprint
@@ -12,6 +13,7 @@ __all__ = [
     "FrozenTeacher",
     "Predictor",
     "PredictorShape",
+    "VideoClassifier",
     "VideoEncoder",
     "fingerprint",
 ]

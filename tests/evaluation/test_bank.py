@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.bank import ProbeBank
+from salt_plugin.models.attentive import AttentiveProbe
 
 CLIPS, TOKENS, DIM, CLASSES = 5, 7, 24, 6
 

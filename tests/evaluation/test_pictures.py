@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from salt_plugin.evaluation import FrozenEncoder, ProbeReport, ProtocolResult
-from salt_plugin.evaluation.attentive import AttentiveProbe
 from salt_plugin.evaluation.image_frames import ImageFrames
 from salt_plugin.evaluation.pictures import attention_of_clip, confusion, pca_rgb
 from salt_plugin.evaluation.results import Interval
+from salt_plugin.models.attentive import AttentiveProbe
 
 GRID = (4, 5, 6)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salt_plugin.evaluation.attentive import AttentiveProbe
+from salt_plugin.models.attentive import AttentiveProbe
 
 
 def _probe(depth: int = 4) -> AttentiveProbe:

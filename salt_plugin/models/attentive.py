@@ -42,7 +42,7 @@ class AttentiveProbe(nn.Module):
         super().__init__()
         self.dim, self.num_classes, self.depth = dim, num_classes, depth
         self.num_heads = heads_that_divide(dim, num_heads)
-        self.pooler = _Pooler(dim, self.num_heads, depth)
+        self.pooler = AttentivePooler(dim, self.num_heads, depth)
         # torch's own initial weights, as in V-JEPA 2.
         self.linear = nn.Linear(dim, num_classes)
 
@@ -56,7 +56,15 @@ class AttentiveProbe(nn.Module):
         return pooler.cross_attention_block.weights(pooler.query_tokens, pooler.encode(tokens_bnd))
 
 
-class _Pooler(nn.Module):
+class AttentivePooler(nn.Module):
+    """What the attentive probe does before its linear classifier: tokens [B, N, D] to [B, D].
+
+    Args:
+        dim: Width D of the tokens.
+        num_heads: Heads of every attention; they divide the width.
+        depth: Blocks in all, as of `AttentiveProbe`.
+    """
+
     def __init__(self, dim: int, num_heads: int, depth: int) -> None:
         super().__init__()
         self.query_tokens = nn.Parameter(torch.empty(1, 1, dim))
@@ -81,6 +89,7 @@ class _Pooler(nn.Module):
         self.cross_attention_block.mlp.fc2.weight.data.div_(math.sqrt(2 * max(1, len(blocks))))
 
     def encode(self, tokens_bnd: Tensor) -> Tensor:
+        """Returns the tokens [B, N, D] that the query reads."""
         block: Any
         for block in self.blocks:
             # On CPUs attention is faster written out (docs/benchmarks/plain.md).
@@ -89,6 +98,7 @@ class _Pooler(nn.Module):
         return tokens_bnd
 
     def forward(self, tokens_bnd: Tensor) -> Tensor:
+        """Returns features [B, D] of tokens [B, N, D]."""
         return self.cross_attention_block(self.query_tokens, self.encode(tokens_bnd)).squeeze(1)
 
 
