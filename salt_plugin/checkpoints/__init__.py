@@ -7,6 +7,7 @@ from salt_plugin.checkpoints.load import (
     find_encoder,
     find_predictor,
     load_encoder,
+    load_head,
     load_predictor,
     read_bill,
     read_input,
@@ -17,6 +18,7 @@ from salt_plugin.checkpoints.own_files import (
     read_card,
     read_predictor_card,
     save_encoder,
+    save_head,
     save_predictor,
 )
 from salt_plugin.checkpoints.safetensors_file import read_safetensors
@@ -32,6 +34,7 @@ __all__ = [
     "find_encoder",
     "find_predictor",
     "load_encoder",
+    "load_head",
     "load_predictor",
     "read_bill",
     "read_card",
@@ -40,5 +43,6 @@ __all__ = [
     "read_safetensors",
     "read_torch_file",
     "save_encoder",
+    "save_head",
     "save_predictor",
 ]
