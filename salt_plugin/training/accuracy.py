@@ -64,8 +64,9 @@ class Accuracy:
         self.stage, self.lists, self.ranks, self.precision = stage, lists, ranks, precision
         self.say = say
         self.ledger, self.config = ledger, stage.run.config
-        self.method: Any = stage.method
-        self.method.head.names = lists.names
+        method: Any = stage.method
+        method.head.names = lists.names
+        self.method = method
         clips = self.config.method.global_batch_size
         self.every = self.config.method.val_every_n_steps or -(-len(lists.train.paths) // clips)
         self.best = -1.0
@@ -116,7 +117,8 @@ class Accuracy:
 
     def conclude(self) -> None:
         """Takes up the best weights, tests them, and writes the accuracies."""
-        files, found = self.stage.files, {"classes": self.lists.names}
+        files, names = self.stage.files, self.lists.names
+        found: dict[str, Any] = {"classes": names}
         if files.best_checkpoint.is_file():
             held = read_torch_file(files.best_checkpoint)
             self.method.load_state_dict(held["state_dict"])
@@ -134,12 +136,11 @@ class Accuracy:
         if not self.ranks.is_first:
             return
         if test is not None:
-            rows = zip(test.paths, test.labels, predicted_n.tolist(), strict=True)
-            names = self.lists.names
+            listed = zip(test.paths, test.labels, predicted_n.tolist(), strict=True)
             write_csv(
                 files.predictions,
                 ("path", "label", "predicted"),
-                [{"path": p, "label": names[a], "predicted": names[b]} for p, a, b in rows],
+                [{"path": p, "label": names[a], "predicted": names[b]} for p, a, b in listed],
             )
         write_json(files.accuracy, found)
         write_json(files.compute, self.stage.compute(self.ledger))

@@ -6,12 +6,16 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import torch
+
 from salt_plugin.checkpoints import STUDENT_FIRST, find_encoder, load_encoder, read_input
-from salt_plugin.config import RunConfig, probe_config_for, registry
+from salt_plugin.config import RunConfig, probe_config_for, registry, require_input
 from salt_plugin.config.evaluation import CLIP
 from salt_plugin.data.sources import VideoList, classes_of, read_inputs
 from salt_plugin.data.stream import inputs_of
 from salt_plugin.errors import CheckpointError, ConfigError, DataError
+from salt_plugin.evaluation.leaks import find_leaks
+from salt_plugin.evaluation.lists import LabelledList, Lists
 from salt_plugin.shapes import ENCODER_SIZES, EncoderShape
 from salt_plugin.training.budget import START, named_by
 
@@ -39,12 +43,14 @@ def labelled_lists(config: RunConfig) -> Labelled | None:
     """Returns the lists of a method that learns labels; None of any other.
 
     Raises:
+        ConfigError: `input_dir` is empty.
         DataError: A list is missing or broken, or has rows without a label or with a class that
             the training list lacks; or the training list has one class.
     """
     method = config.method
     if not registry.get(method.name).classifies:
         return None
+    require_input(config)
     given = {"input_dir": config.input_dir, "method.val": method.val, "method.test": method.test}
     lists = {key: read_inputs(inputs_of(config, one), key) for key, one in given.items() if one}
     found = {key: classes_of(videos, f"{key}={given[key]}") for key, videos in lists.items()}
@@ -77,7 +83,7 @@ def labelled_lists(config: RunConfig) -> Labelled | None:
 def settled(config: RunConfig) -> RunConfig:
     """Returns a configuration with what it leaves to its encoder and to its lists.
 
-    Those of other methods are returned as they are.
+    Those of other methods are returned as they are. Warns of videos that two lists name.
 
     Raises:
         CheckpointError: The encoder cannot be read, or is of no named size.
@@ -102,8 +108,13 @@ def settled(config: RunConfig) -> RunConfig:
             method.transform.setdefault(key, seen[key])
     lists = labelled_lists(config)
     assert lists is not None
+    find_leaks(Lists(*map(_as_evaluated, lists[1:]), lists.names, None))
     method.classes = len(lists.names)
     return config
+
+
+def _as_evaluated(videos: VideoList | None) -> Any:
+    return None if videos is None else LabelledList(videos.paths, torch.tensor(videos.labels))
 
 
 def _given_encoder(config: RunConfig) -> tuple[EncoderShape, dict[str, Any]]:

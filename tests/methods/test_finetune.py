@@ -9,6 +9,7 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from salt_plugin.batch import Batch
+from salt_plugin.evaluation.probes import linear_predictions, linear_probe
 from salt_plugin.methods import FineTune, Recipe
 from salt_plugin.models import EncoderShape, Head, VideoClassifier, VideoEncoder
 from salt_plugin.shapes import HeadShape
@@ -114,3 +115,16 @@ def test_uint8_clips_are_normalised() -> None:
     x: Tensor = torch.randint(256, given.clips.shape, dtype=torch.uint8)
     given = given._replace(clips=x)
     torch.testing.assert_close(model(given), model(given._replace(clips=given.normalized())))
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_warm_start_predicts_as_the_linear_probe_does(classes: int) -> None:
+    torch.manual_seed(2)
+    labels_n = torch.arange(60) % classes
+    features_nf = 3 * torch.randn(60, 8) + torch.randn(classes, 8)[labels_n] + 5
+    others = 3 * torch.randn(50, 8) + 5
+    head = Head(EncoderShape("one", 8, 1, 1), HeadShape("mean", classes))
+    head.start_as(*linear_probe(features_nf, labels_n, classes))
+    found = head(others[:, None]).argmax(1)
+    assert torch.equal(found, linear_predictions(features_nf, labels_n, others[:, None]))
+    assert len(found.unique()) == classes
