@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from salt_plugin import load_encoder
 from salt_plugin.checkpoints import find_encoder, load_head, read_card
+from salt_plugin.commands.plan import main as plan
 from salt_plugin.compute.cost import encoder_forward, head_forward
 from salt_plugin.config import compose, probe_config, read_yaml
 from salt_plugin.errors import CheckpointError, ConfigError, DataError, SaltError
@@ -151,6 +152,26 @@ def test_micro_batches_train_as_the_whole_step_does(
         )
         losses.append([row["loss"] for row in read_metrics(run_dir / "student" / "metrics.csv")])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_plan_tells_what_a_budget_pays_for(
+    motion: Path, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = encoder_forward(SHAPE, 48) + head_forward(SHAPE, HeadShape("time", 2, 3), 48)
+    budget = 1000 + 5 * 3 * 4 * clip + 10  # the encoder has cost 1000
+    own = ["trainer.max_epochs=50", f"compute.budget={budget}"]
+    lists = [f"input_dir={motion / 'train.csv'}", f"checkpoint={encoder}"]
+    plan([*SHORT, *lists, *own, "--json"])
+    planned = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (planned["stages"][0]["steps"], planned["total"]) == (5, 5 * 3 * 4 * clip)
+    summary = train(motion, encoder, tmp_path, *own, "method.val=null")
+    assert summary["stages"][0]["steps"] == 5
+    assert summary["bill"]["total"] == 1000 + planned["total"]
+    # Without a validation list the last weights are the result.
+    assert "val" not in summary["accuracy"]
+    state = outcome.checkpoint(tmp_path / "student")["state_dict"]
+    for key, value in load_file(tmp_path / "student" / "head.safetensors").items():
+        assert torch.equal(value, state[f"head.{key}"])
 
 
 @pytest.mark.parametrize(

@@ -47,21 +47,6 @@ class ClipConfig:
 
 
 @dataclass(config=STRICT)
-class GivenClipConfig(ClipConfig):
-    """`method.clip` where an encoder is given; what is null is as on its card.
-
-    Attributes:
-        frames: Frames of a clip; a multiple of `method.model.tubelet_size`.
-        size: Height and width of a clip in pixels; a multiple of `method.model.patch_size`.
-        step: Frames of the video from one frame of the clip to the next.
-    """
-
-    frames: Annotated[AtLeast1 | None, COMPARED]  # type: ignore[assignment]
-    size: Annotated[AtLeast1 | None, COMPARED]  # type: ignore[assignment]
-    step: Annotated[AtLeast1 | None, COMPARED]  # type: ignore[assignment]
-
-
-@dataclass(config=STRICT)
 class PredictorConfig:
     """`method.model.predictor`: shape of the predictor and of the pixel decoder.
 
@@ -115,23 +100,6 @@ class LeVJEPAModelConfig(ModelConfig):
     """
 
     block_causal: bool
-
-
-@dataclass(config=STRICT)
-class GivenModelConfig(ModelConfig):
-    """`method.model` where an encoder is given; what is null is the encoder's.
-
-    Attributes:
-        patch_size: Side of a tubelet in pixels.
-        tubelet_size: Frames of a tubelet.
-        cls_token: Whether the encoder has a `[cls]` token.
-        block_causal: Whether tokens attend to their own frame and earlier ones only.
-    """
-
-    patch_size: Annotated[AtLeast1 | None, COMPARED]  # type: ignore[assignment]
-    tubelet_size: Annotated[AtLeast1 | None, COMPARED]  # type: ignore[assignment]
-    cls_token: bool | None
-    block_causal: bool | None
 
 
 @dataclass(config=STRICT)

@@ -16,8 +16,8 @@ from salt_plugin.compute.step_costs import (
     PIXELS,
     CostedMethod,
 )
+from salt_plugin.config.finetune import FineTuneConfig
 from salt_plugin.config.schema import (
-    FineTuneConfig,
     LeVJEPAConfig,
     MethodConfig,
     PixelTeacherConfig,

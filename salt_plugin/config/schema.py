@@ -11,8 +11,6 @@ from salt_plugin.config.method_nodes import (
     CheckpointConfig,
     ClipConfig,
     DataConfig,
-    GivenClipConfig,
-    GivenModelConfig,
     LeVJEPAModelConfig,
     ModelConfig,
     MomentumConfig,
@@ -28,7 +26,6 @@ from salt_plugin.config.values import (
     Count,
     Limit,
     NotNegative,
-    Number,
     Part,
     Positive,
     Rate,
@@ -48,8 +45,6 @@ Steps = Annotated[
     holds(lambda value: value >= 1 or value == -1),
     Field(title="at least 1, or -1 with trainer.max_epochs"),
 ]
-Classes = Annotated[Whole, Field(ge=2)]
-LayerDecay = Annotated[Number, Field(gt=0, le=1, title="more than 0, up to 1")]
 Precision = Annotated[
     Literal[32, "32", "32-true", 16, "16", "16-mixed", "bf16", "bf16-mixed"],
     Field(title="one of 32, 32-true, 16, 16-mixed, bf16, bf16-mixed"),
@@ -235,50 +230,6 @@ class LeVJEPAConfig(MaskedConfig):
     projector: ProjectorConfig
     sigreg_weight: NotNegative
     ema: Rate
-
-
-@dataclass(config=STRICT)
-class FineTuneConfig(MethodConfig):
-    """`method` of `method=finetune`.
-
-    Attributes:
-        encoder: Size of the encoder; null: that of `checkpoint`.
-        default_epochs: What `trainer.max_epochs` is when it is not given.
-        classes: Number of classes; null: those of `input_dir`.
-        val: List of videos with labels, on which the best weights are chosen; null: the last
-            weights are kept.
-        val_every_n_steps: How often the accuracy on it is taken, and at the first step and the last
-            in any case; null: once an epoch.
-        test: List of videos with labels, on which the weights that are kept are tested once, at
-            the end.
-        test_segments: Clips of a test video, spread over its length.
-        test_crops: Crops of each clip, along the longer side.
-        pool: What the linear classifier reads of the tokens: `mean`: their mean, or `[cls]` where
-            the encoder has one; `time`: the mean over places at each time, one after the other;
-            `attentive`: what the attentive probe pools by attention.
-        layer_decay: The learning rate of a block is that of the block after it times this; 1: one
-            rate.
-        label_smoothing: Share of each label that all classes get alike.
-        mixup: Alpha of mixup, over pairs of clips; 0: none.
-        warm_start: Whether the classifier starts as a linear probe on the features of the encoder
-            as given.
-    """
-
-    encoder: str | None  # type: ignore[assignment]
-    clip: GivenClipConfig
-    model: GivenModelConfig
-    default_epochs: Limit
-    classes: Classes | None
-    val: str | None
-    val_every_n_steps: AtLeast1 | None
-    test: str | None
-    test_segments: AtLeast1
-    test_crops: AtLeast1
-    pool: Literal["mean", "time", "attentive"]
-    layer_decay: LayerDecay
-    label_smoothing: Rate
-    mixup: NotNegative
-    warm_start: bool
 
 
 @dataclass(config=STRICT)

@@ -122,9 +122,7 @@ class Accuracy:
         if files.best_checkpoint.is_file():
             held = read_torch_file(files.best_checkpoint)
             self.method.load_state_dict(held["state_dict"])
-            rows = [row for row in read_metrics(files.metrics) if "val_accuracy" in row]
-            best = {"step": held["global_step"], "accuracy": held["accuracy"]}
-            found["val"] = {"best": best, "last": rows[-1]["val_accuracy"]}
+            found["val"] = {"best": {"step": held["global_step"], "accuracy": held["accuracy"]}}
         test, method = self.lists.test, self.config.method
         if test is not None:
             views = {"segments": method.test_segments, "crops": method.test_crops}
@@ -135,6 +133,9 @@ class Accuracy:
             found["test"] = {**views, "accuracy": accuracy, "interval": list(interval)}
         if not self.ranks.is_first:
             return
+        if "val" in found:
+            rows = [row for row in read_metrics(files.metrics) if "val_accuracy" in row]
+            found["val"]["last"] = rows[-1]["val_accuracy"]
         if test is not None:
             listed = zip(test.paths, test.labels, predicted_n.tolist(), strict=True)
             write_csv(
