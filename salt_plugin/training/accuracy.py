@@ -67,8 +67,8 @@ class Accuracy:
         method: Any = stage.method
         method.head.names = lists.names
         self.method = method
-        clips = self.config.method.global_batch_size
-        self.every = self.config.method.val_every_n_steps or -(-len(lists.train.paths) // clips)
+        epoch = max(1, len(lists.train.paths) // self.config.method.global_batch_size)
+        self.every = self.config.method.val_every_n_steps or epoch
         self.best = -1.0
         self._kept: list[Tensor] = []
         file = stage.files.best_checkpoint

@@ -108,7 +108,8 @@ def settled(config: RunConfig) -> RunConfig:
             method.transform.setdefault(key, seen[key])
     lists = labelled_lists(config)
     assert lists is not None
-    find_leaks(Lists(*map(_as_evaluated, lists[1:]), lists.names, None))
+    train, val, test = map(_as_evaluated, lists[1:])
+    find_leaks(Lists(train, val, test, lists.names, None))
     method.classes = len(lists.names)
     return config
 
