@@ -107,7 +107,8 @@ class Batch(NamedTuple):
         normalization: What clips of uint8 are normalised by.
         local_views: [B, V, C, T, h, w] of the kind of `clips`, smaller views of each clip; None
             where there are none. The last V mask sets of a clip are theirs.
-        seed: Of the stage; with `step`, what a method draws from.
+        seed: Of the stage; with `step` and `slot`, what a method draws from.
+        slot: Place of the first clip among those of the step, over all devices.
     """
 
     clips: Tensor
@@ -119,6 +120,7 @@ class Batch(NamedTuple):
     normalization: Normalization = Normalization()
     local_views: Tensor | None = None
     seed: int = 0
+    slot: int = 0
 
     def normalized(self) -> Tensor:
         """Returns the clips as encoders take them, float32, on the device that they are on."""
@@ -201,6 +203,7 @@ class MaskCollator:
             normalization=getattr(items[0], "normalization", Normalization()),
             local_views=local_views,
             seed=self.seed,
+            slot=first,
         )
 
 

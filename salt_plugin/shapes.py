@@ -241,7 +241,26 @@ class ProjectorShape:
     directions: int = 1024
 
 
-def as_dict(shape: EncoderShape | PredictorShape) -> dict[str, Any]:
+@dataclass(frozen=True)
+class HeadShape:
+    """Shape of a classifier on the tokens of a clip.
+
+    Attributes:
+        pool: `mean`, `time` or `attentive`; see `models.Head`.
+        classes: Number of classes, C.
+        frames: Token frames of a clip, which `time` keeps apart.
+    """
+
+    pool: str = "mean"
+    classes: int = 2
+    frames: int = 1
+
+    def features(self, dim: int) -> int:
+        """Returns the width of what the linear classifier reads of tokens of width `dim`."""
+        return dim * self.frames if self.pool == "time" else dim
+
+
+def as_dict(shape: EncoderShape | PredictorShape | HeadShape) -> dict[str, Any]:
     """Returns the fields; options that are off are left out, as before there were any."""
     return {name: value for name, value in asdict(shape).items() if value is not False}
 

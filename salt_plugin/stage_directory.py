@@ -17,7 +17,11 @@ class StageDirectory:
         self.nonfinite = root / "nonfinite.json"
         self.encoder = root / "encoder.safetensors"
         self.predictor = root / "predictor.safetensors"
+        self.head = root / "head.safetensors"
+        self.accuracy = root / "accuracy.json"
+        self.predictions = root / "test.csv"
         self.last_checkpoint = root / "checkpoints" / "last.ckpt"
+        self.best_checkpoint = root / "checkpoints" / "best.ckpt"
         self.encoders = root / "encoders"
 
     def encoder_at(self, step: int) -> Path:

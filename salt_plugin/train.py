@@ -28,6 +28,7 @@ from salt_plugin.training.build import new_encoder, new_stage
 from salt_plugin.training.execution import check_execution, devices
 from salt_plugin.training.finish import leave_figures, leave_summary, probe_settings
 from salt_plugin.training.fit import fit
+from salt_plugin.training.labelled import labelled_lists, settled
 from salt_plugin.training.parts import Run, build_parts
 from salt_plugin.training.plan import global_batch_size, plan_run, total_steps
 from salt_plugin.training.progress import announce
@@ -51,6 +52,7 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """
     config = load_config(cfg)
     _make_paths_absolute(config)
+    config = settled(config)
     tasks = started_tasks()
     if tasks is not None:
         setattr(rank_zero_only, "rank", tasks.rank)  # noqa: B010  Lightning's way to tell
@@ -75,14 +77,16 @@ def _train(config: RunConfig, directory: RunDirectory) -> None:
     """Checks all that a run needs, and only then claims its folder and trains."""
     check_execution(config)
     parts = build_parts(config)
-    videos = training_videos(config)
+    videos, labelled = training_videos(config), labelled_lists(config)
+    if labelled is not None:
+        videos = labelled.train
     probe = probe_settings(config)
     path = named_teacher_path(config)
     teacher = None if path is None else load_teacher(path, parts.encoder)
     steps = total_steps(config, len(videos.paths))
     shape = None if teacher is None else teacher.shape
     plan = plan_run(config, parts, steps, shape, inherited_flops(config, path))
-    run = Run(config, parts, videos, plan, directory, probe)
+    run = Run(config, parts, videos, plan, directory, labelled, probe)
     rank_zero_only(announce)(run)
     if config.checkpoint:
         new_encoder(config, parts.encoder, config.seed, config.checkpoint)
@@ -108,7 +112,7 @@ def _train_stages(run: Run, teacher: VideoEncoder | None) -> None:
         share = 1 - config.compute.teacher_share
         last = last.under(budget_left(config, inherited), config.compute.budget, share)
     if not run.directory.stage(last.name).finished:
-        fit(new_stage(run, last, teacher, config.checkpoint, inherited))
+        fit(new_stage(run, last, teacher, config.checkpoint or "", inherited))
 
 
 def _make_paths_absolute(config: RunConfig) -> None:
@@ -121,6 +125,8 @@ def _make_paths_absolute(config: RunConfig) -> None:
     config.checkpoint = from_here(config.checkpoint)
     if (path := named_teacher_path(config)) is not None:
         method.teacher.path = from_here(path)
-    method.probe_train, method.probe_test = map(from_here, (method.probe_train, method.probe_test))
+    for key in ("probe_train", "probe_test", "val", "test"):
+        if getattr(method, key, None):
+            setattr(method, key, absolute(getattr(method, key)))
     if method.probe is not None and method.probe.endswith((".yaml", ".yml")):
         method.probe = absolute(method.probe)

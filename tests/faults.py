@@ -17,10 +17,13 @@ import pytest
 from torch import Tensor
 
 from salt_plugin.losses import LatentLoss, PixelLoss
-from salt_plugin.methods import SALT, VJEPA, LeVJEPA, PixelTeacher
+from salt_plugin.methods import SALT, VJEPA, FineTune, LeVJEPA, PixelTeacher
 from salt_plugin.training import world
 
-STAGES = {PixelTeacher: "teacher", SALT: "student", VJEPA: "student", LeVJEPA: "student"}
+STAGES = {
+    PixelTeacher: "teacher",
+    **dict.fromkeys((SALT, VJEPA, LeVJEPA, FineTune), "student"),
+}
 
 
 class Step(NamedTuple):

@@ -95,7 +95,7 @@ def test_a_multirun_trains_each_combination(salt: Typed, tmp_path: Path) -> None
     ("arguments", "shown"),
     [
         (["--info", "searchpath"], "train_config"),
-        (["--help"], "method: levjepa, pixel_teacher, salt, videomae, vjepa, vjepa2"),
+        (["--help"], "method: finetune, levjepa, pixel_teacher, salt, videomae, vjepa, vjepa2"),
         (["--shell-completion", "query=bash"], "method=vjepa method=vjepa2"),
     ],
 )

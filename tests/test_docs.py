@@ -25,6 +25,7 @@ PAGES_OF_METHODS = {
     "vjepa": "vjepa.md",
     "videomae": "videomae.md",
     "levjepa": "levjepa.md",
+    "finetune": "finetune.md",
 }
 
 

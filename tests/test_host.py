@@ -31,7 +31,7 @@ from salt_plugin.config.planning import compose_alone
 from salt_plugin.errors import ConfigError
 from salt_plugin.train import run
 
-METHODS = ("levjepa", "pixel_teacher", "salt", "videomae", "vjepa", "vjepa2")
+METHODS = ("finetune", "levjepa", "pixel_teacher", "salt", "videomae", "vjepa", "vjepa2")
 COMMAND = Path(sys.executable).parent / "lightly-ssl-train"
 FOREIGN_APP = """\
 import sys

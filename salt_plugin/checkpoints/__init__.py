@@ -8,6 +8,7 @@ from salt_plugin.checkpoints.load import (
     find_encoder,
     find_predictor,
     load_encoder,
+    load_head,
     load_predictor,
     read_bill,
     read_input,
@@ -18,6 +19,7 @@ from salt_plugin.checkpoints.own_files import (
     read_card,
     read_predictor_card,
     save_encoder,
+    save_head,
     save_predictor,
 )
 from salt_plugin.checkpoints.safetensors_file import read_safetensors
@@ -35,6 +37,7 @@ __all__ = [
     "find_encoder",
     "find_predictor",
     "load_encoder",
+    "load_head",
     "load_predictor",
     "model_card",
     "read_bill",
@@ -45,5 +48,6 @@ __all__ = [
     "read_torch_file",
     "save_encoder",
     "save_encoder_folder",
+    "save_head",
     "save_predictor",
 ]

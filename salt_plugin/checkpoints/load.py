@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from salt_plugin.checkpoints import huggingface, own_files, vjepa2
 from salt_plugin.checkpoints.hf_config import CONFIG_FILE, Size
 from salt_plugin.checkpoints.huggingface import is_huggingface
-from salt_plugin.checkpoints.own_files import ENCODER_FILE, PREDICTOR_FILE, read_card
+from salt_plugin.checkpoints.own_files import ENCODER_FILE, HEAD_FILE, PREDICTOR_FILE, read_card
 from salt_plugin.checkpoints.vjepa2 import is_vjepa2
 from salt_plugin.errors import CheckpointError
 from salt_plugin.files import read_json
 from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.head import Head
 from salt_plugin.models.predictor import Predictor
 
 STUDENT_FIRST = ("student", "teacher")
@@ -152,6 +153,24 @@ def load_predictor(
     else:
         predictor = (huggingface if is_huggingface(file) else own_files).read_predictor(file)
     return predictor.to(device).eval()
+
+
+def load_head(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Head:
+    """Loads the classifier that fine-tuning has left beside its encoder.
+
+    Args:
+        path: A run directory, the folder of its stage, or a file of a classifier.
+        device: Where to put it.
+
+    Returns:
+        The classifier in evaluation mode; `head(encoder(clips))` are logits [B, C] of the classes
+        `head.names`.
+
+    Raises:
+        CheckpointError: The file is missing, foreign, incomplete or damaged.
+    """
+    file = _find(Path(path).expanduser(), "a head", HEAD_FILE, ("student",))
+    return own_files.read_head(file).to(device).eval()
 
 
 def read_input(file: Path) -> dict[str, Any]:

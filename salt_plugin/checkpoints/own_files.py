@@ -14,12 +14,14 @@ from salt_plugin.checkpoints.strict import load_strictly
 from salt_plugin.errors import CheckpointError
 from salt_plugin.files import read_json, write_json
 from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.head import Head
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import fingerprint
-from salt_plugin.shapes import EncoderShape, PredictorShape, as_dict
+from salt_plugin.shapes import EncoderShape, HeadShape, PredictorShape, as_dict
 
 ENCODER_FILE = "encoder.safetensors"
 PREDICTOR_FILE = "predictor.safetensors"
+HEAD_FILE = "head.safetensors"
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -54,7 +56,24 @@ def save_predictor(
     _save(predictor, Path(path), card)
 
 
-def _save(model: VideoEncoder | Predictor, path: Path, card: dict[str, Any]) -> None:
+def save_head(head: Head, encoder: VideoEncoder, path: str | os.PathLike[str]) -> None:
+    """Writes the classifier on an encoder and its card; a crash in between leaves no half file.
+
+    Args:
+        head: What to keep.
+        encoder: Whose tokens it reads; the card holds its shape and fingerprint.
+        path: Where, ending in `.safetensors`; the card gets the same name with `.json`.
+    """
+    card = {
+        "kind": "head",
+        "encoder": as_dict(encoder.shape),
+        "names": head.names,
+        "encoder_fingerprint": fingerprint(encoder.state_dict()),
+    }
+    _save(head, Path(path), card)
+
+
+def _save(model: VideoEncoder | Predictor | Head, path: Path, card: dict[str, Any]) -> None:
     """Writes the card, then the weights."""
     state = model.state_dict()
     full = {"format": 1, "shape": as_dict(model.shape), "fingerprint": fingerprint(state), **card}
@@ -124,6 +143,17 @@ def read_predictor(file: Path) -> Predictor:
     return _load(
         file, card, "predictor", lambda: Predictor(*widths, PredictorShape(**card["shape"]))
     )
+
+
+def read_head(file: Path) -> Head:
+    """Returns the classifier of a file that `save_head` wrote.
+
+    Raises:
+        CheckpointError: The file is foreign, incomplete or damaged.
+    """
+    card = _card(file, "head", "pool", "encoder", "names", "encoder_fingerprint")
+    encoder, shape = EncoderShape(**card["encoder"]), HeadShape(**card["shape"])
+    return _load(file, card, "head", lambda: Head(encoder, shape, card["names"]))
 
 
 def _load(file: Path, card: dict[str, Any], kind: str, build: Callable[[], Module]) -> Module:

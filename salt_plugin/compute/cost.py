@@ -9,12 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from salt_plugin.shapes import EncoderShape, GroupTokens, PredictorShape, ProjectorShape, Tokens
+from salt_plugin.shapes import (
+    EncoderShape,
+    GroupTokens,
+    HeadShape,
+    PredictorShape,
+    ProjectorShape,
+    Tokens,
+)
 
 FLOPS_PER_MULTIPLY_ADD = 2
 FORWARD_AND_BACKWARD = 3
 # Teacher + (1 - momentum) * (student - teacher): a subtraction and a multiply-add.
 FLOPS_PER_EMA_PARAMETER = 3
+# Of pooling by attention, `models.attentive`.
+ATTENTIVE_DEPTH, ATTENTIVE_MLP_RATIO = 4, 4
 
 
 def _blocks(tokens: int, dim: int, hidden: int, depth: int) -> int:
@@ -113,6 +122,32 @@ def multi_view_step(
         "projector": FORWARD_AND_BACKWARD * embeddings * per_embedding,
         "ema": FLOPS_PER_EMA_PARAMETER * encoder_parameters(encoder),
     }
+
+
+def head_forward(encoder: EncoderShape, head: HeadShape, tokens: int) -> int:
+    """FLOPs of classifying one clip of `tokens` tokens, encoded already.
+
+    Pooling by attention makes one query for all clips at once, which is left out.
+    """
+    dim, count = encoder.embed_dim, head.features(encoder.embed_dim) * head.classes
+    if head.pool == "attentive":
+        read = tokens + encoder.cls_token
+        hidden = ATTENTIVE_MLP_RATIO * dim
+        count += _blocks(read, dim, hidden, ATTENTIVE_DEPTH - 1)
+        count += 2 * read * dim**2 + 2 * read * dim + 2 * dim * hidden
+    return FLOPS_PER_MULTIPLY_ADD * count
+
+
+def classification_step(
+    encoder: EncoderShape, head: HeadShape, groups: Sequence[GroupTokens]
+) -> dict[str, int]:
+    """FLOPs of one step of fine-tuning by part."""
+    heads = sum(
+        group.clips * head_forward(encoder, head, mask.context)
+        for group in groups
+        for mask in group.masks
+    )
+    return {"encoder": _encoders(encoder, groups), "head": FORWARD_AND_BACKWARD * heads}
 
 
 def recomputed(

@@ -17,6 +17,8 @@ class Ledger:
         flops: FLOPs of the models by part.
         recomputed_flops: FLOPs of activations that were computed a second time to save memory:
             spent, but not counted as FLOPs of the models.
+        evaluation_flops: FLOPs of evaluations on the way and at the end; no part of training, of
+            its budget, or of a bill.
         steps: Optimiser steps.
         clips: Clips seen.
         tokens: Tokens encoded or predicted by what is trained.
@@ -25,6 +27,7 @@ class Ledger:
 
     flops: dict[str, int] = field(default_factory=dict)
     recomputed_flops: int = 0
+    evaluation_flops: int = 0
     steps: int = 0
     clips: int = 0
     tokens: int = 0
@@ -66,3 +69,4 @@ class Ledger:
         """Continues from what `as_dict` returned."""
         for name in ("flops", "recomputed_flops", "steps", "clips", "tokens", "seconds"):
             setattr(self, name, state[name])
+        self.evaluation_flops = state.get("evaluation_flops", 0)  # not of earlier versions

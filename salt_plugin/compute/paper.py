@@ -44,7 +44,7 @@ def paper_latents(
 
 
 def paper_views(encoder: EncoderShape, groups: Sequence[GroupTokens]) -> dict[str, int]:
-    """Returns the FLOPs of a step of LeVJEPA by part: 6 N of each token, `[cls]` included."""
+    """Returns the FLOPs of a step of encoder alone by part: 6 N of each token, `[cls]` included."""
     tokens = sum(
         group.clips * (mask.context + encoder.cls_token) for group in groups for mask in group.masks
     )

@@ -6,9 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from salt_plugin.compute.cost import multi_view_step, pixel_teacher_step, salt_step, vjepa_step
+from salt_plugin.compute.cost import (
+    classification_step,
+    multi_view_step,
+    pixel_teacher_step,
+    salt_step,
+    vjepa_step,
+)
 from salt_plugin.compute.paper import paper_latents, paper_pixels, paper_views
-from salt_plugin.shapes import EncoderShape, GroupTokens, PredictorShape, ProjectorShape
+from salt_plugin.shapes import (
+    EncoderShape,
+    GroupTokens,
+    HeadShape,
+    PredictorShape,
+    ProjectorShape,
+)
 
 CONVENTIONS = ("exact", "paper")
 
@@ -22,6 +34,7 @@ class Shapes(NamedTuple):
         predictor: Shape of predictor or pixel decoder; where there is none, not used.
         clip_tokens: Tokens of a whole clip.
         projector: Where the method has one; else not used.
+        head: Likewise.
     """
 
     encoder: EncoderShape
@@ -29,6 +42,7 @@ class Shapes(NamedTuple):
     predictor: PredictorShape
     clip_tokens: int
     projector: ProjectorShape = ProjectorShape()
+    head: HeadShape = HeadShape()
 
 
 class StepForm(NamedTuple):
@@ -59,6 +73,11 @@ EMA_TEACHER = StepForm(
 )
 MULTI_VIEW = StepForm(
     lambda s, groups: multi_view_step(s.encoder, s.projector, groups),
+    lambda s, groups: paper_views(s.encoder, groups),
+    predicts=False,
+)
+CLASSES = StepForm(
+    lambda s, groups: classification_step(s.encoder, s.head, groups),
     lambda s, groups: paper_views(s.encoder, groups),
     predicts=False,
 )

@@ -80,18 +80,25 @@ def _check(config: RunConfig) -> None:
             "loader.num_workers=0, where nothing is loaded ahead"
         )
     budget = config.compute.budget
-    for key, left_out in (("max_steps", method.default_steps), ("max_epochs", -1)):
+    epochs = getattr(method, "default_epochs", -1)
+    for key, left_out in (("max_steps", method.default_steps), ("max_epochs", epochs)):
         if budget is not None and (found := getattr(trainer, key)) != left_out:
             raise ConfigError(
                 f"trainer.{key}={found}: expected nothing beside compute.budget={budget}, which "
                 "ends training"
             )
-    EncoderShape.named(method.encoder, "method.encoder")
+    if method.encoder is not None:  # that of a file
+        EncoderShape.named(method.encoder, "method.encoder")
     if hasattr(method, "teacher"):
         EncoderShape.named(method.teacher.encoder, "method.teacher.encoder")
         steps = method.teacher.max_steps
         if steps < 1 and method.teacher.path is None:
             raise ConfigError(f"method.teacher.max_steps={steps}: expected at least 1")
+    if getattr(method, "warm_start", False) and method.pool == "attentive":
+        raise ConfigError(
+            "method.warm_start=true: a linear probe is no start for method.pool=attentive; "
+            "expected another method.pool, or method.warm_start=false"
+        )
     data = method.probe
     if data is not None:
         try:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from salt_plugin.compute.step_costs import (
+    CLASSES,
     EMA_TEACHER,
     FROZEN_TEACHER,
     MULTI_VIEW,
     PIXELS,
     CostedMethod,
 )
+from salt_plugin.config.finetune import FineTuneConfig
 from salt_plugin.config.schema import (
     LeVJEPAConfig,
     MethodConfig,
@@ -43,6 +45,7 @@ class MethodSpec(CostedMethod):
         cls_token: Whether its encoder has a `[cls]` token.
         over_batch: Whether its loss is a statistic of a micro-batch of all devices, which have to
             have equally many micro-batches.
+        classifies: Whether it learns the labels of its list, on an encoder that is given.
         unranked: Why a run's loss does not tell how good its encoder is, as a relative clause;
             None where the targets of several runs can be the same.
     """
@@ -55,6 +58,7 @@ class MethodSpec(CostedMethod):
     planned: bool = True
     cls_token: bool = False
     over_batch: bool = False
+    classifies: bool = False
     unranked: str | None = None
 
     @property
@@ -111,8 +115,20 @@ _LEVJEPA = MethodSpec(
     unranked="whose loss is a statistic of its own batch and does not compare between batches",
 )
 
+_FINETUNE = MethodSpec(
+    name="finetune",
+    config=FineTuneConfig,
+    method="salt_plugin.methods.finetune:FineTune",
+    step=CLASSES,
+    printed_lr=0.0,  # none is printed
+    planned=False,  # costs what its lists and its encoder make it
+    classifies=True,
+    unranked="whose loss is that of labels and does not tell how good the encoder is without them",
+)
+
 METHODS = {
-    spec.name: spec for spec in (_SALT, _VJEPA, _VJEPA2, _VIDEOMAE, _LEVJEPA, _PIXEL_TEACHER)
+    spec.name: spec
+    for spec in (_SALT, _VJEPA, _VJEPA2, _VIDEOMAE, _LEVJEPA, _PIXEL_TEACHER, _FINETUNE)
 }
 
 

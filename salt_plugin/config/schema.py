@@ -147,7 +147,6 @@ class MethodConfig:
         probe_train: Its training list, a folder or a CSV (`path label`), where the set has none.
         probe_test: Its test list, likewise.
         probe_protocol: How its encoders are probed; no effect on `demo`, which has its own.
-        masks: Masks; `method/masks=NAME` selects others.
     """
 
     name: str
@@ -167,11 +166,21 @@ class MethodConfig:
     probe_train: str | None
     probe_test: str | None
     probe_protocol: Literal["attentive", "linear", "knn", "all"]
+
+
+@dataclass(config=STRICT)
+class MaskedConfig(MethodConfig):
+    """What every `method` has that shows its encoder a part of a clip.
+
+    Attributes:
+        masks: Masks; `method/masks=NAME` selects others.
+    """
+
     masks: dict[str, Any]
 
 
 @dataclass(config=STRICT)
-class PixelTeacherConfig(MethodConfig):
+class PixelTeacherConfig(MaskedConfig):
     """`method` of `method=pixel_teacher` and of `method=videomae`.
 
     Attributes:
@@ -182,7 +191,7 @@ class PixelTeacherConfig(MethodConfig):
 
 
 @dataclass(config=STRICT)
-class SALTConfig(MethodConfig):
+class SALTConfig(MaskedConfig):
     """`method` of `method=salt`.
 
     Attributes:
@@ -196,7 +205,7 @@ class SALTConfig(MethodConfig):
 
 
 @dataclass(config=STRICT)
-class VJEPAConfig(MethodConfig):
+class VJEPAConfig(MaskedConfig):
     """`method` of `method=vjepa` and of `method=vjepa2`.
 
     Attributes:
@@ -208,7 +217,7 @@ class VJEPAConfig(MethodConfig):
 
 
 @dataclass(config=STRICT)
-class LeVJEPAConfig(MethodConfig):
+class LeVJEPAConfig(MaskedConfig):
     """`method` of `method=levjepa`.
 
     Attributes:
@@ -231,13 +240,14 @@ class RunConfig:
         input_dir: Required: a folder of videos, a list (`path label` lines or columns), a video, or
             several of these; `demo:FILE`: a list of the demo set.
         checkpoint: Encoder file, run directory or V-JEPA 2 weights: initial weights of the encoder
-            that is trained, under `salt` of the student.
+            that is trained, under `salt` of the student. `finetune` needs one; null: random
+            weights.
         seed: Seed of initialisation, data order, augmentation and masks.
     """
 
     method: Any
     input_dir: Annotated[Inputs, COMPARED]
-    checkpoint: str
+    checkpoint: str | None
     seed: Seed
     loader: LoaderConfig
     trainer: TrainerConfig

@@ -96,6 +96,26 @@ def read_inputs(
     return VideoList(paths, labels, names or None, source)
 
 
+def classes_of(videos: VideoList, given: str) -> list[int | str]:
+    """Returns the class of each video: a number or a name.
+
+    Args:
+        videos: The videos.
+        given: Where they are listed, for messages.
+
+    Raises:
+        DataError: A video has none.
+    """
+    unlabelled = [path for path, at in zip(videos.paths, videos.labels, strict=True) if at < 0]
+    if unlabelled:
+        raise DataError(
+            f"{given} has {len(unlabelled)} unlabelled of {len(videos.paths)} videos; the first is "
+            f"{unlabelled[0]}: expected a class for each; remove them or label them"
+        )
+    names = videos.classes
+    return [at if names is None else names[at] for at in videos.labels]
+
+
 def require_readable(
     videos: VideoList, reader: str = DEFAULT_READER, timeout: float | None = None
 ) -> None:

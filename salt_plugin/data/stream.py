@@ -29,19 +29,20 @@ def training_videos(config: RunConfig) -> VideoList:
         ConfigError: `input_dir` is empty, or the weights do not fit the inputs.
     """
     require_input(config)
-    videos = read_inputs(_inputs(config))
+    videos = read_inputs(inputs_of(config, config.input_dir))
     _sampler(config, videos, config.seed, total_steps=1)  # finds weights that cannot work
     require_readable(videos, config.method.data.reader, config.method.data.timeout)
     return videos
 
 
-def _inputs(config: RunConfig) -> str | list[str]:
+def inputs_of(config: RunConfig, inputs: str | list[str]) -> str | list[str]:
+    """Returns inputs as `read_inputs` takes them, `demo:FILE` included."""
+
     def found(given: str) -> str:
         if not given.startswith(DEMO_PREFIX):
             return given
         return str(make_demo(demo_spec(config)) / given.removeprefix(DEMO_PREFIX))
 
-    inputs = config.input_dir
     return found(inputs) if isinstance(inputs, str) else [found(one) for one in inputs]
 
 

@@ -13,6 +13,7 @@ from salt_plugin.config import ProbeConfig
 from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.data import DemoSpec, make_demo, read_inputs
 from salt_plugin.data.list_file import read_list
+from salt_plugin.data.sources import classes_of
 from salt_plugin.errors import ConfigError, DataError
 from salt_plugin.video.containers import VIDEO_SUFFIXES
 from salt_plugin.video.images import IMAGE_SUFFIXES
@@ -100,14 +101,7 @@ def _read(config: ProbeConfig, key: str) -> tuple[list[str], list[int | str]]:
         given = str(make_demo(DemoSpec()) / given.removeprefix(DEMO_PREFIX))
     suffixes = IMAGE_SUFFIXES if config.images else VIDEO_SUFFIXES
     videos = read_inputs(Path(given).expanduser(), f"probe.{key}", suffixes)
-    unlabelled = [path for path, at in zip(videos.paths, videos.labels, strict=True) if at < 0]
-    if unlabelled:
-        raise DataError(
-            f"probe.{key}={given} has {len(unlabelled)} unlabelled of {len(videos.paths)} videos; "
-            f"the first is {unlabelled[0]}: expected a class for each; remove them or label them"
-        )
-    names = videos.classes
-    return videos.paths, [at if names is None else names[at] for at in videos.labels]
+    return videos.paths, classes_of(videos, f"probe.{key}={given}")
 
 
 def _read_groups(given: str, paths: list[str]) -> Tensor:

@@ -53,6 +53,25 @@ def linear_predictions(train_nd: Tensor, train_n: Tensor, test_mvd: Tensor) -> T
     return torch.from_numpy(classifier.classes_[best])
 
 
+def linear_probe(train_nd: Tensor, train_n: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Returns weights [C, D] and biases [C] of the regression of `linear_predictions`.
+
+    Args:
+        train_nd: Features to learn from, float [N, D], not standardised.
+        train_n: Their labels, int64 [N], each of 0 to C - 1 at least once.
+        classes: C.
+    """
+    train, _ = _standardised(train_nd, train_nd)
+    fitted = LogisticRegression(C=1.0, max_iter=2000).fit(train.numpy(), train_n.numpy())
+    weight_cd = torch.from_numpy(fitted.coef_).float()
+    bias_c = torch.from_numpy(fitted.intercept_).float()
+    if classes == 2:  # sklearn gives the second class's alone, over the first's
+        weight_cd, bias_c = (torch.cat((torch.zeros_like(x), x)) for x in (weight_cd, bias_c))
+    mean, std = train_nd.mean(0), train_nd.std(0).clamp_min(torch.finfo(torch.float32).eps)
+    weight_cd = weight_cd / std
+    return weight_cd, bias_c - weight_cd @ mean
+
+
 def _standardised(train_nd: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     mean, std = train_nd.mean(0), train_nd.std(0).clamp_min(torch.finfo(torch.float32).eps)
     return (train_nd - mean) / std, (test - mean) / std

@@ -18,7 +18,7 @@ from salt_plugin.models.block import BlockStack
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import FrozenTeacher
-from salt_plugin.shapes import ProjectorShape
+from salt_plugin.shapes import HeadShape, ProjectorShape
 
 
 class Pieces(Protocol):
@@ -35,6 +35,10 @@ class Pieces(Protocol):
     @property
     def projector(self) -> ProjectorShape:
         """Shape of the projector, where the method has one."""
+
+    @property
+    def head(self) -> HeadShape:
+        """Shape of the classifier, where the method has one."""
 
     def new_predictor(self, encoder: VideoEncoder, out_dim: int) -> Predictor:
         """Returns a predictor, or a decoder, at its start."""

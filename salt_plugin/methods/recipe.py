@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,13 +41,26 @@ class Recipe:
     clip_grad: float = 0.02
     fused: bool = True
 
-    def optimizer(self, modules: Iterable[nn.Module]) -> AdamW:
-        """Returns AdamW over all parameters of the modules."""
+    def optimizer(
+        self, modules: Iterable[nn.Module], scales: Mapping[nn.Parameter, float] | None = None
+    ) -> AdamW:
+        """Returns AdamW over all parameters of the modules.
+
+        Args:
+            modules: What is trained.
+            scales: What the learning rate of a parameter is multiplied by, where that is not 1.
+        """
         decay, no_decay = get_weight_decay_parameters(modules)
-        groups = [
-            {"name": "decay", "params": decay, "weight_decay": self.weight_decay},
-            {"name": "no_decay", "params": no_decay, "weight_decay": 0.0},
-        ]
+        kinds = (("decay", decay, self.weight_decay), ("no_decay", no_decay, 0.0))
+        groups = []
+        for name, parameters, weight_decay in kinds:
+            scale_of = {one: (scales or {}).get(one, 1.0) for one in parameters}
+            for scale in sorted(set(scale_of.values()), reverse=True) or [1.0]:
+                params = [one for one in parameters if scale_of[one] == scale]
+                groups.append(
+                    {"name": name, "params": params, "weight_decay": weight_decay}
+                    | ({} if scale == 1 else {"lr_scale": scale})
+                )
         return AdamW(groups, lr=self.lr, betas=self.betas, fused=self.fused)
 
     def lr_at(self, position: float) -> float:
@@ -71,6 +84,6 @@ class Recipe:
     def apply(self, optimizer: torch.optim.Optimizer, position: float) -> None:
         """Sets learning rate and weight decay for the step after `position` steps."""
         for group in optimizer.param_groups:
-            group["lr"] = self.lr_at(position)
+            group["lr"] = self.lr_at(position) * group.get("lr_scale", 1.0)
         decay = {"name": "decay", "weight_decay": self.weight_decay_at(position)}
         update_param_groups(optimizer, updates=[decay])

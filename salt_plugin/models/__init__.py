@@ -3,6 +3,7 @@
 from salt_plugin.models import registry as registry
 from salt_plugin.models.classifier import VideoClassifier
 from salt_plugin.models.encoder import VideoEncoder
+from salt_plugin.models.head import Head
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import FrozenTeacher, fingerprint
 from salt_plugin.shapes import ENCODER_SIZES, EncoderShape, PredictorShape
@@ -11,6 +12,7 @@ __all__ = [
     "ENCODER_SIZES",
     "EncoderShape",
     "FrozenTeacher",
+    "Head",
     "Predictor",
     "PredictorShape",
     "VideoClassifier",

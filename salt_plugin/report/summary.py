@@ -39,6 +39,8 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
                 f"{stage['stage']}: targets at the last look had a spread of "
                 f"{stage['target_spread']:.3f} and an effective rank of {stage['target_rank']:.1f}",
             )
+    if "accuracy" in summary:
+        out.print(accuracy_line(summary["accuracy"]))
     out.print(f"Bill: {bill_line(summary['bill'])}")
     if summary["probe"]:
         out.print(probe_table(summary["probe"]))
@@ -54,6 +56,24 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
         f"  features = encoder(clips)  # float {example['features']}",
         soft_wrap=True,
     )
+
+
+def accuracy_line(found: Mapping[str, Any]) -> str:
+    """Returns the accuracies of a classifier in words."""
+    words = [f"{len(found['classes'])} classes"]
+    if val := found.get("val"):
+        best = val["best"]
+        words.append(
+            f"validation {best['accuracy']:.3f} at step {best['step']}, the best, which is kept, "
+            f"and {val['last']:.3f} at the last"
+        )
+    if test := found.get("test"):
+        low, high = test["interval"]
+        words.append(
+            f"test {test['accuracy']:.3f} [{low:.3f}, {high:.3f}], "
+            f"{test['segments']} x {test['crops']} views"
+        )
+    return f"Accuracy: {'; '.join(words)}"
 
 
 def bill_line(bill: Mapping[str, Any]) -> str:

@@ -81,8 +81,8 @@ def costs_of(elements: Sequence[Element], profiles: Mapping[str, ClusterConfig])
         ConfigError: One cannot work; names the element.
     """
     found: dict[str, Cost] = {}
-    teachers: dict[str | None, _Teacher] = {}
-    known: dict[tuple[object, ...], tuple[Cost, _Teacher]] = {}
+    teachers: dict[str | None, _Teacher | None] = {}
+    known: dict[tuple[object, ...], tuple[Cost, _Teacher | None]] = {}
     for element in elements:
         if element.arguments[0] == TRAIN:
             teacher = teachers.get(element.parent)
@@ -102,12 +102,14 @@ def _kind(element: Element) -> tuple[str, ...]:
 
 def _cost(
     element: Element, profile: ClusterConfig, teacher: _Teacher | None
-) -> tuple[Cost, _Teacher]:
+) -> tuple[Cost, _Teacher | None]:
     config = composed_config(element)
     try:
         plan = _plan(config, profile, teacher)
     except ConfigError as error:
         raise ConfigError(f"{element.id}: {error}") from None
+    if plan is None and config.method.encoder is None:  # that of a file which is not there yet
+        return Cost(), None
     if plan is None:
         return Cost(), _Teacher(run_shapes(config).encoder, None)
     flops = sum(plan.flops().values())

@@ -90,8 +90,16 @@ def check_execution(config: RunConfig) -> None:
             f"loader.batch_size={config.loader.batch_size}: expected at least 2 under "
             f"{config.method.name}, whose loss is over the micro-batch of all devices together"
         )
-    clip, clips = config.method.clip, config.method.global_batch_size
-    at_once = micro_batches(clips, config.loader.batch_size, world_size=devices(config))[0]
+    clip, clips, count = config.method.clip, config.method.global_batch_size, devices(config)
+    parts = [micro_batches(clips, config.loader.batch_size, rank, count) for rank in range(count)]
+    at_once = parts[0][0]
+    mixup = getattr(config.method, "mixup", 0)
+    if mixup and any(slots.start % 2 for part in parts for slots in part):
+        raise ConfigError(
+            f"method.mixup={mixup:g} mixes pairs of clips, and {clips} clips of a step on {count} "
+            f"devices, {config.loader.batch_size} at once, cut some in two: expected an even "
+            "method.global_batch_size that loader.batch_size and the devices cut into even parts"
+        )
     require_shared_memory(
         len(at_once) * (clip_bytes(clip.frames, clip.size, clip.size) + _local_bytes(config)),
         loader_workers(config.loader.num_workers, sharing(config)),

@@ -86,6 +86,7 @@ def leave_summary(run: Run) -> None:
             "method": config.method.name,
             "stages": [_stage_summary(stage) for stage in stages],
             "bill": read_card(best)["compute"]["bill"],
+            **_accuracy(directory.stage(last)),
             "skipped_files": len(read_skipped(directory.skipped)),
             "probe": probe_run(run, {"random": start, **trained}),
             "example": {
@@ -95,6 +96,11 @@ def leave_summary(run: Run) -> None:
             },
         },
     )
+
+
+def _accuracy(stage: StageDirectory) -> dict[str, Any]:
+    found = json.loads(stage.accuracy.read_text()) if stage.accuracy.is_file() else None
+    return {} if found is None else {"accuracy": found}
 
 
 def probe_settings(config: RunConfig) -> ProbeConfig | None:

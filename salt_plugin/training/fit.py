@@ -13,10 +13,11 @@ from lightning_fabric.plugins.environments import LightningEnvironment, TorchEla
 from lightning_fabric.strategies import DDPStrategy
 from pytorch_lightning.utilities.model_summary import summarize
 
-from salt_plugin.checkpoints import save_encoder, save_predictor
+from salt_plugin.checkpoints import save_encoder, save_head, save_predictor
 from salt_plugin.config import RunConfig
 from salt_plugin.data.sampler import micro_batches
 from salt_plugin.errors import Interrupted, LoaderError, LostOthersError, SaltError
+from salt_plugin.models import Head
 from salt_plugin.report.console import console
 from salt_plugin.run_directory import comparable
 from salt_plugin.stop_signals import StopSignals
@@ -30,7 +31,7 @@ from salt_plugin.training.world import Ranks, lost_others
 
 
 def fit(stage: Stage) -> None:
-    """Trains a stage, from where it stopped, and writes its encoder (and a student's predictor).
+    """Trains a stage, from where it stopped, and writes its encoder (and a predictor or head).
 
     Raises:
         CheckpointError: The checkpoint to resume from is unreadable.
@@ -79,6 +80,8 @@ def _fit(stage: Stage, signals: StopSignals) -> None:
     optimizer: Any = fabric.setup_optimizers(stage.method.optimizer())
     precision = fabric.strategy.precision
     records = Records(stage, resumed, ranks, precision, optimizer, signals)
+    if records.accuracy is not None and not resumed.step:
+        records.accuracy.start()
     stall = config.method.data.stall
     if (
         stall is not None and ranks.size > 1
@@ -100,6 +103,8 @@ def _fit(stage: Stage, signals: StopSignals) -> None:
         train(fabric, model, optimizer, batches, count, records)
     finally:
         records.close()
+    if records.accuracy is not None:
+        records.accuracy.conclude()
     _write_encoder(records)
     ranks.gather(None)  # the next stage reads the file in every process
     (stop,) = ranks.largest(signals.received)
@@ -159,6 +164,9 @@ def _write_encoder(records: Records) -> None:
         predictor = getattr(method, "predictor", None)
         if predictor is not None:
             save_predictor(predictor, method.result, files.predictor)
+        head = getattr(method, "head", None)
+        if isinstance(head, Head):
+            save_head(head, method.result, files.head)
         save_encoder(method.result, files.encoder, stage.card(records.ledger))
 
 

@@ -85,6 +85,7 @@ def train(
         tokens = price.context_tokens + price.target_tokens
         r.ledger.add_step(price.flops, price.clips, tokens, seconds, price.recomputed)
         step = r.ledger.steps
+        checked = r.validate_if_due()
         r.metrics.add(
             method.watched_kd,
             loss=loss,
@@ -93,11 +94,14 @@ def train(
             data_seconds=round(waited, 4),
             peak_memory_mib=_peak_memory(fabric.device),
             **_booked(r.ledger, price, optimizer),
+            **checked,
         )
         r.skipped.take(skipped)
         r.progress.show(loss)
         r.nonfinite.take(step, loss, method.grad_norm, paths)
         r.keep_encoder_if_due()
+        if checked:
+            timed.step()  # which is no time of the next step
         late, stop = r.ranks.largest(int(r.saving.is_late()), r.signals.received)
         r.saving.save_if_due(step, now=bool(late), last_chance=bool(stop))
         if stop:

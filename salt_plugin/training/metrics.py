@@ -19,7 +19,7 @@ from salt_plugin.training.world import Ranks
 COLUMNS = (
     *("step", "loss", "lr", "weight_decay", "grad_norm", "context_tokens", "target_tokens"),
     *("clips", "flops", "seconds", "data_seconds", "clips_per_second", "peak_memory_mib"),
-    *("target_spread", "target_rank"),
+    *("target_spread", "target_rank", "val_accuracy"),
 )
 FLUSH_EVERY = 50
 MEASURE_EVERY = 100

@@ -15,6 +15,7 @@ from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import StepMasks
 from salt_plugin.models import Predictor, VideoEncoder
 from salt_plugin.run_directory import RunDirectory
+from salt_plugin.training.labelled import Labelled
 from salt_plugin.training.plan import RunPlan
 from salt_plugin.training.run_shapes import RunShapes, run_shapes
 from salt_plugin.transforms import SALTTransform
@@ -88,6 +89,7 @@ class Run:
         videos: What it trains on.
         plan: Its stages.
         directory: Where it is written.
+        labelled: Its lists, of which `videos` is one, where it learns labels.
         probe: How its encoders are probed; None where they are not, or as the demo's table.
     """
 
@@ -96,6 +98,7 @@ class Run:
     videos: VideoList
     plan: RunPlan
     directory: RunDirectory
+    labelled: Labelled | None
     probe: ProbeConfig | None
 
     def batches(self, seed: int, **options: Any) -> ClipLoader:

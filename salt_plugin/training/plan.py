@@ -168,7 +168,9 @@ def plan_run(
     def stage_plan(of: MethodSpec, steps: int, teacher: EncoderShape | None) -> StagePlan:
         encoder, (T, H, W) = shapes.trained(of.result), shapes.grid
         predictor = shapes.predictor_of(encoder)
-        models = Shapes(encoder, teacher or encoder, predictor, T * H * W, shapes.projector)
+        models = Shapes(
+            encoder, teacher or encoder, predictor, T * H * W, shapes.projector, shapes.head
+        )
         clips, group = config.method.global_batch_size, config.method.mask_group
         masks = StepMasks(shapes.masks, shapes.grid, stage_seed(config, of.result), clips, group)
         recomputes = config.method.model.activation_checkpointing
@@ -205,6 +207,10 @@ def plan_configured(
         SaltError: A file is missing or damaged, or does not fit, or the budget does not cover a
             single step.
     """
+    if registry.get(config.method.name).classifies:
+        from salt_plugin.training.labelled import settled
+
+        config = settled(config)
     shapes, videos, path = run_shapes(config), 0, None
     if config.trainer.max_epochs != -1:
         from salt_plugin.data.stream import training_videos

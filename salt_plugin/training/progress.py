@@ -128,6 +128,9 @@ def _model(run: Run) -> str:
         share = cost[head] / (cost[head] + cost["encoder"])
         size = f"{shapes.predictor.dim} wide, {shapes.predictor.depth} deep"
         words.append(f"{head} {size}, {share:.0%} of the FLOPs of what is trained")
+    spec = registry.get(method.name)
+    if spec.classifies:
+        words.append(f"from {run.config.checkpoint or 'random weights'}")
     return "; ".join([*words, clip])
 
 

@@ -15,6 +15,7 @@ from salt_plugin.errors import CheckpointError
 from salt_plugin.files import write_json
 from salt_plugin.run_directory import recent_loss
 from salt_plugin.stop_signals import StopSignals
+from salt_plugin.training.accuracy import Accuracy
 from salt_plugin.training.build import Stage
 from salt_plugin.training.checkpoint import ResumePoint, Saving
 from salt_plugin.training.metrics import Metrics
@@ -44,6 +45,7 @@ class Records:
         progress: For a person to look at.
         nonfinite: Steps that are not finite.
         saving: Checkpoints.
+        accuracy: Of a classifier; None of what is none.
     """
 
     def __init__(
@@ -96,6 +98,9 @@ class Records:
             self.state,
         )
         self.progress = Progress(stage.plan, self.ledger, ranks.is_first)
+        lists, say, self.accuracy = run.labelled, self.progress.console.print, None
+        if lists is not None:
+            self.accuracy = Accuracy(stage, lists, ranks, precision, self.ledger, step, say)
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint holds.
@@ -139,6 +144,10 @@ class Records:
             write_json(self.stage.files.compute, self.stage.compute(self.ledger))
         self.metrics.flush()
         self.skipped.share()
+
+    def validate_if_due(self) -> dict[str, float]:
+        """Returns what a row of the metrics has of a validation; nothing where it is not time."""
+        return {} if self.accuracy is None else self.accuracy.validate_if_due()
 
     def keep_encoder_if_due(self, last: bool = False) -> None:
         """Keeps the encoder when it is time, or of the last step; every process has to call it."""

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from salt_plugin.config import RunConfig, build, registry
-from salt_plugin.masks import MaskGenerator
-from salt_plugin.shapes import EncoderShape, Grid, PredictorShape, ProjectorShape
+from salt_plugin.masks import MaskGenerator, TokenDropping
+from salt_plugin.shapes import EncoderShape, Grid, HeadShape, PredictorShape, ProjectorShape
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class RunShapes:
         teacher: Shape of the encoder that stage 1 trains.
         predictor: The node `method.model.predictor`, as far as it is about the shape.
         grid: Token grid of a clip.
-        masks: Draws the mask sets.
+        masks: Draws the mask sets; of a method without masks one, of all tokens.
         projector: Shape of the projector, where the method has one.
+        head: Shape of the classifier, likewise.
     """
 
     encoder: EncoderShape
@@ -30,6 +31,7 @@ class RunShapes:
     grid: Grid
     masks: MaskGenerator
     projector: ProjectorShape
+    head: HeadShape
 
     def trained(self, stage: str) -> EncoderShape:
         """Returns the shape of the encoder that a stage trains."""
@@ -47,10 +49,11 @@ def run_shapes(config: RunConfig) -> RunShapes:
         ConfigError: The first value that cannot work.
     """
     method, model = config.method, config.method.model
+    spec = registry.get(method.name)
     options = {
         "patch_size": model.patch_size,
         "tubelet_size": model.tubelet_size,
-        "cls_token": registry.get(method.name).cls_token,
+        "cls_token": getattr(model, "cls_token", spec.cls_token),
         "block_causal": getattr(model, "block_causal", False),
     }
     encoder = EncoderShape.named(method.encoder, "method.encoder", **options)
@@ -59,14 +62,23 @@ def run_shapes(config: RunConfig) -> RunShapes:
         teacher = EncoderShape.named(method.teacher.encoder, "method.teacher.encoder", **options)
     predictor = asdict(model.predictor)
     del predictor["init_std"]
+    grid = encoder.grid(method.clip.frames, method.clip.size, method.clip.size)
     return RunShapes(
         encoder=encoder,
         teacher=teacher,
         predictor=predictor,
-        grid=encoder.grid(method.clip.frames, method.clip.size, method.clip.size),
-        masks=build(method.masks, "method.masks", MaskGenerator),
+        grid=grid,
+        masks=_masks(getattr(method, "masks", None)),
         projector=_projector(getattr(method, "projector", None)),
+        head=HeadShape(method.pool, method.classes, grid[0]) if spec.classifies else HeadShape(),
     )
+
+
+def _masks(node: Any) -> MaskGenerator:
+    if node is None:
+        return TokenDropping(drop=0.0)
+    masks: MaskGenerator = build(node, "method.masks", MaskGenerator)
+    return masks
 
 
 def _projector(node: Any) -> ProjectorShape:

@@ -7,6 +7,7 @@ from torch import nn
 
 from salt_plugin.batch import Batch, MaskSet, mask_sets
 from salt_plugin.compute.cost import (
+    classification_step,
     encoder_forward,
     encoder_parameters,
     multi_view_step,
@@ -20,16 +21,17 @@ from salt_plugin.compute.counter import count_flops
 from salt_plugin.compute.paper import paper_views
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import MultiBlockMasks, StepMasks, TokenDropping
-from salt_plugin.methods import SALT, LeVJEPA, PixelTeacher, Recipe
+from salt_plugin.methods import SALT, FineTune, LeVJEPA, PixelTeacher, Recipe
 from salt_plugin.models import (
     ENCODER_SIZES,
     EncoderShape,
     FrozenTeacher,
+    Head,
     Predictor,
     PredictorShape,
     VideoEncoder,
 )
-from salt_plugin.shapes import GroupTokens, ProjectorShape, Tokens
+from salt_plugin.shapes import GroupTokens, HeadShape, ProjectorShape, Tokens
 
 TINY = EncoderShape.named("vit_tiny")
 # A MLP ratio that is no whole number, heads that leave channels unrotated, odd tubelets.
@@ -238,3 +240,24 @@ def test_recomputation_of_levjepa_costs_what_torch_counts_more() -> None:
     method.encoder.blocks.activation_checkpointing = True
     again = torch_flops(lambda: method(batch).backward())
     assert again - plain == pytest.approx(recomputed(CAUSAL, None, groups), rel=1e-3)
+
+
+@pytest.mark.parametrize("pool", ["mean", "time", "attentive"])
+@pytest.mark.parametrize("shape", [_small(48, 2), CAUSAL])
+def test_a_step_of_fine_tuning_costs_what_both_counters_say(pool: str, shape: EncoderShape) -> None:
+    head = HeadShape(pool, classes=7, frames=8 // shape.tubelet_size)
+    method = FineTune(VideoEncoder(shape), Head(shape, head), Recipe(10)).eval()
+    tokens = head.frames * 36
+    batch = Batch(torch.randn(4, 3, 8, 48, 48), torch.arange(4), [])
+    parts = classification_step(shape, head, [GroupTokens(4, [Tokens(tokens, 0)])])
+    assert list(parts) == ["encoder", "head"]
+    encoded = method.encoder(batch.clips).detach()
+    counted = {
+        "encoder": count_flops(method.encoder, batch.clips),
+        "head": count_flops(method.head, encoded),
+    }
+    for part, found in counted.items():
+        assert 3 * sum(found.values()) == pytest.approx(parts[part], rel=1e-3)
+    measured = torch_flops(lambda: method(batch).backward())
+    embedding = 2 * 4 * tokens * shape.patch_dim * shape.embed_dim  # pixels need no gradient
+    assert measured == pytest.approx(sum(parts.values()) - embedding, rel=1e-3)

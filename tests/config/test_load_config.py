@@ -214,7 +214,7 @@ def test_unknown_method(salt: DictConfig) -> None:
 
 
 def test_no_method_at_all() -> None:
-    with pytest.raises(ConfigError, match=r"method\.name=None is no method; known here: levjepa"):
+    with pytest.raises(ConfigError, match=r"method\.name=None is no method; known here: finetune"):
         load_config(compose([]))
 
 

@@ -71,7 +71,7 @@ def test_a_spec_is_all_that_a_method_needs(
 def test_an_unknown_method_is_told_what_was_meant() -> None:
     with pytest.raises(ConfigError, match=r"method\.name='vjeppa' is no method; did you mean"):
         registry.get("vjeppa")
-    with pytest.raises(ConfigError, match=r"method\.name=None is no method; known here: levj"):
+    with pytest.raises(ConfigError, match=r"method\.name=None is no method; known here: fine"):
         registry.get(None)
 
 
