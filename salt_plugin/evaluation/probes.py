@@ -56,7 +56,10 @@ def linear_accuracy(train_nd: Tensor, train_n: Tensor, test_nd: Tensor, test_n: 
 
 def knn_predictions(train_nd: Tensor, train_n: Tensor, test_nd: Tensor) -> Tensor:
     """Returns the labels, int64 [M], that the vote gives; arguments as `knn_accuracy`."""
-    train, test = _standardised(train_nd, test_nd)
+    return _vote(*_standardised(train_nd, test_nd), train_n)
+
+
+def _vote(train: Tensor, test: Tensor, train_n: Tensor) -> Tensor:
     ranked = knn_predict(
         F.normalize(test, dim=1),
         F.normalize(train, dim=1).T.contiguous(),
@@ -68,14 +71,15 @@ def knn_predictions(train_nd: Tensor, train_n: Tensor, test_nd: Tensor) -> Tenso
     return ranked[:, 0]
 
 
-def linear_predictions(
-    train_nd: Tensor, train_n: Tensor, test_mvd: Tensor, strength: float = LINEAR_C
-) -> Tensor:
+def linear_predictions(train_nd: Tensor, train_n: Tensor, test_mvd: Tensor) -> Tensor:
     """Returns the labels, int64 [M], of the regression's softmax averaged over views [M, V, D]."""
-    train, test = _standardised(train_nd, test_mvd)
+    return _regression(*_standardised(train_nd, test_mvd), train_n, LINEAR_C)
+
+
+def _regression(train: Tensor, test: Tensor, train_n: Tensor, strength: float) -> Tensor:
     classifier = LogisticRegression(C=strength, max_iter=2000).fit(train.numpy(), train_n.numpy())
     shares = classifier.predict_proba(test.flatten(0, 1).numpy())
-    best = shares.reshape(*test_mvd.shape[:2], -1).mean(1).argmax(1)
+    best = shares.reshape(*test.shape[:2], -1).mean(1).argmax(1)
     return torch.from_numpy(classifier.classes_[best])
 
 
@@ -108,8 +112,8 @@ def chosen_predictions(
     def predictions(fit: Tensor, labels: Tensor, views_mvd: Tensor, point: ReadoutPoint) -> Tensor:
         train, test = fit[:, : point.dimension], views_mvd[..., : point.dimension]
         if point.regularization is None:
-            return knn_predictions(train, labels, test.mean(1))
-        return linear_predictions(train, labels, test, point.regularization)
+            return _vote(train, test.mean(1), labels)
+        return _regression(train, test, labels, point.regularization)
 
     held_n = held_out(train_n, seed)
     if choose is None and held_n.any():
@@ -136,6 +140,9 @@ def chosen_predictions(
 def components(train_nd: Tensor, test: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Returns the principal components of standardised features, at most as many as are tried.
 
+    All are divided by one number, so that their mean variance is 1. They are not whitened, for the
+    far ones hold noise.
+
     Args:
         train_nd: Whose components they are, float [N, D].
         test: Also in these components, float [..., D].
@@ -144,11 +151,9 @@ def components(train_nd: Tensor, test: Tensor, seed: int) -> tuple[Tensor, Tenso
     train, test = _standardised(train_nd, test)
     most = min(DIMENSIONS[-1], *train.shape)
     pca = PCA(most, random_state=seed).fit(train.numpy())
-    found = pca.transform(test.reshape(-1, test.shape[-1]).numpy())
-    return (
-        torch.from_numpy(pca.transform(train.numpy())),
-        torch.from_numpy(found).reshape(*test.shape[:-1], most),
-    )
+    parts = [torch.from_numpy(pca.transform(x.flatten(0, -2).numpy())) for x in (train, test)]
+    scale = parts[0].var(0).mean().sqrt().clamp_min(torch.finfo(torch.float32).eps)
+    return parts[0] / scale, (parts[1] / scale).reshape(*test.shape[:-1], most)
 
 
 def held_out(labels_n: Tensor, seed: int) -> Tensor:
