@@ -75,7 +75,7 @@ def _measure(arguments: argparse.Namespace, videos: str) -> dict:
 
     def features(workers: int) -> None:
         with_workers = replace(config, workers=workers)
-        for clips in clip_batches(ViewDataset(paths, with_workers, encoder.mean, encoder.std)):
+        for _, clips in clip_batches(ViewDataset(paths, with_workers, encoder.mean, encoder.std)):
             encode(encoder, clips, config).mean(2).cpu()
 
     alone()

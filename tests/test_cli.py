@@ -240,7 +240,7 @@ def test_probe_prints_one_line_of_json_and_its_progress_elsewhere(
     done = command(SCRIPTS / "salt", "probe", "random:vit_nano", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found.keys() == {"clip", "random_weights", "leaks", "knn", "controls"}
+    assert found.keys() == {"encoder", "clip", "random_weights", "leaks", "knn", "controls"}
     assert (found["knn"]["chance"], found["knn"]["n_test"]) == (0.5, 6)
     assert 0 <= found["knn"]["accuracy"] <= 1
     assert found["controls"]["frozen"]["knn"].keys() == found["knn"].keys()

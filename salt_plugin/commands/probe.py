@@ -1,28 +1,33 @@
-"""`salt probe`: a frozen encoder on labelled videos."""
+"""`salt probe`: frozen encoders on labelled videos."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
-from dataclasses import fields
+import warnings
+from dataclasses import asdict, fields, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salt_plugin.commands.folder import make_folder
-from salt_plugin.config.evaluation import CONTROLS, PROTOCOLS, ProbeConfig
+from salt_plugin.config.evaluation import CONTROLS, PROTOCOLS, VJEPA2, ProbeConfig
 from salt_plugin.config.keys import documented
+from salt_plugin.errors import LostOthersError
+from salt_plugin.files import write_json
 
 if TYPE_CHECKING:
     from salt_plugin.evaluation import FrozenEncoder, ProbeReport
+    from salt_plugin.training.world import Ranks
 
 # Keys of a set that have options of another form, or none.
-APART = ("annotations", "images", "segments", "crops", "protocols", "controls")
+APART = ("annotations", "images", "segments", "crops", "protocols", "controls", "heads")
 KEYS = [field for field in fields(ProbeConfig) if field.name not in APART]
 
 
 def main(arguments: list[str]) -> None:
-    """Probes an encoder, and prints what was found.
+    """Probes encoders, and prints what was found.
 
     Args:
         arguments: The command line after the verb.
@@ -32,29 +37,72 @@ def main(arguments: list[str]) -> None:
     """
     given = _parser().parse_args(arguments)
 
-    from salt_plugin.config import probe_config, probe_config_for
-    from salt_plugin.evaluation import open_encoder, probe
     from salt_plugin.evaluation.encoders import chosen_device
-    from salt_plugin.report.accuracies import Bars, print_probe
+    from salt_plugin.report.accuracies import print_probes
     from salt_plugin.report.console import show_log
+    from salt_plugin.training.world import join, lost_others
 
     show_log()
+    ranks, device = join(chosen_device(given.device))
+    try:
+        found = _probe_all(given, ranks, device)
+    except RuntimeError as error:
+        if not lost_others(error):
+            raise
+        raise LostOthersError(
+            "another process of this evaluation has ended or does not answer "
+            f"({str(error).splitlines()[0]}); features that are written stay for the same command"
+        ) from error
+    if ranks.is_first and given.json:
+        print(json.dumps(found if len(found) > 1 else found[0]))
+    elif ranks.is_first:
+        print_probes(found)
+
+
+def _probe_all(given: argparse.Namespace, ranks: Ranks, device: str) -> list[dict[str, Any]]:
+    """Probes one encoder after the other, and keeps in --out what is found.
+
+    All are opened before the first is probed, so that a mistake is found at once.
+    """
+    from salt_plugin.config import probe_config, probe_config_for
+    from salt_plugin.data.workers import loader_workers
+    from salt_plugin.evaluation import open_encoder, probe
+    from salt_plugin.report.accuracies import Bars
+    from salt_plugin.training.world import PATIENCE, sharing_cores, started_tasks
+
     changes = _changes(given)
     config = probe_config(given.data, **changes)
-    chosen_device(given.device)
-    if given.figures:
-        make_folder(given.figures)
-    encoder = open_encoder(given.encoder, size=config.size, seed=config.seed)
-    config = probe_config_for(encoder.clip, given.data, changes)
-    with Bars() as bars:
-        report = probe(encoder, config, given.device, bars)
-    if given.figures:
-        _draw(given.figures, encoder, config, report)
-    found = report.as_dict()
-    if given.json:
-        print(json.dumps(found))
-    else:
-        print_probe(report.encoder, found)
+    out = given.out if ranks.is_first else None
+    if out:
+        make_folder(out)
+
+    def opened(name: str) -> tuple[FrozenEncoder, ProbeConfig]:
+        encoder = open_encoder(name, size=config.size, seed=config.seed)
+        own = probe_config_for(encoder.clip, given.data, changes)
+        encoder.check_clip(own.frames, own.size)
+        ranks.require_alike({**asdict(own), "encoder": encoder.fingerprint})
+        if (tasks := started_tasks()) is not None:
+            workers = loader_workers(own.workers, sharing_cores(tasks))
+            stall = min(own.stall or inf, 0.9 * PATIENCE.total_seconds())
+            own = replace(own, workers=workers, stall=stall)
+        return encoder, own
+
+    for name in given.encoders[1:]:
+        opened(name)
+    found: list[dict[str, Any]] = []
+    for number, name in enumerate(given.encoders, start=1):
+        encoder, own = opened(name)
+        with warnings.catch_warnings(), Bars(disable=not ranks.is_first) as bars:
+            if not ranks.is_first:  # the first says it
+                warnings.simplefilter("ignore")
+            report = probe(encoder, own, device, bars, ranks)
+        found.append(report.as_dict())
+        if out:
+            folder = out / str(number) if len(given.encoders) > 1 else out
+            make_folder(folder)
+            _draw(folder, encoder, own, report)
+            write_json(out / "probe.json", {"reports": found})
+    return found
 
 
 def _draw(folder: Path, encoder: FrozenEncoder, config: ProbeConfig, report: ProbeReport) -> None:
@@ -63,11 +111,11 @@ def _draw(folder: Path, encoder: FrozenEncoder, config: ProbeConfig, report: Pro
     from salt_plugin.evaluation.pictures import attention_of_clip, confusion, pca_rgb
     from salt_plugin.report import pictures
 
-    protocol = next(name for name in PROTOCOLS if name in report.results)
+    protocol = next(name for name in (VJEPA2, *PROTOCOLS) if name in report.results)
     counts = confusion(report, protocol).numpy()
     pictures.draw_confusion(folder / f"confusion-{protocol}.png", counts, report.classes)
     pictures.draw_class_accuracy(folder / f"class-accuracy-{protocol}.png", counts, report.classes)
-    if report.probe is not None:
+    if report.probe is not None and protocol != VJEPA2:  # whose probe reads several clips
         frames_thwc, tokens_nd = first_clip(encoder, config)
         grid = encoder.grid(config.frames, len(tokens_nd))
         attention = attention_of_clip(report.probe, tokens_nd, grid).numpy()
@@ -99,15 +147,17 @@ def _views(text: str) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="salt probe",
-        description="Evaluates a frozen encoder on labelled videos. What is not given is as the "
+        description="Evaluates frozen encoders on labelled videos. What is not given is as the "
         "set of --data says, and where that is silent, frames, size and step as on the card of a "
         "trained encoder.",
     )
     parser.add_argument(
-        "encoder",
+        "encoders",
         metavar="ENCODER",
+        nargs="+",
         help="a run directory, an encoder file, V-JEPA 2 weights in either public layout, "
-        "timm:NAME[:FILE], random:SIZE, or random:PATH for the shape of an encoder",
+        "timm:NAME[:FILE], random:SIZE, or random:PATH for the shape of an encoder; several make "
+        "one table",
     )
     parser.add_argument(
         "--data",
@@ -116,7 +166,11 @@ def _parser() -> argparse.ArgumentParser:
         help="k400, ssv2, coin, diving48, jester, in1k, demo, demo_digit, folder (the default), "
         "or a .yaml file of keys",
     )
-    parser.add_argument("--protocol", choices=[*PROTOCOLS, "all"], help="one of them, or all")
+    parser.add_argument(
+        "--protocol",
+        choices=[*PROTOCOLS, "all", VJEPA2],
+        help="one of the first three on cached features, or all of these; or V-JEPA 2's own",
+    )
     parser.add_argument(
         "--control",
         action="append",
@@ -132,8 +186,17 @@ def _parser() -> argparse.ArgumentParser:
         option = f"--{field.name.replace('_', '-')}"
         parser.add_argument(option, metavar="VALUE", help=meanings.get(field.name))
     parser.add_argument(
-        "--figures", type=Path, metavar="DIR", help="draw errors, attention and features there"
+        "--out",
+        "--figures",
+        dest="out",
+        type=Path,
+        metavar="DIR",
+        help="keep the JSON there, and pictures of errors, attention and features",
     )
     parser.add_argument("--device", help="such as cuda:1; by default a GPU where there is one")
-    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the result as one line of JSON, that of several encoders as a list",
+    )
     return parser

@@ -13,21 +13,55 @@ from salt_plugin.conf_folder import conf_folder
 from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
-from salt_plugin.config.values import STRICT, AtLeast1, Positive, Seed32, Whole, Workers
+from salt_plugin.config.values import (
+    STRICT,
+    AtLeast1,
+    NotNegative,
+    Positive,
+    Seed32,
+    Whole,
+    Workers,
+)
 from salt_plugin.config.yaml_file import read_yaml
 from salt_plugin.errors import ConfigError
 
 BASE = "base"
+VJEPA2 = "vjepa2"
 Protocol = Literal["attentive", "linear", "knn"]
 Control = Literal["shuffled", "frozen", "permuted", "metadata"]
+Keep = Literal["none", "time", "time+space"]
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 CONTROLS: tuple[str, ...] = get_args(Control)
 CLIP = ("frames", "size", "step", "fps")
 
 Classes = Annotated[Whole, Field(ge=2)]
 Precision = Annotated[Literal["auto", "bf16", "32"], BeforeValidator(str)]
-Protocols = Annotated[list[Protocol], Field(min_length=1, title=f"some of {', '.join(PROTOCOLS)}")]
+Protocols = Annotated[
+    list[Protocol | Literal["vjepa2"]],
+    Field(min_length=1, title=f"some of {', '.join(PROTOCOLS)}, or {VJEPA2} alone"),
+]
+Rates = Annotated[list[Positive], Field(min_length=1, title="rates above 0")]
+Decays = Annotated[list[NotNegative], Field(min_length=1, title="decays of 0 or more")]
 Controls = Annotated[list[Control], Field(title=f"some of {', '.join(CONTROLS)}, or none")]
+
+
+@dataclass(config=STRICT)
+class Heads:
+    """Attentive probes of the protocol `vjepa2`: each rate with each decay.
+
+    Attributes:
+        rates: Learning rates, at their highest.
+        decays: Weight decays at the first step.
+        warmup: Epochs in which the rate rises from `start_rate`.
+        start_rate: See `warmup`.
+        final_decay: What the decay goes to, along a cosine; null: it stays.
+    """
+
+    rates: Rates
+    decays: Decays
+    warmup: NotNegative = 0.0
+    start_rate: NotNegative = 0.0
+    final_decay: NotNegative | None = None
 
 
 @dataclass(config=STRICT)
@@ -49,9 +83,16 @@ class ProbeConfig:
         segments: Clips of a test video, spread over its length.
         crops: Crops of each clip, along the longer side.
         protocols: What is learnt from the features.
+        keep: What `linear` and `knn` read: the mean of the tokens over all of a clip for `none`, at
+            each time for `time`, at each time in 2 x 2 places for `time+space`.
         controls: What is taken away from the videos, one evaluation for each.
         grid: Attentive probes: `full`: 20; `fast`: one, of learning rate 1e-3 and weight decay
             0.01; `halving`: 20, hopeless ones ended early.
+        heads: Attentive probes of `vjepa2`, a list of groups of `rates`, `decays`, `warmup`
+            (epochs), `start_rate` and `final_decay`.
+        layers: Blocks whose tokens the probes of `vjepa2` read.
+        choose: `vjepa2` without `val` chooses on a part of the training list for `val`, on the test
+            list, as V-JEPA 2 does, for `test`.
         epochs: Epochs of the attentive probes.
         batch_size: Clips of a step of the attentive probes.
         feature_batch_size: Clips that the encoder sees at once.
@@ -76,8 +117,12 @@ class ProbeConfig:
     segments: AtLeast1
     crops: AtLeast1
     protocols: Protocols
+    keep: Keep
     controls: Controls
     grid: Literal["full", "fast", "halving"]
+    heads: Annotated[list[Heads], Field(min_length=1, title="a list")]
+    layers: AtLeast1
+    choose: Literal["val", "test"]
     epochs: AtLeast1
     batch_size: AtLeast1
     feature_batch_size: AtLeast1
@@ -131,13 +176,32 @@ def probe_config_for(clip: Mapping[str, Any], data: str, changes: Mapping[str, A
     base, chosen = (read_yaml(conf_folder() / "probe" / f"{one}.yaml") for one in (BASE, name))
     own = {} if file is None else with_absolute_paths(read_yaml(file), file)
     known = {key: clip[key] for key in CLIP if key in clip}
+    # What a set states for that protocol alone.
+    nodes = [layer.pop(VJEPA2, None) or {} for layer in (base, chosen, own)]
+    protocols = {**base, **chosen, **own, **changes}["protocols"]
+    special = {key: value for node in nodes for key, value in node.items()}
     found: dict[str, Any] = {}
-    for layer in (base, known, chosen, own, changes):
+    for layer in (base, known, chosen, special if protocols == [VJEPA2] else {}, own, changes):
         if "step" in layer:
             found["fps"] = None  # a rate goes before a step that is given with it, not after it
         found |= layer
     config: ProbeConfig = typed(ProbeConfig, found, "probe.")
+    if VJEPA2 in config.protocols:
+        _check_vjepa2(config)
     return config
+
+
+def _check_vjepa2(config: ProbeConfig) -> None:
+    for key, wrong, expected in (
+        ("protocols", len(config.protocols) > 1, f"[{VJEPA2}] alone: the others read a cache"),
+        ("controls", config.controls, "none: they are for the other protocols"),
+        ("fps", config.fps, f"step: {VJEPA2} counts in frames"),
+        ("segments", config.images and config.segments > 1, "1: an image has one frame"),
+    ):
+        if wrong:
+            raise ConfigError(
+                f"probe.{key}={getattr(config, key)} with protocol {VJEPA2}: expected {expected}"
+            )
 
 
 def clip_seen(config: ProbeConfig) -> dict[str, Any]:

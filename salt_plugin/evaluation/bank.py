@@ -36,23 +36,25 @@ class ProbeBank:
         self.dtype = dtype
         self.most_tokens = most_tokens
 
-    def backward(self, tokens_bnd: Tensor, labels_b: Tensor) -> Tensor:
+    def backward(self, tokens_bnd: Tensor, labels_b: Tensor, whole: int | None = None) -> Tensor:
         """Adds to the gradients of each probe those of its mean cross-entropy over the batch.
 
         Args:
             tokens_bnd: Tokens [B, N, D], floating.
             labels_b: Classes, int64 [B].
+            whole: Clips of the batch that these are a part of, over which the mean is; None: B.
 
         Returns:
             The losses [P], detached.
         """
+        count = whole or len(labels_b)
         losses_p = torch.zeros(len(self.probes), device=tokens_bnd.device)
         clips = self._clips_at_once(tokens_bnd)
         parts = list(zip(tokens_bnd.split(clips), labels_b.split(clips), strict=True))
         for p, probe in enumerate(self.probes):
             for tokens, labels in parts:
                 logits_bc = self._logits(probe, tokens)
-                loss = F.cross_entropy(logits_bc, labels, reduction="sum") / len(labels_b)
+                loss = F.cross_entropy(logits_bc, labels, reduction="sum") / count
                 loss.backward()
                 losses_p[p] += loss.detach()
         return losses_p

@@ -33,7 +33,7 @@ class StoredFeatures(NamedTuple):
     """Features of a list of videos.
 
     Attributes:
-        means: Mean over all tokens, or `[cls]` where there is one, float32 [n, V, D].
+        means: What is kept of the tokens, as `keep.kept` gives it, float32 [n, V, K * D].
         tokens: float16 [n, V, N, D], which stay on disk until they are indexed; None where only
             means are stored.
     """
@@ -81,18 +81,23 @@ class FeatureStore:
         key: Everything that the features depend on, as JSON.
         shape: (n, V, N, D).
         tokens: Whether to keep tokens beside their means.
+        width: Of the means; None: D.
     """
 
     def __init__(
-        self, root: Path, key: dict[str, Any], shape: tuple[int, int, int, int], tokens: bool
+        self,
+        root: Path,
+        key: dict[str, Any],
+        shape: tuple[int, int, int, int],
+        tokens: bool,
+        width: int | None = None,
     ) -> None:
         self.key = {**key, "shape": list(shape), "tokens": tokens, "format": FORMAT}
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
         self.folder = root / digest[:16]
         self.shape = shape
-        videos, views, _, width = shape
         self._arrays: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-            MEANS: (torch.float32, (videos, views, width))
+            MEANS: (torch.float32, (*shape[:2], width or shape[3]))
         }
         if tokens:
             self._arrays[TOKENS] = torch.float16, shape
@@ -129,17 +134,14 @@ class FeatureStore:
 
     def extend(
         self,
-        batches_from: Callable[[int], Iterable[Tensor]],
+        batches_from: Callable[[int], Iterable[StoredFeatures]],
         progress: Callable[[int], None],
-        pool: Callable[[Tensor], Tensor] = lambda tokens: tokens.mean(-2),
     ) -> None:
         """Writes the missing features; those written so far stay when an error ends it.
 
         Args:
-            batches_from: Returns tokens of the videos from a row on, batch by batch, float32
-                [b, V, N, D].
+            batches_from: Returns features of the videos from a row on, batch by batch.
             progress: Called after each batch with the number of videos done.
-            pool: Returns the features [b, V, D] of such tokens.
 
         Raises:
             DataError: Another process writes to the folder, it cannot be written to, or the disk
@@ -160,11 +162,11 @@ class FeatureStore:
                 self._require_space()
             maps = self._maps(shared=True)
             try:
-                for tokens_bvnd in batches_from(rows):
-                    part = slice(rows, rows + len(tokens_bvnd))
-                    maps[MEANS][part] = pool(tokens_bvnd)
-                    if TOKENS in maps:
-                        maps[TOKENS][part] = tokens_bvnd
+                for batch in batches_from(rows):
+                    part = slice(rows, rows + len(batch.means))
+                    maps[MEANS][part] = batch.means
+                    if batch.tokens is not None:
+                        maps[TOKENS][part] = batch.tokens
                     rows = part.stop
                     progress(rows)
                     if time.monotonic() - saved > SAVE_SECONDS:

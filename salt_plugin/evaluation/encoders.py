@@ -135,6 +135,47 @@ class FrozenEncoder(nn.Module):
         """Encodes clips [B, C, T, H, W] into tokens [B, N, D]."""
         return self.model(clip_bcthw)
 
+    @torch.no_grad()
+    def last_layers(self, clip_bcthw: Tensor, count: int) -> Tensor:
+        """Encodes clips into the tokens of several blocks, each after the last LayerNorm.
+
+        As V-JEPA 2's evaluation takes four (17, 19, 21 and 23 of ViT-L's 24, counted from 0);
+        inferred: of other depths every (depth / 12)th from the last one back.
+
+        Args:
+            clip_bcthw: Clips [B, C, T, H, W].
+            count: Of the blocks.
+
+        Returns:
+            [B, count * N, D], the last block last.
+
+        Raises:
+            ConfigError: It is an image model, or has not so many blocks.
+        """
+        if count == 1:
+            return self(clip_bcthw)
+        blocks = list(self.model.blocks) if isinstance(self.model, VideoEncoder) else []
+        step = max(1, len(blocks) // 12)
+        if count > -(-len(blocks) // step):
+            raise ConfigError(
+                f"probe.layers={count}: {self.name} has not so many blocks to read, each "
+                f"{step} apart; use 1"
+            )
+        found: list[Tensor] = []
+
+        def keep(block: nn.Module, given: Any, x_td: Tensor) -> None:
+            found.append(x_td)
+
+        chosen = blocks[::-step][:count][::-1]
+        hooks = [block.register_forward_hook(keep) for block in chosen]
+        try:
+            self(clip_bcthw)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        norm: Any = self.model.norm
+        return torch.cat([norm(x_td).unflatten(0, (len(clip_bcthw), -1)) for x_td in found], 1)
+
     def train(self, mode: bool = True) -> FrozenEncoder:
         """Stays in evaluation mode."""
         return super().train(False)

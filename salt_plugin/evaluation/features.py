@@ -10,10 +10,13 @@ from torch import Tensor
 
 from salt_plugin.config import ProbeConfig
 from salt_plugin.data import VideoReadError
+from salt_plugin.errors import DataError, SaltError
 from salt_plugin.evaluation.cache import FeatureStore, StoredFeatures, cache_root, files_digest
 from salt_plugin.evaluation.controls import frame_orders, frozen_frame, shuffled
 from salt_plugin.evaluation.encoders import FrozenEncoder
+from salt_plugin.evaluation.keep import kept
 from salt_plugin.evaluation.lists import Lists, read_lists
+from salt_plugin.evaluation.processes import ALONE, Processes
 from salt_plugin.evaluation.views import ViewDataset, clip_batches
 
 SPLITS = ("train", "val", "test")
@@ -32,13 +35,19 @@ def precision_of(config: ProbeConfig, device: torch.device) -> str:
     return auto if config.precision == "auto" else config.precision
 
 
-def encode(encoder: FrozenEncoder, clips_bvcthw: Tensor, config: ProbeConfig) -> Tensor:
-    """Returns the tokens of all views, float32 [b, V, N, D] on the device of the encoder."""
+def encode(
+    encoder: FrozenEncoder, clips_bvcthw: Tensor, config: ProbeConfig, layers: int = 1
+) -> Tensor:
+    """Returns the tokens of all views, float32 [b, V, N, D] on the device of the encoder.
+
+    Of several layers, as `FrozenEncoder.last_layers` gives them, there are as many times N.
+    """
     device = encoder.device
     clips = clips_bvcthw.flatten(0, 1).split(config.feature_batch_size)
     bf16 = precision_of(config, device) == "bf16"
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        tokens = torch.cat([encoder(clip.to(device, non_blocking=True)).float() for clip in clips])
+        moved = (clip.to(device, non_blocking=True) for clip in clips)
+        tokens = torch.cat([encoder.last_layers(clip, layers).float() for clip in moved])
     return tokens.unflatten(0, clips_bvcthw.shape[:2])
 
 
@@ -49,6 +58,7 @@ def stored_features(
     config: ProbeConfig,
     control: str | None = None,
     progress: Progress = quiet,
+    processes: Processes = ALONE,
 ) -> StoredFeatures:
     """Returns the features of a split, after computing those that are not stored.
 
@@ -56,12 +66,15 @@ def stored_features(
         encoder: On the device where it computes.
         lists: As `read_lists` gives them.
         split: `train`, which has one view of a video, `val` or `test`.
-        config: Clips and views; tokens are kept for the protocol `attentive`.
+        config: Clips, views, and what of the tokens is kept beside the tokens themselves, which
+            are for the protocol `attentive`.
         control: None, `shuffled` or `frozen`.
         progress: Called after every batch.
+        processes: Each encodes every n-th batch, and the first writes them all.
 
     Raises:
-        DataError: A video cannot be read, or the store is damaged, in use or has no space.
+        DataError: A video cannot be read, or the store is damaged, in use or has no space; or
+            other processes do not see the store of the first.
     """
     paths = getattr(lists, split).paths
     if split == "train":
@@ -80,28 +93,76 @@ def stored_features(
         "control": [control, seed] if control == "shuffled" else [control],
         "precision": precision_of(config, encoder.device),
     }
-    root = cache_root(config.cache)
-    store = with_tokens = FeatureStore(root, key, shape, tokens=True)
-    if "attentive" not in config.protocols:
-        if with_tokens.rows_done == len(paths):
-            return with_tokens.read()._replace(tokens=None)
+    root, keep, with_tokens = cache_root(config.cache), config.keep, "attentive" in config.protocols
+
+    def rows_done(store: FeatureStore) -> int:
+        return processes.gather(store.rows_done)[0]
+
+    store = whole = FeatureStore(root, key, shape, tokens=True)
+    if not with_tokens and keep != "none":
+        width = kept(encoder, torch.zeros(tokens, encoder.embed_dim), config.frames, keep).numel()
+        store = FeatureStore(root, {**key, "keep": keep}, shape, False, width)
+    elif not with_tokens and rows_done(whole) < len(paths):
         store = FeatureStore(root, key, shape, tokens=False)
 
-    def tokens_from(start: int) -> Iterator[Tensor]:
-        order_nt = frame_orders(len(paths), config.frames, seed)
-        for clips in clip_batches(dataset, start):
-            stop = start + len(clips)
-            if control == "shuffled":
-                clips = shuffled(clips, order_nt[start:stop])
-            elif control == "frozen":
-                clips = frozen_frame(clips)
-            yield encode(encoder, clips, config)
-            start = stop
+    order_nt = frame_orders(len(paths), config.frames, seed)
 
-    if store.rows_done < len(paths):
+    def encoded(start: int, clips: Tensor) -> StoredFeatures:
+        if control == "shuffled":
+            clips = shuffled(clips, order_nt[start : start + len(clips)])
+        elif control == "frozen":
+            clips = frozen_frame(clips)
+        found = encode(encoder, clips, config)
+        means = kept(encoder, found, config.frames, "none" if with_tokens else keep)
+        return StoredFeatures(means.cpu(), found.half().cpu() if with_tokens else None)
+
+    def batches_from(start: int) -> Iterator[StoredFeatures]:
+        return _shared(dataset, start, encoded, processes)
+
+    if (start := rows_done(store)) < len(paths):
         title = f"features, {split}" + (f", {control}" if control else "")
-        store.extend(tokens_from, lambda done: progress(title, done, len(paths)), encoder.pool)
-    return store.read()
+        if processes.rank == 0:
+            store.extend(batches_from, lambda done: progress(title, done, len(paths)))
+        else:
+            list(batches_from(start))
+        processes.gather(None)
+    if store.rows_done < len(paths):
+        raise DataError(
+            f"process {processes.rank} of {processes.size} finds no features in {store.folder}, "
+            "where the first wrote them: give --cache DIR on a disk that all processes see"
+        )
+    found = store.read()
+    if found.tokens is not None and keep != "none":
+        parts = [kept(encoder, one.float(), config.frames, keep) for one in found.tokens]
+        found = found._replace(means=torch.stack(parts))
+    return found if with_tokens else found._replace(tokens=None)
+
+
+def _shared(
+    dataset: ViewDataset,
+    start: int,
+    encoded: Callable[[int, Tensor], StoredFeatures],
+    processes: Processes,
+) -> Iterator[StoredFeatures]:
+    """Yields the features of all batches in the first process, nothing in the others.
+
+    Every process encodes the batches that it would encode alone, so that features do not depend on
+    their number.
+
+    Raises:
+        SaltError: A video cannot be read, in any process.
+    """
+    own = clip_batches(dataset, start, processes.rank, processes.size)
+    for _ in range(-(-(len(dataset) - start) // (dataset.videos_at_once * processes.size))):
+        batch, failure = None, None
+        try:
+            if (clips := next(own, None)) is not None:
+                batch = encoded(*clips)
+        except SaltError as error:
+            failure = error
+        for reported in filter(None, processes.gather(failure)):
+            raise reported
+        yield from filter(None, processes.to_first(batch))
 
 
 def first_clip(encoder: FrozenEncoder, config: ProbeConfig) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,15 @@ from torch import Tensor
 
 from salt_plugin.errors import ConfigError
 from salt_plugin.evaluation.bank import ProbeBank
+from salt_plugin.evaluation.convergence import unconverged
+from salt_plugin.evaluation.processes import ALONE, Processes
 from salt_plugin.models.attentive import AttentiveProbe
 
 DTYPES = {"bf16": torch.bfloat16, "32": torch.float32}
 VIDEOS_AT_ONCE = 16
 _INIT, _ORDER = 0, 1
+# Steps after which processes wait for one another, so that none waits long at the end.
+TOGETHER = 20
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,19 @@ class GridPoint(NamedTuple):
 
 
 class GridResult(NamedTuple):
-    """A trained grid: its points (rate by rate), the best one's index and probe."""
+    """A trained grid.
+
+    Attributes:
+        points: Rate by rate.
+        best: Place of the best one.
+        probe: The best one.
+        unconverged: Why it has not converged, as `convergence.unconverged` says; None where it has.
+    """
 
     points: list[GridPoint]
     best: int
     probe: AttentiveProbe
+    unconverged: str | None = None
 
 
 def train_grid(
@@ -86,6 +98,7 @@ def train_grid(
     settings: GridSettings,
     progress: Callable[[int, int], None] | None = None,
     device: str | torch.device = "cpu",
+    processes: Processes = ALONE,
 ) -> GridResult:
     """Trains a probe for each pair of rate and decay, all on the same batches.
 
@@ -105,19 +118,21 @@ def train_grid(
         settings: The grid.
         progress: Called after each step with the steps done and those in all.
         device: Where the probes are trained.
+        processes: Each trains every n-th probe; all return the same.
 
     Raises:
         ConfigError: No probe stayed finite.
     """
     grid = list(product(settings.learning_rates, settings.weight_decays))
-    probes = [
-        _initial(settings, place, features.shape[-1], num_classes).to(device)
-        for place in range(len(grid))
-    ]
+    first = processes.rank % len(grid)  # where there are fewer probes, some train the same one
+    probes = {
+        place: initial_probe(settings, place, features.shape[-1], num_classes).to(device)
+        for place in range(first, len(grid), processes.size)
+    }
     optimizer = torch.optim.AdamW(
         [
-            {"params": list(probe.parameters()), "lr": rate, "weight_decay": decay}
-            for probe, (rate, decay) in zip(probes, grid, strict=True)
+            {"params": list(probe.parameters()), "lr": grid[i][0], "weight_decay": grid[i][1]}
+            for i, probe in probes.items()
         ],
         fused=True,
     )
@@ -128,21 +143,28 @@ def train_grid(
         optimizer, lambda done: (1 + math.cos(math.pi * (done + 1) / total)) / 2
     )
     alive, step = list(range(len(grid))), 0
+    losses_sp = torch.full((total, len(grid)), torch.nan, device=device)
     for epoch in range(1, settings.epochs + 1):
-        bank = ProbeBank([probes[i] for i in alive], DTYPES[settings.precision])
-        for indices in _batches(settings, epoch, len(labels_n)):
+        own = [i for i in alive if i in probes]
+        bank = ProbeBank([probes[i] for i in own], DTYPES[settings.precision])
+        for indices in batches_of(settings, epoch, len(labels_n)):
             step += 1
             tokens = features[indices].to(device).squeeze(1)
-            bank.backward(tokens, labels_n[indices].to(device))
+            losses_sp[step - 1, own] = bank.backward(tokens, labels_n[indices].to(device))
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
             if progress is not None:
                 progress(step, total)
+            if step % TOGETHER == 0:
+                processes.gather(None)
         if epoch in rungs or epoch == settings.epochs:
             found = _accuracies(bank, choose_features, choose_labels_n, settings.batch_size)
+            everywhere: dict[int, float | None] = {}
+            for one in processes.gather(dict(zip(own, found, strict=True))):
+                everywhere |= one
             scores: list[tuple[float, int]] = []
-            for i, accuracy in zip(alive, found, strict=True):
+            for i, accuracy in sorted(everywhere.items()):
                 points[i] = points[i]._replace(accuracy=accuracy, epochs=epoch)
                 if accuracy is not None:
                     scores.append((-accuracy, i))
@@ -153,7 +175,11 @@ def train_grid(
                     f"{min(settings.learning_rates)}; lower it, or look for features that are not "
                     "finite"
                 )
-    return GridResult(points, alive[0], probes[alive[0]].eval())
+    best = alive[0]
+    held = (probes[best].cpu(), losses_sp[:, best].cpu()) if best in probes else None
+    probe, losses_s = next(filter(None, processes.gather(held)))
+    reason = unconverged(losses_s, num_classes)
+    return GridResult(points, best, probe.to(device).eval(), reason)
 
 
 def halving_plan(num_probes: int, epochs: int) -> dict[int, int]:
@@ -190,6 +216,8 @@ def _accuracies(
     bank: ProbeBank, features: Tensor, labels_n: Tensor, batch_size: int
 ) -> list[float | None]:
     """Returns the accuracy of each probe of a bank; None where an output is not finite."""
+    if not bank.probes:
+        return []
     parts = _by_view(bank.logits, bank.probes[0], features, batch_size)
     scores_pnc = torch.cat([logits_pbvc.softmax(-1).mean(2).cpu() for logits_pbvc in parts], 1)
     right_p = (scores_pnc.argmax(-1) == labels_n.cpu()).double().mean(1).tolist()
@@ -207,14 +235,16 @@ def _by_view(
         yield function(tokens_bvnd.flatten(0, 1)).unflatten(-2, tokens_bvnd.shape[:2])
 
 
-def _initial(settings: GridSettings, place: int, dim: int, num_classes: int) -> AttentiveProbe:
+def initial_probe(settings: GridSettings, place: int, dim: int, num_classes: int) -> AttentiveProbe:
+    """Returns a probe as its training starts, a function of the seed and its place."""
     entropy = np.random.SeedSequence(settings.seed, spawn_key=(_INIT, place))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(entropy.generate_state(1)[0]))
         return AttentiveProbe(dim, num_classes, settings.num_heads, settings.depth)
 
 
-def _batches(settings: GridSettings, epoch: int, num_videos: int) -> Iterator[Tensor]:
+def batches_of(settings: GridSettings, epoch: int, num_videos: int) -> Iterator[Tensor]:
+    """Yields the places of the videos of each step, in an order of the epoch, int64 [b]."""
     sequence = np.random.SeedSequence(settings.seed, spawn_key=(_ORDER, epoch))
     order_n = np.random.default_rng(sequence).permutation(num_videos)
     return iter(torch.from_numpy(order_n).split(settings.batch_size))

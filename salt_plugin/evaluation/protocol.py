@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,17 +11,24 @@ import torch
 from torch import Tensor
 
 from salt_plugin.config import ProbeConfig, clip_seen
+from salt_plugin.config.evaluation import VJEPA2
 from salt_plugin.evaluation.cache import StoredFeatures
 from salt_plugin.evaluation.controls import permuted
+from salt_plugin.evaluation.demands import demands
 from salt_plugin.evaluation.encoders import FrozenEncoder, chosen_device, open_encoder
 from salt_plugin.evaluation.features import Progress, precision_of, quiet, stored_features
 from salt_plugin.evaluation.grid import GridResult, GridSettings, pooled, predict, train_grid
+from salt_plugin.evaluation.keep import named
 from salt_plugin.evaluation.leaks import find_leaks
 from salt_plugin.evaluation.lists import Lists, read_lists
 from salt_plugin.evaluation.metadata import metadata_predictions
-from salt_plugin.evaluation.probes import knn_predictions, linear_predictions
+from salt_plugin.evaluation.probes import chosen_predictions, knn_predictions, linear_predictions
+from salt_plugin.evaluation.processes import ALONE, Processes
 from salt_plugin.evaluation.results import ProbeReport, ProtocolResult, accuracy_interval
+from salt_plugin.evaluation.vjepa2 import train_heads
 from salt_plugin.models.attentive import AttentiveProbe
+
+_logger = logging.getLogger(__name__)
 
 
 def probe(
@@ -28,6 +36,7 @@ def probe(
     config: ProbeConfig,
     device: str | None = None,
     progress: Progress = quiet,
+    processes: Processes = ALONE,
 ) -> ProbeReport:
     """Probes a frozen encoder.
 
@@ -36,6 +45,8 @@ def probe(
         config: As `salt_plugin.config.probe_config` gives it.
         device: Where to compute; None: a GPU where there is one.
         progress: Called after every batch and step.
+        processes: Those that evaluate together, each with the same arguments but for its device;
+            all return the same, which does not depend on their number.
 
     Returns:
         Accuracy, interval and predictions of each protocol. With the attentive protocol, `linear`
@@ -51,7 +62,10 @@ def probe(
         encoder = open_encoder(encoder, size=config.size, seed=config.seed)
     encoder.check_clip(config.frames, config.size)
     leaks = find_leaks(lists)
-    evaluation = _Evaluation(encoder.to(device), lists, config, progress)
+    encoder = encoder.to(device)
+    if processes.rank == 0:
+        _logger.info("%s: %s", encoder.name, demands(encoder, lists, config))
+    evaluation = _Evaluation(encoder, lists, config, progress, processes)
     results, best = evaluation.run(lists.train.labels_n)
     return ProbeReport(
         encoder=encoder.name,
@@ -60,7 +74,7 @@ def probe(
         results=results,
         controls={str(name): evaluation.under(name) for name in config.controls},
         probe=best,
-        means_nvd=evaluation.features("test").means,
+        means_nvd=None if VJEPA2 in config.protocols else evaluation.features("test").means,
         clip=clip_seen(config),
         random_weights=encoder.random,
         leaks=leaks,
@@ -72,9 +86,11 @@ class _Evaluation(NamedTuple):
     lists: Lists
     config: ProbeConfig
     progress: Progress
+    processes: Processes
 
     def features(self, split: str, control: str | None = None) -> StoredFeatures:
-        return stored_features(self.encoder, self.lists, split, self.config, control, self.progress)
+        shared = self.progress, self.processes
+        return stored_features(self.encoder, self.lists, split, self.config, control, *shared)
 
     def under(self, control: str) -> dict[str, ProtocolResult]:
         """Runs the protocols under a control; `metadata` has one of its own."""
@@ -92,6 +108,8 @@ class _Evaluation(NamedTuple):
     ) -> tuple[dict[str, ProtocolResult], AttentiveProbe | None]:
         """Runs the protocols on labels to learn from, and features as they are or controlled."""
         config = self.config
+        if VJEPA2 in config.protocols:
+            return self._vjepa2()
         train, test = self.features("train", control), self.features("test", control)
         results: dict[str, ProtocolResult] = {}
         best = None
@@ -101,20 +119,58 @@ class _Evaluation(NamedTuple):
             best = grid.probe
             results["attentive"] = self._scored(
                 predict(best, test.tokens, config.batch_size).argmax(1),
+                kept="all tokens",
                 grid=grid.points,
                 best=grid.best,
                 chosen_on=self._chosen_on if len(grid.points) > 1 else None,
+                unconverged=grid.unconverged,
             )
             read["_attention"] = pooled(best, train.tokens), pooled(best, test.tokens)
         for suffix, (train_nvd, test_nvd) in read.items():
-            train_nd = train_nvd[:, 0]
-            if "linear" in config.protocols:
-                predicted_n = linear_predictions(train_nd, labels_n, test_nvd)
-                results[f"linear{suffix}"] = self._scored(predicted_n)
-            if "knn" in config.protocols:
-                predicted_n = knn_predictions(train_nd, labels_n, test_nvd.mean(1))
-                results[f"knn{suffix}"] = self._scored(predicted_n)
+            for protocol in (one for one in ("linear", "knn") if one in config.protocols):
+                given = protocol, train_nvd[:, 0], labels_n, test_nvd
+                if suffix or config.keep == "none":
+                    words = "pooled by attention" if suffix else named(self.encoder, "none")
+                    scored = self._scored(_fixed(*given), kept=words)
+                else:
+                    scored = self._of_kept(*given, control)
+                results[f"{protocol}{suffix}"] = scored
         return results, best
+
+    def _of_kept(
+        self,
+        protocol: str,
+        train_nd: Tensor,
+        labels_n: Tensor,
+        test_nvd: Tensor,
+        control: str | None,
+    ) -> ProtocolResult:
+        """Scores a probe on what is kept, whose dimension and strength are chosen."""
+        choose, val = None, self.lists.val
+        if val is not None:
+            choose = self.features("val", control).means, val.labels_n
+        predicted_n, points, best = chosen_predictions(
+            protocol, train_nd, labels_n, test_nvd, choose, self.config.seed
+        )
+        return self._scored(
+            predicted_n,
+            kept=named(self.encoder, self.config.keep),
+            grid=points,
+            best=best,
+            chosen_on=None if best is None else "train" if val is None else "val",
+        )
+
+    def _vjepa2(self) -> tuple[dict[str, ProtocolResult], AttentiveProbe]:
+        found = train_heads(self.encoder, self.lists, self.config, self.progress, self.processes)
+        scored = self._scored(
+            found.predicted_n,
+            kept="all tokens of all segments",
+            grid=found.points,
+            best=found.best,
+            chosen_on=found.chosen_on,
+            unconverged=found.unconverged,
+        )
+        return {VJEPA2: scored}, found.probe
 
     @property
     def _chosen_on(self) -> str:
@@ -142,6 +198,7 @@ class _Evaluation(NamedTuple):
             settings,
             partial(self.progress, "attentive probes" + (f", {control}" if control else "")),
             self.encoder.device,
+            self.processes,
         )
 
     def _scored(self, predicted_n: Tensor, **about: Any) -> ProtocolResult:
@@ -154,3 +211,10 @@ class _Evaluation(NamedTuple):
             predicted_n=predicted_n,
             **about,
         )
+
+
+def _fixed(protocol: str, train_nd: Tensor, labels_n: Tensor, test_nvd: Tensor) -> Tensor:
+    """Returns the classes, int64 [n], by a probe with nothing to choose."""
+    if protocol == "linear":
+        return linear_predictions(train_nd, labels_n, test_nvd)
+    return knn_predictions(train_nd, labels_n, test_nvd.mean(1))

@@ -12,6 +12,7 @@ from scipy.stats import bootstrap
 from torch import Tensor
 
 from salt_plugin.evaluation.grid import GridPoint
+from salt_plugin.evaluation.probes import ReadoutPoint
 from salt_plugin.models.attentive import AttentiveProbe
 
 DRAWS = 2000
@@ -35,10 +36,13 @@ class ProtocolResult:
         n_test: Videos of the test list.
         interval: Bootstrap's 95 % interval of the accuracy.
         predicted_n: Class of each test video, int64 [n].
+        kept: What it read of the tokens, in words.
         grid: All probes of the grid with their accuracy on the list used for choosing; empty for
             protocols without a grid.
         best: Place of the chosen one in the grid.
-        chosen_on: `val` or `test`; None where there was nothing to choose.
+        chosen_on: `val`, `test`, or `train` for a part of the training list; None where there was
+            nothing to choose.
+        unconverged: Why the training of an attentive probe has not converged; None where it has.
     """
 
     accuracy: float
@@ -46,13 +50,15 @@ class ProtocolResult:
     n_test: int
     interval: Interval
     predicted_n: Tensor
-    grid: Sequence[GridPoint] = ()
+    kept: str = ""
+    grid: Sequence[GridPoint | ReadoutPoint] = ()
     best: int | None = None
     chosen_on: str | None = None
+    unconverged: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what can be written as JSON; predictions are left out."""
-        names = ("accuracy", "chance", "n_test")
+        names = ("accuracy", "chance", "n_test", "kept", "unconverged")
         found: dict[str, Any] = {name: getattr(self, name) for name in names}
         found["interval"] = list(self.interval)
         if self.best is not None:
@@ -72,7 +78,9 @@ class ProbeReport:
         results: By protocol.
         controls: By control, then by protocol.
         probe: The chosen attentive probe, in evaluation mode; None where it was not asked for.
-        means_nvd: Mean tokens of the views of each test video, float32 [n, V, D].
+        means_nvd: What `linear` and `knn` read of the views of each test video, float32
+            [n, V, K * D]; the mean tokens where nothing else is kept. None with `vjepa2`, which
+            keeps no features.
         clip: Of the clips, `frames`, `size` in pixels, and `step` or `fps`.
         random_weights: Whether the encoder is untrained.
         leaks: Videos in two lists and files with two labels, as `find_leaks` counts them.
@@ -84,7 +92,7 @@ class ProbeReport:
     results: dict[str, ProtocolResult]
     controls: dict[str, dict[str, ProtocolResult]]
     probe: AttentiveProbe | None
-    means_nvd: Tensor
+    means_nvd: Tensor | None
     clip: dict[str, Any] = field(default_factory=dict)
     random_weights: bool = False
     leaks: dict[str, int] = field(default_factory=dict)
@@ -92,10 +100,10 @@ class ProbeReport:
     def as_dict(self) -> dict[str, Any]:
         """Returns each protocol's numbers, and those of controls under `controls`.
 
-        Beside them stand `clip`, `random_weights` and `leaks`.
+        Beside them stand `encoder`, `clip`, `random_weights` and `leaks`.
         """
         found: dict[str, Any] = {
-            name: getattr(self, name) for name in ("clip", "random_weights", "leaks")
+            name: getattr(self, name) for name in ("encoder", "clip", "random_weights", "leaks")
         }
         found |= _as_dicts(self.results)
         if self.controls:

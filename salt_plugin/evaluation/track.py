@@ -104,6 +104,7 @@ def track(kept: Mapping[int, Path], config: ProbeConfig) -> Iterator[TrackPoint]
     """
     for step, path in kept.items():
         report = probe_once(path, config)
+        assert report.means_nvd is not None
         means_nd = report.means_nvd[:, 0]
         yield TrackPoint(
             step=step,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD
 from salt_plugin.config import ProbeConfig
@@ -33,6 +33,7 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
 
     Attributes:
         num_views: Views of a video, V.
+        videos_at_once: Videos of a batch.
         reader: Reads the videos; always the exact one, whatever a run was trained with.
     """
 
@@ -46,6 +47,7 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
         self.paths = paths
         self.config = config
         self.num_views = config.segments * config.crops
+        self.videos_at_once = max(1, config.feature_batch_size // self.num_views)
         self.sampler = ClipSampler(config.frames, None if config.fps else config.step, config.fps)
         self.transform = SALTEvalTransform(config.size, mean, std)
         self.reader = DEFAULT_READER
@@ -69,44 +71,51 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
             note_file(None)
 
 
-def clip_batches(dataset: ViewDataset, start: int = 0) -> Iterator[Tensor]:
+def clip_batches(
+    dataset: ViewDataset, start: int = 0, rank: int = 0, size: int = 1
+) -> Iterator[tuple[int, Tensor]]:
     """Decodes videos in their order, by `workers` and `stall` of the dataset's configuration.
 
     Args:
         dataset: The videos.
         start: The first one.
+        rank: Which of every `size` batches to begin with.
+        size: Processes that share the batches.
 
     Yields:
-        Views of the next videos, float32 [b, V, C, T, H, W].
+        The place of a video, and the views of those from there on, float32 [b, V, C, T, H, W].
 
     Raises:
         VideoReadError: A video cannot be read.
         ConfigError: The workers' batches do not fit into shared memory.
         LoaderError: The workers give no batch.
     """
-    config = dataset.config
-    videos = max(1, config.feature_batch_size // dataset.num_views)
+    config, videos = dataset.config, dataset.videos_at_once
+    places = range(len(dataset))
+    batches = [places[at : at + videos] for at in range(start, len(dataset), videos)][rank::size]
     workers = loader_workers(config.workers)
     require_shared_memory(
         videos * dataset.num_views * clip_bytes(config.frames, config.size, config.size, value=4),
         workers,
         "--workers 0 (in a set's file workers: 0)",
-        batches=-(-(len(dataset) - start) // videos),
+        batches=len(batches),
+        processes=size,
     )
     loader = ClipLoader(
-        Subset(dataset, range(start, len(dataset))),
+        dataset,
         workers=workers,
         stall=config.stall,
         key="stall",
-        batch_size=videos,
-        collate_fn=_stack,
+        batch_sampler=batches,
+        collate_fn=stack_or_error,
     )
-    for batch in loader:
+    for indices, batch in zip(batches, loader, strict=True):
         if isinstance(batch, VideoReadError):
             raise batch
-        yield batch
+        yield indices[0], batch
 
 
-def _stack(items: list[Any]) -> Tensor | VideoReadError:
+def stack_or_error(items: list[Any]) -> Tensor | VideoReadError:
+    """Returns a batch, or the first error among its items."""
     errors = [item for item in items if isinstance(item, VideoReadError)]
     return errors[0] if errors else torch.stack(items)

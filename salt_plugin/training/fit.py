@@ -62,7 +62,7 @@ def _fit(stage: Stage, signals: StopSignals) -> None:
     run, config, files = stage.run, stage.run.config, stage.files
     resumed = resume_point(files.last_checkpoint)
     fabric = _new_fabric(config)
-    ranks = Ranks(fabric)
+    ranks = Ranks(fabric.global_rank, fabric.world_size)
     ranks.require_alike(
         {
             **comparable(asdict(config)),

@@ -7,13 +7,12 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment
 
 from salt_plugin.errors import ConfigError, LostOthersError
@@ -173,12 +172,13 @@ class Ranks:
     Every process has to call the same methods in the same order. Alone, a process talks to nobody.
 
     Args:
-        fabric: Of the processes; it is launched.
+        rank: Which of the processes this is; they have met.
+        size: How many there are.
     """
 
-    def __init__(self, fabric: Fabric) -> None:
-        self.rank = fabric.global_rank
-        self.size = fabric.world_size
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
         self._group: Any = None
         if self.size > 1:
             self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
@@ -215,6 +215,20 @@ class Ranks:
         dist.all_gather_object(found, own, group=self._group)
         return found
 
+    def to_first(self, own: Any) -> list[Any]:
+        """Returns what each process has given in the first process, nothing in the others."""
+        if self._group is None:
+            return [own]
+        found: list[Any] = [None] * self.size if self.is_first else []
+        dist.gather_object(own, found or None, group=self._group)
+        return found
+
+    def add_up(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Puts into each tensor its sum over the processes, on the device that it is on."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
     def largest(self, *own: int) -> list[int]:
         """Returns each number's largest value in any process."""
         if self._group is None:
@@ -226,6 +240,30 @@ class Ranks:
     def any(self, own: bool) -> bool:
         """Returns whether something holds in any process."""
         return bool(self.largest(int(own))[0])
+
+
+def join(device: str) -> tuple[Ranks, str]:
+    """Meets the processes that were started together, for what needs no Fabric.
+
+    Args:
+        device: What each would compute on by itself; of `cuda`, each takes the GPU of its place on
+            the node, where it sees more than one.
+
+    Returns:
+        The processes, and the device of this one.
+
+    Raises:
+        ConfigError: As `started_tasks` and `meet`.
+        LostOthersError: Some have not come.
+    """
+    tasks = started_tasks()
+    if tasks is None:
+        return Ranks(), device
+    if device == "cuda":
+        device = f"cuda:{tasks.local_rank if torch.cuda.device_count() > 1 else 0}"
+    publish(tasks)
+    meet(tasks, torch.device(device))
+    return Ranks(tasks.rank, tasks.size), device
 
 
 def lost_others(error: BaseException) -> bool:

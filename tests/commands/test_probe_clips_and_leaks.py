@@ -71,7 +71,7 @@ def test_an_encoder_sees_clips_as_it_was_trained_on(
     assert not found["random_weights"]
     stores = sorted((lists / "features").iterdir())
     stated = ["--frames=4", "--size=32", "--step=2"]
-    assert probe(capsys, encoder, lists, *stated) == found
+    assert probe(capsys, encoder, lists, *stated) == found | {"encoder": encoder}
     assert sorted((lists / "features").iterdir()) == stores  # the same clips: nothing is computed
     assert "4 frames of 32 x 32 pixels, step 2" in table(capsys, encoder, lists)
     untrained = probe(capsys, f"random:{encoder}", lists)

@@ -44,9 +44,38 @@ def test_figures_of_the_best_protocol(
     main([encoder, *demo, *settings, "--protocol", protocol, "--figures", str(folder)])
     best, *others = figures.split()
     names = {f"confusion-{best}", f"class-accuracy-{best}", *others}
-    assert {path.name for path in folder.iterdir()} == {f"{name}.png" for name in names}
-    assert all(path.stat().st_size > 5000 for path in folder.iterdir())
-    assert best in json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {path.name for path in folder.glob("*.png")} == {f"{name}.png" for name in names}
+    assert all(path.stat().st_size > 5000 for path in folder.glob("*.png"))
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert best in found
+    assert json.loads((folder / "probe.json").read_text()) == {"reports": [found]}
+
+
+def test_several_encoders_make_one_table(
+    demo: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoders = ["random:vit_nano", "random:vit_tiny"]
+    given = [*encoders, *demo, "--protocol=knn", "--keep=time", f"--out={tmp_path}"]
+    main(given)
+    table = capsys.readouterr().out
+    main([*given, "--json"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [one["encoder"] for one in found] == encoders
+    assert json.loads((tmp_path / "probe.json").read_text()) == {"reports": found}
+    assert len(list(tmp_path.glob("[12]/confusion-knn.png"))) == 2
+    assert table.count("protocol") == 1
+    for one in found:
+        assert f"{one['encoder']}, random weights" in table
+        assert f"{one['knn']['accuracy']:.3f}" in table
+        assert f"dimension {one['knn']['best']['dimension']}, on train" in " ".join(table.split())
+
+
+def test_all_encoders_are_opened_before_the_first_is_probed(
+    demo: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="vit_nono"):
+        main(["random:vit_nano", "random:vit_nono", *demo, f"--cache={tmp_path / 'new'}"])
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_found_first(demo: list[str], tmp_path: Path) -> None:

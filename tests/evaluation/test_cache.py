@@ -183,16 +183,16 @@ def _refused(nano: FrozenEncoder, small: ProbeConfig, name: str) -> None:
 def test_a_store_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
     first, second = (FeatureStore(tmp_path, {}, (2, 1, 4, 8), tokens=True) for _ in range(2))
 
-    def batches(start: int) -> Iterator[torch.Tensor]:
+    def batches(start: int) -> Iterator[StoredFeatures]:
         with pytest.raises(DataError, match="another process writes"):
             second.extend(batches, print)
-        yield torch.zeros(2, 1, 4, 8)
+        yield StoredFeatures(torch.zeros(2, 1, 8), torch.zeros(2, 1, 4, 8))
 
     first.extend(batches, print)
     assert second.rows_done == 2
 
 
-def no_batches(start: int) -> list[torch.Tensor]:
+def no_batches(start: int) -> list[StoredFeatures]:
     return []
 
 

@@ -20,7 +20,7 @@ def _arguments(config: Path, product: Path, *encoder: str) -> list[str]:
 
 def test_every_evaluation_of_a_frozen_encoder(tiny: Callable[..., Path], tmp_path: Path) -> None:
     found = evaluate("random:vit_nano", 1, evaluations(compare_config(str(tiny()))))
-    assert found["bees"].keys() == {"clip", "random_weights", "leaks", "linear", "knn"}
+    assert found["bees"].keys() == {"encoder", "clip", "random_weights", "leaks", "linear", "knn"}
     assert 0 <= found["bees"]["knn"]["accuracy"] <= 1
     product = tmp_path / "new" / "probe.json"
     evaluate_process(_arguments(tiny(), product, "encoder=random:vit_nano"))
