@@ -28,6 +28,7 @@ from salt_plugin.training.build import new_encoder, new_stage
 from salt_plugin.training.execution import check_execution, devices
 from salt_plugin.training.finish import leave_figures, leave_summary, probe_settings
 from salt_plugin.training.fit import fit
+from salt_plugin.training.loggers import require_loggers
 from salt_plugin.training.parts import Run, build_parts
 from salt_plugin.training.plan import global_batch_size, plan_run, total_steps
 from salt_plugin.training.progress import announce
@@ -74,6 +75,7 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
 def _train(config: RunConfig, directory: RunDirectory) -> None:
     """Checks all that a run needs, and only then claims its folder and trains."""
     check_execution(config)
+    require_loggers(config)
     parts = build_parts(config)
     videos = training_videos(config)
     probe = probe_settings(config)

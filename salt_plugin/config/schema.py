@@ -49,6 +49,7 @@ Precision = Annotated[
     Literal[32, "32", "32-true", 16, "16", "16-mixed", "bf16", "bf16-mixed"],
     Field(title="one of 32, 32-true, 16, 16-mixed, bf16, bf16-mixed"),
 ]
+Logger = Literal["tensorboard", "csv", "wandb"]
 
 
 @dataclass(config=STRICT)
@@ -83,6 +84,8 @@ class TrainerConfig:
             `method.default_steps`.
         precision: As PyTorch Lightning names it.
         enable_model_summary: Print a table of modules at the start.
+        logger: What else gets each row of `metrics.csv`: Lightning's logger of that name, or those
+            of a list; `[]`: none.
     """
 
     gpus: Annotated[Count, OPERATIONAL]
@@ -90,6 +93,11 @@ class TrainerConfig:
     max_steps: Steps
     precision: Precision
     enable_model_summary: Annotated[bool, OPERATIONAL]
+    logger: Annotated[
+        Logger | list[Logger],
+        Field(title="tensorboard, csv or wandb, or a list of these"),
+        OPERATIONAL,
+    ]
 
 
 @dataclass(config=STRICT)

@@ -73,7 +73,7 @@ class Records:
         if resumed.path is not None:
             self._restore(resumed.path)
 
-        self.metrics = Metrics(files.root, ranks, step)
+        self.metrics = Metrics(config, files.root, ranks, step)
         distinct, max_bad = len(set(run.videos.paths)), config.method.data.max_bad
         listed = run.directory.skipped
         self.skipped = SkippedFiles(ranks, listed, distinct, max_bad)

@@ -28,6 +28,7 @@ OPERATIONAL = {
     "method.model.compile": False,
     "trainer.enable_model_summary": True,
     "trainer.gpus": 0,
+    "trainer.logger": "[csv,tensorboard]",
 }
 COMPARED = {
     "input_dir": "others",
