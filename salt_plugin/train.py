@@ -29,6 +29,7 @@ from salt_plugin.training.execution import check_execution, devices
 from salt_plugin.training.finish import leave_figures, leave_summary, probe_settings
 from salt_plugin.training.fit import fit
 from salt_plugin.training.loggers import require_loggers
+from salt_plugin.training.monitor import monitor_settings
 from salt_plugin.training.parts import Run, build_parts
 from salt_plugin.training.plan import global_batch_size, plan_run, total_steps
 from salt_plugin.training.progress import announce
@@ -78,13 +79,13 @@ def _train(config: RunConfig, directory: RunDirectory) -> None:
     require_loggers(config)
     parts = build_parts(config)
     videos = training_videos(config)
-    probe = probe_settings(config)
+    probe, monitor = probe_settings(config), monitor_settings(config)
     path = named_teacher_path(config)
     teacher = None if path is None else load_teacher(path, parts.encoder)
     steps = total_steps(config, len(videos.paths))
     shape = None if teacher is None else teacher.shape
     plan = plan_run(config, parts, steps, shape, inherited_flops(config, path))
-    run = Run(config, parts, videos, plan, directory, probe)
+    run = Run(config, parts, videos, plan, directory, probe, monitor)
     rank_zero_only(announce)(run)
     if config.checkpoint:
         new_encoder(config, parts.encoder, config.seed, config.checkpoint)
@@ -123,6 +124,11 @@ def _make_paths_absolute(config: RunConfig) -> None:
     config.checkpoint = from_here(config.checkpoint)
     if (path := named_teacher_path(config)) is not None:
         method.teacher.path = from_here(path)
-    method.probe_train, method.probe_test = map(from_here, (method.probe_train, method.probe_test))
+    for node, keys in (
+        (method, ("probe_train", "probe_test")),
+        (method.monitor, ("train", "test")),
+    ):
+        for key in keys:
+            setattr(node, key, from_here(getattr(node, key)))
     if method.probe is not None and method.probe.endswith((".yaml", ".yml")):
         method.probe = absolute(method.probe)

@@ -21,6 +21,7 @@ class Ledger:
         clips: Clips seen.
         tokens: Tokens encoded or predicted by what is trained.
         seconds: Wall time of training.
+        monitor: What `method.monitor` took beside training, in `flops` and `seconds`.
     """
 
     flops: dict[str, int] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class Ledger:
     clips: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    monitor: dict[str, float] = field(default_factory=lambda: {"flops": 0, "seconds": 0.0})
 
     @property
     def total_flops(self) -> int:
@@ -57,6 +59,11 @@ class Ledger:
         self.tokens += tokens
         self.seconds += seconds
 
+    def add_monitor(self, flops: int, seconds: float) -> None:
+        """Books one look at the encoder, apart from its training."""
+        self.monitor["flops"] += flops
+        self.monitor["seconds"] += seconds
+
     def as_dict(self) -> dict[str, Any]:
         """Returns what `compute.json` holds."""
         totals = {"total_flops": self.total_flops, "spent_flops": self.spent_flops}
@@ -66,3 +73,4 @@ class Ledger:
         """Continues from what `as_dict` returned."""
         for name in ("flops", "recomputed_flops", "steps", "clips", "tokens", "seconds"):
             setattr(self, name, state[name])
+        self.monitor = dict(state.get("monitor", self.monitor))  # absent in earlier versions

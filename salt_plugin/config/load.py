@@ -92,6 +92,13 @@ def _check(config: RunConfig) -> None:
         steps = method.teacher.max_steps
         if steps < 1 and method.teacher.path is None:
             raise ConfigError(f"method.teacher.max_steps={steps}: expected at least 1")
+    monitor = method.monitor
+    if (monitor.train is None) != (monitor.test is None):
+        lacking = "train" if monitor.train is None else "test"
+        raise ConfigError(
+            f"method.monitor.{lacking}: missing; expected method.monitor.train and "
+            "method.monitor.test, or neither"
+        )
     data = method.probe
     if data is not None:
         try:

@@ -14,6 +14,7 @@ from salt_plugin.config.method_nodes import (
     LeVJEPAModelConfig,
     ModelConfig,
     MomentumConfig,
+    MonitorConfig,
     OptimConfig,
     ProjectorConfig,
     TeacherConfig,
@@ -169,6 +170,7 @@ class MethodConfig:
     data: DataConfig
     optim: OptimConfig
     checkpoint: CheckpointConfig
+    monitor: MonitorConfig
     max_nonfinite_steps: Annotated[AtLeast1, OPERATIONAL]
     encoders_every_n_steps: Annotated[AtLeast1 | None, OPERATIONAL]
     probe: str | None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -85,8 +85,11 @@ def train(
         tokens = price.context_tokens + price.target_tokens
         r.ledger.add_step(price.flops, price.clips, tokens, seconds, price.recomputed)
         step = r.ledger.steps
+        with timed.paused():
+            found = r.measure_if_due()
         r.metrics.add(
             method.watched_kd,
+            **found,
             loss=loss,
             grad_norm=method.grad_norm,
             clips_per_second=round(price.clips / seconds, 2),
@@ -128,6 +131,13 @@ class _Timed:
         batch = next(self._batches)
         self._waited += time.perf_counter() - began
         return batch
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the time of what is no part of training."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
 
     def step(self) -> tuple[float, float]:
         """Returns the seconds since the last call, and those of them that were waited."""

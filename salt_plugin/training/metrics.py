@@ -22,6 +22,7 @@ COLUMNS = (
     *("step", "loss", "lr", "weight_decay", "grad_norm", "context_tokens", "target_tokens"),
     *("clips", "flops", "seconds", "data_seconds", "clips_per_second", "peak_memory_mib"),
     *("target_spread", "target_rank"),
+    *("monitor_knn", "monitor_linear", "monitor_rank", "monitor_target_rank"),
 )
 FLUSH_EVERY = 50
 MEASURE_EVERY = 100

@@ -89,6 +89,7 @@ class Run:
         plan: Its stages.
         directory: Where it is written.
         probe: How its encoders are probed; None where they are not, or as the demo's table.
+        monitor: How they are looked at in training; None where they are not.
     """
 
     config: RunConfig
@@ -97,6 +98,7 @@ class Run:
     plan: RunPlan
     directory: RunDirectory
     probe: ProbeConfig | None
+    monitor: ProbeConfig | None = None
 
     def batches(self, seed: int, **options: Any) -> ClipLoader:
         """Returns the micro-batches under a seed, with the options of `training_loader`."""

@@ -18,6 +18,7 @@ from salt_plugin.stop_signals import StopSignals
 from salt_plugin.training.build import Stage
 from salt_plugin.training.checkpoint import ResumePoint, Saving
 from salt_plugin.training.metrics import Metrics
+from salt_plugin.training.monitor import Monitor
 from salt_plugin.training.nonfinite import NonFinite
 from salt_plugin.training.progress import Progress
 from salt_plugin.training.skipped import SkippedFiles
@@ -44,6 +45,7 @@ class Records:
         progress: For a person to look at.
         nonfinite: Steps that are not finite.
         saving: Checkpoints.
+        monitor: Looks at the encoder; None where nobody asks for that.
     """
 
     def __init__(
@@ -73,6 +75,9 @@ class Records:
         if resumed.path is not None:
             self._restore(resumed.path)
 
+        self.monitor: Monitor | None = None
+        if run.monitor is not None:
+            self.monitor = Monitor(stage, run.monitor, ranks, precision)
         self.metrics = Metrics(config, files.root, ranks, step)
         distinct, max_bad = len(set(run.videos.paths)), config.method.data.max_bad
         listed = run.directory.skipped
@@ -139,6 +144,12 @@ class Records:
             write_json(self.stage.files.compute, self.stage.compute(self.ledger))
         self.metrics.flush()
         self.skipped.share()
+
+    def measure_if_due(self) -> dict[str, float]:
+        """Returns what the monitor finds when it is time; see `Monitor.measure_if_due`."""
+        found = {} if self.monitor is None else self.monitor.measure_if_due(self.ledger)
+        self.progress.note(found)
+        return found
 
     def keep_encoder_if_due(self, last: bool = False) -> None:
         """Keeps the encoder when it is time, or of the last step; every process has to call it."""
