@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from salt_plugin.compute.cost import multi_view_step, pixel_teacher_step, salt_step, vjepa_step
 from salt_plugin.compute.paper import paper_latents, paper_pixels, paper_views
-from salt_plugin.shapes import EncoderShape, GroupTokens, PredictorShape, ProjectorShape
+from salt_plugin.shapes import (
+    CountedShape,
+    EncoderShape,
+    GroupTokens,
+    PredictorShape,
+    ProjectorShape,
+)
 
 CONVENTIONS = ("exact", "paper")
 
@@ -25,7 +31,7 @@ class Shapes(NamedTuple):
     """
 
     encoder: EncoderShape
-    teacher: EncoderShape
+    teacher: EncoderShape | CountedShape
     predictor: PredictorShape
     clip_tokens: int
     projector: ProjectorShape = ProjectorShape()

@@ -208,8 +208,9 @@ class TeacherConfig:
     Attributes:
         encoder: Size of the teacher that stage 1 trains; by default that of the student.
         max_steps: Steps of stage 1.
-        path: Run directory, encoder file or V-JEPA 2 weights of a teacher: skips stage 1;
-            `method.teacher.encoder` is then not used.
+        path: Run directory, encoder file, V-JEPA 2 weights or Hugging Face folder of a teacher, or
+            `timm:NAME[:FILE]`, an image model: skips stage 1; `method.teacher.encoder` is then not
+            used.
     """
 
     encoder: str

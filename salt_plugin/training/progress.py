@@ -16,7 +16,7 @@ from salt_plugin.config import RunConfig, registry
 from salt_plugin.report.compute import plan_line
 from salt_plugin.report.console import console
 from salt_plugin.report.units import duration, flops
-from salt_plugin.shapes import EncoderShape
+from salt_plugin.shapes import CountedShape, EncoderShape
 from salt_plugin.training.execution import devices, uses_gpu
 from salt_plugin.training.parts import Run
 from salt_plugin.training.plan import StagePlan
@@ -139,8 +139,9 @@ def _model(run: Run) -> str:
     return "; ".join([*words, clip])
 
 
-def _named(shape: EncoderShape) -> str:
-    return f"{shape.name} ({shape.embed_dim} wide, {shape.depth} deep)"
+def _named(shape: EncoderShape | CountedShape) -> str:
+    deep = f", {shape.depth} deep" if isinstance(shape, EncoderShape) else ""
+    return f"{shape.name} ({shape.embed_dim} wide{deep})"
 
 
 def _device(config: RunConfig) -> str:
