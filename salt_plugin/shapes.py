@@ -169,6 +169,23 @@ class EncoderShape:
 
 
 @dataclass(frozen=True)
+class CountedShape:
+    """What planning needs of an encoder that is none of ours.
+
+    Attributes:
+        name: Where it comes from.
+        embed_dim: Token width D.
+        parameters: Of the encoder.
+        flops: Of encoding one clip, as `compute.counter` counts them.
+    """
+
+    name: str
+    embed_dim: int
+    parameters: int
+    flops: int
+
+
+@dataclass(frozen=True)
 class PredictorShape:
     """Shape of a predictor or pixel decoder.
 

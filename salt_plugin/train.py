@@ -11,11 +11,10 @@ from typing import Any
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from salt_plugin.checkpoints import load_encoder
 from salt_plugin.config import RunConfig, load_config
 from salt_plugin.config.application import absolute
 from salt_plugin.data.stream import training_videos
-from salt_plugin.models import VideoEncoder
+from salt_plugin.evaluation.encoders import TIMM
 from salt_plugin.report.summary import print_summary
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.training.budget import (
@@ -28,7 +27,10 @@ from salt_plugin.training.build import new_encoder, new_stage
 from salt_plugin.training.execution import check_execution, devices
 from salt_plugin.training.finish import leave_figures, leave_summary, probe_settings
 from salt_plugin.training.fit import fit
+from salt_plugin.training.foreign_teacher import TeacherFile
 from salt_plugin.training.labelled import labelled_lists, settled
+from salt_plugin.training.loggers import require_loggers
+from salt_plugin.training.monitor import monitor_settings
 from salt_plugin.training.parts import Run, build_parts
 from salt_plugin.training.plan import global_batch_size, plan_run, total_steps
 from salt_plugin.training.progress import announce
@@ -76,17 +78,18 @@ def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
 def _train(config: RunConfig, directory: RunDirectory) -> None:
     """Checks all that a run needs, and only then claims its folder and trains."""
     check_execution(config)
+    require_loggers(config)
     parts = build_parts(config)
     videos, labelled = training_videos(config), labelled_lists(config)
     if labelled is not None:
         videos = labelled.train
-    probe = probe_settings(config)
+    probe, monitor = probe_settings(config), monitor_settings(config)
     path = named_teacher_path(config)
-    teacher = None if path is None else load_teacher(path, parts.encoder)
+    teacher = None if path is None else load_teacher(path, parts)
     steps = total_steps(config, len(videos.paths))
     shape = None if teacher is None else teacher.shape
     plan = plan_run(config, parts, steps, shape, inherited_flops(config, path))
-    run = Run(config, parts, videos, plan, directory, labelled, probe)
+    run = Run(config, parts, videos, plan, directory, labelled, probe, monitor)
     rank_zero_only(announce)(run)
     if config.checkpoint:
         new_encoder(config, parts.encoder, config.seed, config.checkpoint)
@@ -99,14 +102,14 @@ def _train(config: RunConfig, directory: RunDirectory) -> None:
         directory.release()
 
 
-def _train_stages(run: Run, teacher: VideoEncoder | None) -> None:
+def _train_stages(run: Run, teacher: TeacherFile | None) -> None:
     config, inherited = run.config, dict(run.plan.inherited)
     *before, last = run.plan.stages
     for plan in before:
         files = run.directory.stage(plan.name)
         if not files.finished:
             fit(new_stage(run, plan))
-        teacher = load_encoder(files.encoder)
+        teacher = load_teacher(str(files.encoder), run.parts)
         inherited |= inherited_flops(config, str(files.encoder))
         # The next stage may spend what this one did not.
         share = 1 - config.compute.teacher_share
@@ -124,9 +127,17 @@ def _make_paths_absolute(config: RunConfig) -> None:
     config.input_dir = from_here(inputs) if isinstance(inputs, str) else list(map(absolute, inputs))
     config.checkpoint = from_here(config.checkpoint)
     if (path := named_teacher_path(config)) is not None:
-        method.teacher.path = from_here(path)
-    for key in ("probe_train", "probe_test", "val", "test"):
-        if getattr(method, key, None):
-            setattr(method, key, absolute(getattr(method, key)))
+        if path.startswith(TIMM):
+            name, colon, file = path.removeprefix(TIMM).partition(":")
+            method.teacher.path = f"{TIMM}{name}{colon}{from_here(file)}"
+        else:
+            method.teacher.path = from_here(path)
+    for node, keys in (
+        (method, ("probe_train", "probe_test", "val", "test")),
+        (method.monitor, ("train", "test")),
+    ):
+        for key in keys:
+            if getattr(node, key, None):
+                setattr(node, key, absolute(getattr(node, key)))
     if method.probe is not None and method.probe.endswith((".yaml", ".yml")):
         method.probe = absolute(method.probe)

@@ -100,7 +100,7 @@ def test_the_best_weights_on_the_validation_list_are_kept(finished: Path) -> Non
 def test_evaluations_are_booked_apart(finished: Path) -> None:
     ledger = json.loads((finished / "student" / "compute.json").read_text())
     clip = encoder_forward(SHAPE, 48) + head_forward(SHAPE, HeadShape("time", 2, 3), 48)
-    assert ledger["evaluation_flops"] == clip * (4 * 8 + 6 * 2)
+    assert ledger["evaluation"]["flops"] == clip * (4 * 8 + 6 * 2)
     assert ledger["total_flops"] == 3 * clip * 12 * 4 == sum(ledger["flops"].values())
 
 

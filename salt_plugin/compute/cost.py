@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from salt_plugin.shapes import (
+    CountedShape,
     EncoderShape,
     GroupTokens,
     HeadShape,
@@ -31,11 +32,14 @@ def _blocks(tokens: int, dim: int, hidden: int, depth: int) -> int:
     return depth * (tokens * (4 * dim**2 + 2 * dim * hidden) + 2 * tokens**2 * dim)
 
 
-def encoder_forward(shape: EncoderShape, tokens: int) -> int:
+def encoder_forward(shape: EncoderShape | CountedShape, tokens: int) -> int:
     """FLOPs of encoding `tokens` tokens of one clip, embedding only those, and its `[cls]`.
 
-    Block-causal attention costs what full attention does: masked scores are computed as well.
+    Block-causal attention costs what full attention does: masked scores are computed as well. Of an
+    encoder that is none of ours it is what was counted of a whole clip.
     """
+    if isinstance(shape, CountedShape):
+        return shape.flops
     embed = tokens * shape.patch_dim * shape.embed_dim
     in_blocks = tokens + shape.cls_token
     blocks = _blocks(in_blocks, shape.embed_dim, shape.hidden_dim, shape.depth)
@@ -56,8 +60,10 @@ def _block_parameters(dim: int, hidden: int, depth: int) -> int:
     return depth * (norms + attention + hidden * (dim + 1) + dim * (hidden + 1))
 
 
-def encoder_parameters(shape: EncoderShape) -> int:
+def encoder_parameters(shape: EncoderShape | CountedShape) -> int:
     """Parameters of an encoder."""
+    if isinstance(shape, CountedShape):
+        return shape.parameters
     embed, norm = shape.embed_dim * (shape.patch_dim + 1), 2 * shape.embed_dim
     cls_token = shape.embed_dim * shape.cls_token
     blocks = _block_parameters(shape.embed_dim, shape.hidden_dim, shape.depth)
@@ -77,7 +83,7 @@ def pixel_teacher_step(
 def salt_step(
     student: EncoderShape,
     predictor: PredictorShape,
-    teacher: EncoderShape,
+    teacher: EncoderShape | CountedShape,
     clip_tokens: int,
     groups: Sequence[GroupTokens],
 ) -> dict[str, int]:

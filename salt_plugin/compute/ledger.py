@@ -17,21 +17,21 @@ class Ledger:
         flops: FLOPs of the models by part.
         recomputed_flops: FLOPs of activations that were computed a second time to save memory:
             spent, but not counted as FLOPs of the models.
-        evaluation_flops: FLOPs of evaluations on the way and at the end; no part of training, of
-            its budget, or of a bill.
         steps: Optimiser steps.
         clips: Clips seen.
         tokens: Tokens encoded or predicted by what is trained.
         seconds: Wall time of training.
+        evaluation: What evaluations on the way and at the end took, in `flops` and `seconds`; no
+            part of training, of its budget, or of a bill.
     """
 
     flops: dict[str, int] = field(default_factory=dict)
     recomputed_flops: int = 0
-    evaluation_flops: int = 0
     steps: int = 0
     clips: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    evaluation: dict[str, float] = field(default_factory=lambda: {"flops": 0, "seconds": 0.0})
 
     @property
     def total_flops(self) -> int:
@@ -60,6 +60,11 @@ class Ledger:
         self.tokens += tokens
         self.seconds += seconds
 
+    def add_evaluation(self, flops: int, seconds: float) -> None:
+        """Books an evaluation, apart from training."""
+        self.evaluation["flops"] += flops
+        self.evaluation["seconds"] += seconds
+
     def as_dict(self) -> dict[str, Any]:
         """Returns what `compute.json` holds."""
         totals = {"total_flops": self.total_flops, "spent_flops": self.spent_flops}
@@ -69,4 +74,4 @@ class Ledger:
         """Continues from what `as_dict` returned."""
         for name in ("flops", "recomputed_flops", "steps", "clips", "tokens", "seconds"):
             setattr(self, name, state[name])
-        self.evaluation_flops = state.get("evaluation_flops", 0)  # not of earlier versions
+        self.evaluation = dict(state.get("evaluation", self.evaluation))  # not of earlier versions

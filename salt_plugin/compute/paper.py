@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from salt_plugin.compute.cost import encoder_parameters
-from salt_plugin.shapes import EncoderShape, GroupTokens
+from salt_plugin.shapes import CountedShape, EncoderShape, GroupTokens
 
 # Of predictor and pixel decoder, as printed; the encoder's N is exact.
 HEAD_PARAMETERS = 22_000_000
@@ -30,7 +30,7 @@ def paper_pixels(
 
 def paper_latents(
     student: EncoderShape,
-    teacher: EncoderShape,
+    teacher: EncoderShape | CountedShape,
     clip_tokens: int,
     groups: Sequence[GroupTokens],
 ) -> dict[str, int]:

@@ -15,6 +15,7 @@ from salt_plugin.compute.cost import (
 )
 from salt_plugin.compute.paper import paper_latents, paper_pixels, paper_views
 from salt_plugin.shapes import (
+    CountedShape,
     EncoderShape,
     GroupTokens,
     HeadShape,
@@ -38,7 +39,7 @@ class Shapes(NamedTuple):
     """
 
     encoder: EncoderShape
-    teacher: EncoderShape
+    teacher: EncoderShape | CountedShape
     predictor: PredictorShape
     clip_tokens: int
     projector: ProjectorShape = ProjectorShape()

@@ -99,6 +99,13 @@ def _check(config: RunConfig) -> None:
             "method.warm_start=true: a linear probe is no start for method.pool=attentive; "
             "expected another method.pool, or method.warm_start=false"
         )
+    monitor = method.monitor
+    if (monitor.train is None) != (monitor.test is None):
+        lacking = "train" if monitor.train is None else "test"
+        raise ConfigError(
+            f"method.monitor.{lacking}: missing; expected method.monitor.train and "
+            "method.monitor.test, or neither"
+        )
     data = method.probe
     if data is not None:
         try:

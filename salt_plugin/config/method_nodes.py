@@ -184,14 +184,33 @@ class CheckpointConfig:
 
 
 @dataclass(config=STRICT)
+class MonitorConfig:
+    """`method.monitor`: labelled videos on which the encoder is looked at while it is trained.
+
+    Attributes:
+        train: Set to watch the encoder in training: videos to learn from, a folder or a CSV (`path
+            label`).
+        test: Videos to score on, likewise.
+        every: How often, in steps; the last step is always looked at.
+        videos: How many of each list at most, the first of each class; they are kept in memory.
+    """
+
+    train: Annotated[str | None, OPERATIONAL]
+    test: Annotated[str | None, OPERATIONAL]
+    every: Annotated[AtLeast1, OPERATIONAL]
+    videos: Annotated[Whole, Field(ge=2), OPERATIONAL]
+
+
+@dataclass(config=STRICT)
 class TeacherConfig:
     """`method.teacher`: what stage 1 trains, or where the teacher lies.
 
     Attributes:
         encoder: Size of the teacher that stage 1 trains; by default that of the student.
         max_steps: Steps of stage 1.
-        path: Run directory, encoder file or V-JEPA 2 weights of a teacher: skips stage 1;
-            `method.teacher.encoder` is then not used.
+        path: Run directory, encoder file, V-JEPA 2 weights or Hugging Face folder of a teacher, or
+            `timm:NAME[:FILE]`, an image model: skips stage 1; `method.teacher.encoder` is then not
+            used.
     """
 
     encoder: str

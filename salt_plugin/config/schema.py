@@ -14,6 +14,7 @@ from salt_plugin.config.method_nodes import (
     LeVJEPAModelConfig,
     ModelConfig,
     MomentumConfig,
+    MonitorConfig,
     OptimConfig,
     ProjectorConfig,
     TeacherConfig,
@@ -49,6 +50,7 @@ Precision = Annotated[
     Literal[32, "32", "32-true", 16, "16", "16-mixed", "bf16", "bf16-mixed"],
     Field(title="one of 32, 32-true, 16, 16-mixed, bf16, bf16-mixed"),
 ]
+Logger = Literal["tensorboard", "csv", "wandb"]
 
 
 @dataclass(config=STRICT)
@@ -83,6 +85,8 @@ class TrainerConfig:
             `method.default_steps`.
         precision: As PyTorch Lightning names it.
         enable_model_summary: Print a table of modules at the start.
+        logger: What else gets each row of `metrics.csv`: Lightning's logger of that name, or those
+            of a list; `[]`: none.
     """
 
     gpus: Annotated[Count, OPERATIONAL]
@@ -90,6 +94,11 @@ class TrainerConfig:
     max_steps: Steps
     precision: Precision
     enable_model_summary: Annotated[bool, OPERATIONAL]
+    logger: Annotated[
+        Logger | list[Logger],
+        Field(title="tensorboard, csv or wandb, or a list of these"),
+        OPERATIONAL,
+    ]
 
 
 @dataclass(config=STRICT)
@@ -160,6 +169,7 @@ class MethodConfig:
     data: DataConfig
     optim: OptimConfig
     checkpoint: CheckpointConfig
+    monitor: MonitorConfig
     max_nonfinite_steps: Annotated[AtLeast1, OPERATIONAL]
     encoders_every_n_steps: Annotated[AtLeast1 | None, OPERATIONAL]
     probe: str | None

@@ -18,20 +18,23 @@ TUBELET = 2  # frames, as a tubelet of V-JEPA spans
 class ImageFrames(nn.Module):
     """Encodes frames one by one and pools their tokens to the grid of a video encoder.
 
-    Prefix tokens (class, registers) are dropped; each two frames in a row are averaged.
+    Prefix tokens (class, registers) are dropped; the frames of a tubelet are averaged.
 
     Args:
         name: Of a model of timm.
         size: Height and width of the frames in pixels. Models that take `img_size` are built for
             it, and the positions in a file are resampled by timm; the others take any size.
         file: Weights of that model, safetensors or of `torch.save`; None leaves it random.
+        tubelet: Frames in a row that are averaged.
 
     Raises:
         ConfigError: timm has no such model, or it cannot be built for this size.
         CheckpointError: The file cannot be read, holds code, or does not fit the model.
     """
 
-    def __init__(self, name: str, size: int, file: Path | None = None) -> None:
+    def __init__(
+        self, name: str, size: int, file: Path | None = None, tubelet: int = TUBELET
+    ) -> None:
         super().__init__()
         if not is_model(name):
             raise ConfigError(
@@ -52,14 +55,14 @@ class ImageFrames(nn.Module):
         except (RuntimeError, KeyError, ValueError, OSError) as error:
             raise CheckpointError(f"timm:{name}: {error}") from None
         self.embed_dim: int = self.model.num_features
-        self.tubelet_size = TUBELET
+        self.tubelet_size = tubelet
         embed = getattr(self.model, "patch_embed", None)
         self.patch_size: int = getattr(embed, "patch_size", (1, 1))[0]
         self.mean = list(self.model.pretrained_cfg["mean"])
         self.std = list(self.model.pretrained_cfg["std"])
 
     def forward(self, clip_bcthw: Tensor) -> Tensor:
-        """Encodes clips [B, C, T, H, W] into tokens [B, T / 2 * n, D], n a frame."""
+        """Encodes clips [B, C, T, H, W] into tokens [B, T / tubelet * n, D], n a frame."""
         B, _, T, _, _ = clip_bcthw.shape
         x = self.model.forward_features(clip_bcthw.transpose(1, 2).flatten(0, 1))
         if x.ndim == 4:
@@ -67,4 +70,5 @@ class ImageFrames(nn.Module):
             x = x.flatten(1, 2) if channels_last else x.flatten(2).transpose(1, 2)
         else:
             x = x[:, getattr(self.model, "num_prefix_tokens", 0) :]
-        return x.unflatten(0, (B, T // TUBELET, TUBELET)).mean(2).flatten(1, 2)
+        t = self.tubelet_size
+        return x.unflatten(0, (B, T // t, t)).mean(2).flatten(1, 2)

@@ -105,6 +105,17 @@ class VideoMethod(LightningModule):
         """The encoder that a run leaves."""
         raise NotImplementedError  # abstract
 
+    def targets(self, clips: Tensor) -> Tensor | None:
+        """Returns the latents that are to be predicted of whole clips, before normalisation.
+
+        Args:
+            clips: [B, C, T, H, W], normalised.
+
+        Returns:
+            [B, N, D]; None of a method that predicts none.
+        """
+        return None
+
     def trained(self) -> Sequence[nn.Module]:
         """Returns what the optimiser is given."""
         raise NotImplementedError  # abstract

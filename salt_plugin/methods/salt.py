@@ -66,6 +66,10 @@ class SALT(VideoMethod):
         """The student."""
         return self.student
 
+    def targets(self, clips: Tensor) -> Tensor:
+        """Returns the teacher's latents; see `VideoMethod.targets`."""
+        return self.teacher(self.student.patchify(clips), self.student.grid(clips))
+
     def trained(self) -> list[nn.Module]:
         """Returns student and predictor."""
         return [self.student, self.predictor]

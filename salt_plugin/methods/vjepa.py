@@ -77,6 +77,11 @@ class VJEPA(VideoMethod):
         """The teacher."""
         return self.teacher
 
+    def targets(self, clips: Tensor) -> Tensor:
+        """Returns the teacher's latents; see `VideoMethod.targets`."""
+        patches_bnp, grid = self.teacher.patchify(clips), self.teacher.grid(clips)
+        return self.teacher.forward_patches(patches_bnp, grid)
+
     def trained(self) -> list[nn.Module]:
         """Returns student and predictor."""
         return [self.student, self.predictor]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -165,7 +166,7 @@ class Accuracy:
     ) -> Tensor:
         """Returns what a function gives of the views of all videos, float32 [n, V, ...]."""
         device, at_once = next(self.method.parameters()).device, self.config.loader.batch_size
-        own = []
+        own, began = [], time.perf_counter()
         self.method.eval()
         with self.precision.forward_context():
             for views_bvcthw in clips:
@@ -176,7 +177,8 @@ class Accuracy:
         shapes = self.stage.plan.pricing.shapes
         each = encoder_forward(shapes.encoder, shapes.clip_tokens)
         each += head_forward(shapes.encoder, shapes.head, shapes.clip_tokens)
-        self.ledger.evaluation_flops += len(videos.paths) * views * each
+        seconds = time.perf_counter() - began
+        self.ledger.add_evaluation(len(videos.paths) * views * each, seconds)
         return torch.cat([part for parts in self.ranks.gather(own) for part in parts])
 
     def _clips(self, videos: VideoList, segments: int = 1, crops: int = 1) -> Iterable[Tensor]:
@@ -187,7 +189,8 @@ class Accuracy:
         transform = self.stage.run.parts.transform
         paths = videos.paths[own.start : own.stop]
         config = self._views(segments, crops)
-        return clip_batches(ViewDataset(paths, config, transform.mean, transform.std))
+        views = ViewDataset(paths, config, transform.mean, transform.std)
+        return (views_bvcthw for _, views_bvcthw in clip_batches(views))
 
     def _views(self, segments: int, crops: int) -> ProbeConfig:
         method, loader = self.config.method, self.config.loader

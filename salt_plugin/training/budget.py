@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from salt_plugin.compute import INITIALISATION, TEACHER_TRAINING
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError, ConfigError
-from salt_plugin.shapes import EncoderShape
+from salt_plugin.training.run_shapes import RunShapes
 
 if TYPE_CHECKING:
-    from salt_plugin.models import VideoEncoder
+    from salt_plugin.training.foreign_teacher import TeacherFile
 
 # Keys that name files of weights.
 START, TEACHER = "checkpoint", "method.teacher.path"
@@ -27,16 +27,24 @@ def named_teacher_path(config: RunConfig) -> str | None:
     return None if settings is None else settings.path
 
 
-def load_teacher(path: str, student: EncoderShape) -> VideoEncoder:
+def load_teacher(path: str, shapes: RunShapes) -> TeacherFile:
     """Returns the encoder that `method.teacher.path` names.
 
     Raises:
-        CheckpointError: It cannot be loaded, or cuts clips into other tokens than the student.
+        SaltError: It cannot be loaded, or cuts clips into other tokens than the student.
     """
-    from salt_plugin.checkpoints import TEACHER_FIRST, load_encoder
+    from salt_plugin.batch import Normalization
+    from salt_plugin.checkpoints import TEACHER_FIRST, find_encoder, load_encoder, read_input
+    from salt_plugin.evaluation.encoders import TIMM
+    from salt_plugin.training.foreign_teacher import FrameTeacher, TeacherFile
 
     with named_by(TEACHER):
+        if path.startswith(TIMM):
+            frames = FrameTeacher(path, shapes)
+            return TeacherFile(frames, frames.shape, frames.normalization)
         encoder = load_encoder(path, order=TEACHER_FIRST)
+        seen = read_input(find_encoder(path, TEACHER_FIRST))
+    student = shapes.encoder
     for name in ("patch_size", "tubelet_size", "in_chans"):
         found, expected = getattr(encoder.shape, name), getattr(student, name)
         if found != expected:
@@ -45,7 +53,8 @@ def load_teacher(path: str, student: EncoderShape) -> VideoEncoder:
                 f"their tokens do not match; set method.model.{name}={found} or choose another "
                 "teacher"
             )
-    return encoder
+    stated = {key: seen[key] for key in ("mean", "std") if key in seen}
+    return TeacherFile(encoder, encoder.shape, Normalization(**stated))
 
 
 @contextmanager
@@ -53,8 +62,8 @@ def named_by(key: str) -> Iterator[None]:
     """Names a config key in the error of the file that it names."""
     try:
         yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{key}: {error}") from None
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(f"{key}: {error}") from None
 
 
 def inherited_flops(config: RunConfig, teacher: str | None = None) -> dict[str, int | None]:
@@ -71,13 +80,16 @@ def inherited_flops(config: RunConfig, teacher: str | None = None) -> dict[str, 
     if not config.checkpoint and teacher is None:
         return inherited
     from salt_plugin.checkpoints import STUDENT_FIRST, TEACHER_FIRST, find_encoder, read_bill
+    from salt_plugin.evaluation.encoders import TIMM
 
     if config.checkpoint:
         with named_by(START):
             inherited[INITIALISATION] = read_bill(find_encoder(config.checkpoint, STUDENT_FIRST))
     if teacher is not None:
-        with named_by(TEACHER):
-            inherited[TEACHER_TRAINING] = read_bill(find_encoder(teacher, TEACHER_FIRST))
+        inherited[TEACHER_TRAINING] = None  # of a model of timm nobody has counted it
+        if not teacher.startswith(TIMM):
+            with named_by(TEACHER):
+                inherited[TEACHER_TRAINING] = read_bill(find_encoder(teacher, TEACHER_FIRST))
     return inherited
 
 

@@ -23,6 +23,7 @@ from salt_plugin.shapes import EncoderShape
 from salt_plugin.stage_directory import StageDirectory
 from salt_plugin.training.budget import START, named_by
 from salt_plugin.training.execution import autocast_dtype
+from salt_plugin.training.foreign_teacher import TeacherFile
 from salt_plugin.training.parts import Run
 from salt_plugin.training.plan import StagePlan
 
@@ -84,7 +85,7 @@ class Stage:
 def new_stage(
     run: Run,
     plan: StagePlan,
-    teacher: VideoEncoder | None = None,
+    teacher: TeacherFile | None = None,
     checkpoint: str = "",
     inherited: Mapping[str, int | None] | None = None,
 ) -> Stage:
@@ -102,7 +103,10 @@ def new_stage(
     """
     config, parts = run.config, run.parts
     encoder = new_encoder(config, parts.trained(plan.name), plan.seed, checkpoint)
-    frozen = None if teacher is None else FrozenTeacher(teacher, autocast_dtype(config))
+    frozen = None
+    if teacher is not None:
+        seen = parts.transform.normalization
+        frozen = FrozenTeacher(teacher.encoder, autocast_dtype(config), seen, teacher.normalization)
     kind: type[VideoMethod] = resolve_name(plan.spec.method)
     method = kind.configured(config.method, parts, encoder, _recipe(config, plan.steps), frozen)
     return Stage(run, plan, method, inherited or {})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -85,23 +85,22 @@ def train(
         tokens = price.context_tokens + price.target_tokens
         r.ledger.add_step(price.flops, price.clips, tokens, seconds, price.recomputed)
         step = r.ledger.steps
-        checked = r.validate_if_due()
+        with timed.paused():
+            evaluated = r.evaluate_if_due()
         r.metrics.add(
             method.watched_kd,
+            **evaluated,
             loss=loss,
             grad_norm=method.grad_norm,
             clips_per_second=round(price.clips / seconds, 2),
             data_seconds=round(waited, 4),
             peak_memory_mib=_peak_memory(fabric.device),
             **_booked(r.ledger, price, optimizer),
-            **checked,
         )
         r.skipped.take(skipped)
         r.progress.show(loss)
         r.nonfinite.take(step, loss, method.grad_norm, paths)
         r.keep_encoder_if_due()
-        if checked:
-            timed.step()  # which is no time of the next step
         late, stop = r.ranks.largest(int(r.saving.is_late()), r.signals.received)
         r.saving.save_if_due(step, now=bool(late), last_chance=bool(stop))
         if stop:
@@ -132,6 +131,13 @@ class _Timed:
         batch = next(self._batches)
         self._waited += time.perf_counter() - began
         return batch
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the time of what is no part of training."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
 
     def step(self) -> tuple[float, float]:
         """Returns the seconds since the last call, and those of them that were waited."""

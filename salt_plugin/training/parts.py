@@ -91,6 +91,7 @@ class Run:
         directory: Where it is written.
         labelled: Its lists, of which `videos` is one, where it learns labels.
         probe: How its encoders are probed; None where they are not, or as the demo's table.
+        monitor: How they are looked at in training; None where they are not.
     """
 
     config: RunConfig
@@ -100,6 +101,7 @@ class Run:
     directory: RunDirectory
     labelled: Labelled | None
     probe: ProbeConfig | None
+    monitor: ProbeConfig | None = None
 
     def batches(self, seed: int, **options: Any) -> ClipLoader:
         """Returns the micro-batches under a seed, with the options of `training_loader`."""

@@ -18,7 +18,7 @@ from salt_plugin.config.registry import MethodSpec
 from salt_plugin.errors import ConfigError
 from salt_plugin.masks import StepMasks
 from salt_plugin.report.units import flops
-from salt_plugin.shapes import EncoderShape
+from salt_plugin.shapes import CountedShape, EncoderShape
 from salt_plugin.training.budget import (
     budget_left,
     inherited_flops,
@@ -147,7 +147,7 @@ def plan_run(
     config: RunConfig,
     shapes: RunShapes,
     steps: int,
-    teacher: EncoderShape | None = None,
+    teacher: EncoderShape | CountedShape | None = None,
     inherited: Mapping[str, int | None] | None = None,
     convention: str = "exact",
 ) -> RunPlan:
@@ -165,7 +165,9 @@ def plan_run(
         ConfigError: The budget does not cover a single step of a stage, or what came before it.
     """
 
-    def stage_plan(of: MethodSpec, steps: int, teacher: EncoderShape | None) -> StagePlan:
+    def stage_plan(
+        of: MethodSpec, steps: int, teacher: EncoderShape | CountedShape | None
+    ) -> StagePlan:
         encoder, (T, H, W) = shapes.trained(of.result), shapes.grid
         predictor = shapes.predictor_of(encoder)
         models = Shapes(
@@ -192,7 +194,7 @@ def plan_run(
 
 def plan_configured(
     config: RunConfig,
-    teacher: EncoderShape | None = None,
+    teacher: EncoderShape | CountedShape | None = None,
     inherited: Mapping[str, int | None] | None = None,
 ) -> RunPlan:
     """Plans what a configuration describes, files that it names included.
@@ -217,7 +219,7 @@ def plan_configured(
 
         videos = len(training_videos(config).paths)
     if teacher is None and (path := named_teacher_path(config)) is not None:
-        teacher = load_teacher(path, shapes.encoder).shape
+        teacher = load_teacher(path, shapes).shape
     steps = total_steps(config, videos)
     spent = {**inherited_flops(config, path), **(inherited or {})}
     return plan_run(config, shapes, steps, teacher, spent)

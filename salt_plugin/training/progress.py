@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -15,7 +16,7 @@ from salt_plugin.config import RunConfig, registry
 from salt_plugin.report.compute import plan_line
 from salt_plugin.report.console import console
 from salt_plugin.report.units import duration, flops
-from salt_plugin.shapes import EncoderShape
+from salt_plugin.shapes import CountedShape, EncoderShape
 from salt_plugin.training.execution import devices, uses_gpu
 from salt_plugin.training.parts import Run
 from salt_plugin.training.plan import StagePlan
@@ -37,6 +38,7 @@ class Progress:
         self.ledger = ledger
         self.shown = shown
         self.console = console()
+        self._noted = ""
         self._clips, self._position = ledger.clips, plan.position(ledger)
         self._began = self._last = time.perf_counter()
         self._bar = Bar(
@@ -63,10 +65,16 @@ class Progress:
         left = duration(rate * max(0.0, self.plan.steps - position))
         clips = (self.ledger.clips - self._clips) / seconds
         spent = flops(self.ledger.total_flops)
-        state = f"loss {float(loss):.4f}  {clips:.1f} clips/s  {spent}  {left} left"
+        state = f"loss {float(loss):.4f}  {clips:.1f} clips/s  {spent}  {left} left{self._noted}"
         self._bar.update(self._task, completed=done, state=state)
         if self._bar.disable:
             self.console.print(f"{self.plan.name}  {done}/{self.plan.steps}  {state}")
+
+    def note(self, found: Mapping[str, float]) -> None:
+        """Shows from now on what an evaluation has found, if it is anything."""
+        if found:
+            values = [f"  {name.removeprefix('monitor_')} {found[name]:.3g}" for name in found]
+            self._noted = "".join(values).replace("_", " ")
 
     def stop(self) -> None:
         """Leaves the bar where it is."""
@@ -134,8 +142,9 @@ def _model(run: Run) -> str:
     return "; ".join([*words, clip])
 
 
-def _named(shape: EncoderShape) -> str:
-    return f"{shape.name} ({shape.embed_dim} wide, {shape.depth} deep)"
+def _named(shape: EncoderShape | CountedShape) -> str:
+    deep = f", {shape.depth} deep" if isinstance(shape, EncoderShape) else ""
+    return f"{shape.name} ({shape.embed_dim} wide{deep})"
 
 
 def _device(config: RunConfig) -> str:

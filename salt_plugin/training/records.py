@@ -19,6 +19,7 @@ from salt_plugin.training.accuracy import Accuracy
 from salt_plugin.training.build import Stage
 from salt_plugin.training.checkpoint import ResumePoint, Saving
 from salt_plugin.training.metrics import Metrics
+from salt_plugin.training.monitor import Monitor
 from salt_plugin.training.nonfinite import NonFinite
 from salt_plugin.training.progress import Progress
 from salt_plugin.training.skipped import SkippedFiles
@@ -46,6 +47,7 @@ class Records:
         nonfinite: Steps that are not finite.
         saving: Checkpoints.
         accuracy: Of a classifier; None of what is none.
+        monitor: Looks at the encoder; None where nobody asks for that.
     """
 
     def __init__(
@@ -75,7 +77,10 @@ class Records:
         if resumed.path is not None:
             self._restore(resumed.path)
 
-        self.metrics = Metrics(files.root, ranks, step)
+        self.monitor: Monitor | None = None
+        if run.monitor is not None:
+            self.monitor = Monitor(stage, run.monitor, ranks, precision)
+        self.metrics = Metrics(config, files.root, ranks, step)
         distinct, max_bad = len(set(run.videos.paths)), config.method.data.max_bad
         listed = run.directory.skipped
         self.skipped = SkippedFiles(ranks, listed, distinct, max_bad)
@@ -145,9 +150,13 @@ class Records:
         self.metrics.flush()
         self.skipped.share()
 
-    def validate_if_due(self) -> dict[str, float]:
-        """Returns what a row of the metrics has of a validation; nothing where it is not time."""
-        return {} if self.accuracy is None else self.accuracy.validate_if_due()
+    def evaluate_if_due(self) -> dict[str, float]:
+        """Returns what a row of the metrics has of validation and monitor; nothing in between."""
+        found = {} if self.accuracy is None else self.accuracy.validate_if_due()
+        if self.monitor is not None:
+            found |= self.monitor.measure_if_due(self.ledger)
+        self.progress.note(found)
+        return found
 
     def keep_encoder_if_due(self, last: bool = False) -> None:
         """Keeps the encoder when it is time, or of the last step; every process has to call it."""

@@ -24,10 +24,12 @@ OPERATIONAL = {
     "method.data.timeout": 7.0,
     "method.encoders_every_n_steps": 7,
     "method.max_nonfinite_steps": 7,
+    "method.monitor": "{train: a.csv, test: b.csv, every: 7, videos: 8}",
     "method.model.activation_checkpointing": True,
     "method.model.compile": False,
     "trainer.enable_model_summary": True,
     "trainer.gpus": 0,
+    "trainer.logger": "[csv,tensorboard]",
 }
 COMPARED = {
     "input_dir": "others",

@@ -41,4 +41,4 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         json.loads((tmp_path / str(size) / "run" / "student" / "compute.json").read_text())
         for size in (1, 2)
     ]
-    assert ledgers[0]["evaluation_flops"] == ledgers[1]["evaluation_flops"]
+    assert ledgers[0]["evaluation"]["flops"] == ledgers[1]["evaluation"]["flops"]
