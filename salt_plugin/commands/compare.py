@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,10 +18,9 @@ from salt_plugin.commands.launch import (
     study_parser,
 )
 from salt_plugin.errors import SaltError
-from salt_plugin.files import write_text
 from salt_plugin.report.console import console, show_log
 from salt_plugin.studies.snapshot import run_kept_code
-from salt_plugin.studies.study import COMPARISON, Study
+from salt_plugin.studies.study import Study
 
 
 def main(arguments: list[str]) -> None:
@@ -46,8 +46,6 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON, last")
     given = parser.parse_intermixed_args(arguments)
-    if given.jobs is not None and given.jobs < 1:
-        parser.error(f"--jobs {given.jobs}: expected at least 1")
     name = Path(given.name).stem
     study = Study((given.out or Path("runs") / f"compare-{name}").expanduser().absolute())
     run_kept_code(study.code, "compare", arguments)
@@ -63,20 +61,18 @@ def main(arguments: list[str]) -> None:
     config = compare_config(given.name, changes)
     pipeline, elements = study_of(config, name, study.root)
     runs = [one for one in elements if one.stage == CELLS]
-    common = common_settings({one.name: composed_config(one) for one in runs})
-    study.check(elements)
-    for one in evaluations(config).values():
-        read_lists(one)
-    if given.dry_run:
-        for run in runs:  # without the verb and the folder
-            print(f"{run.name}: {shlex.join(run.arguments[1:-1])}")
-        print(f"{len(runs)} runs; nothing was trained")
-        ask_slurm(pipeline, elements, profile)
-        return
-    with study.claimed(elements):
-        study.write(pipeline, profile, elements)
+    with nullcontext() if given.dry_run else study.claimed():
+        common = common_settings({one.name: composed_config(one) for one in runs})
         text = yaml.safe_dump({**asdict(config), "common": common}, sort_keys=False)
-        write_text(study.root / COMPARISON, text)
+        study.plan(pipeline, profile, elements, compare=text)
+        for one in evaluations(config).values():
+            read_lists(one)
+        if given.dry_run:
+            for run in runs:  # without the verb and the folder
+                print(f"{run.name}: {shlex.join(run.arguments[1:-1])}")
+            print(f"{len(runs)} runs; nothing was trained")
+            ask_slurm(study)
+            return
         failed, active = run_study(study)
     if not active:
         _print_outcome(study, failed, given.json)
@@ -85,9 +81,9 @@ def main(arguments: list[str]) -> None:
 def _print_outcome(study: Study, failed: dict[str, str], as_json: bool) -> None:
     """Prints the table; raises what has failed."""
     from salt_plugin.report.comparison_table import comparison_table
-    from salt_plugin.studies.outcome import groups, outcome
+    from salt_plugin.studies.report import comparison_rows, groups
 
-    rows, columns, unusable = outcome(study.root)
+    rows, columns, unusable = comparison_rows(study)
     means = groups(rows, columns)
     console().print(comparison_table(means, columns))
     console().print(str(study.root / "results.csv"), soft_wrap=True)

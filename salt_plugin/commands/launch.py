@@ -6,19 +6,19 @@ import argparse
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from salt_plugin.config.yaml_file import read_changes
 from salt_plugin.errors import SaltError
 from salt_plugin.report.console import console
 from salt_plugin.report.study_tables import Lines, jobs_table
-from salt_plugin.studies.arrays import jobs_of
 from salt_plugin.studies.attempts import FINISHED
 from salt_plugin.studies.cluster import LOCAL, SLURM, ClusterConfig, cluster_config
 from salt_plugin.studies.costs import check_configs, costs_of
-from salt_plugin.studies.elements import Element, all_elements
-from salt_plugin.studies.missing import profiles_of, run_missing
-from salt_plugin.studies.pipeline import PipelineConfig, pipeline_config
+from salt_plugin.studies.elements import all_elements
+from salt_plugin.studies.missing import missing_jobs, profiles_of, run_missing
+from salt_plugin.studies.pipeline import pipeline_config
 from salt_plugin.studies.sbatch import check_jobs, with_environment
 from salt_plugin.studies.slurm_commands import SlurmError, call_once
 from salt_plugin.studies.snapshot import run_kept_code
@@ -46,17 +46,15 @@ def main(arguments: list[str]) -> None:
     study = Study((given.out or Path("runs") / config.name).expanduser().absolute())
     run_kept_code(study.code, "launch", arguments)
     profile = profile_of(profile_keys)
-    profiles = profiles_of(config, profile)
     elements = all_elements(config, study.root)
-    study.check(elements)
-    check_configs(elements)
-    if given.dry_run:
-        _print_plan(config, elements, profiles)
-        ask_slurm(config, elements, profile)
-        return
-    with study.claimed(elements):
-        study.write(config, profile, elements)
-        raise_failures(run_study(study)[0])
+    with nullcontext() if given.dry_run else study.claimed():
+        study.plan(config, profile, elements)
+        check_configs(elements)
+        if given.dry_run:
+            _print_plan(study)
+            ask_slurm(study)
+        else:
+            raise_failures(run_study(study)[0])
 
 
 def run_study(study: Study, only_failed: bool = False) -> tuple[dict[str, str], bool]:
@@ -82,20 +80,20 @@ def run_study(study: Study, only_failed: bool = False) -> tuple[dict[str, str], 
     return failed, active
 
 
-def ask_slurm(config: PipelineConfig, elements: Sequence[Element], profile: ClusterConfig) -> None:
+def ask_slurm(study: Study) -> None:
     """Asks Slurm, where it is to run a study and answers, whether it would take the jobs.
 
     Raises:
         SlurmError: It would not.
     """
-    if profile.kind != SLURM:
+    if study.cluster().kind != SLURM:
         return
     try:
         call_once("sinfo", "-h", "-o", "%R")
     except SlurmError as error:
         print(f"Slurm was not asked: {error}", file=sys.stderr)
         return
-    check_jobs(jobs_of(config, elements), profiles_of(config, profile))
+    check_jobs(missing_jobs(study)[0], profiles_of(study.pipeline(), study.cluster()))
     print("Slurm would take all jobs", file=sys.stderr)
 
 
@@ -141,17 +139,19 @@ def profile_of(changes: Sequence[str], **more: object) -> ClusterConfig:
     return with_environment(cluster_config([LOCAL, *named][-1], keys))
 
 
-def _print_plan(
-    config: PipelineConfig, elements: Sequence[Element], profiles: dict[str, ClusterConfig]
-) -> None:
-    costs = costs_of(elements, profiles)
-    known = [cost.flops for cost in costs.values() if cost.flops is not None]
+def _print_plan(study: Study) -> None:
+    profiles = profiles_of(study.pipeline(), study.cluster())
+    jobs, _ = missing_jobs(study)
+    known = costs_of(study.elements(), profiles)
+    selected = [one.id for job in jobs for one in job.elements]
+    costs = {name: known[name] for name in selected if name in known}
+    planned = [cost.flops for cost in costs.values() if cost.flops is not None]
     hours = sum(cost.hours or 0 for cost in costs.values())
-    console().print(jobs_table(jobs_of(config, elements), profiles, costs))
+    console().print(jobs_table(jobs, profiles, costs))
     console().print(
-        f"{len(elements)} elements; {sum(known):.4g} FLOPs planned for {len(known)} of "
-        f"{len(costs)} that train{f', {hours:.3g} hours of jobs' if hours else ''}; nothing was "
-        "submitted or run",
+        f"{len(selected)} of {len(study.elements())} elements; {sum(planned):.4g} FLOPs planned "
+        f"for {len(planned)} of {len(costs)} that train"
+        f"{f', {hours:.3g} hours of jobs' if hours else ''}; nothing was submitted or run",
         soft_wrap=True,
     )
 

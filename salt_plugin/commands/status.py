@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from salt_plugin.commands.folder import study_folder_parser
-from salt_plugin.errors import ConfigError
 from salt_plugin.report.console import console
 from salt_plugin.report.study_tables import status_table
 from salt_plugin.run_directory import RunDirectory
@@ -32,15 +31,10 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     root: Path = given.study
     study, run = Study(root), RunDirectory(root)
-    if study.file.is_file():
+    if study.file.is_file() or not run.config.is_file():
         what, (rows, remarks) = "study", rows_of(study)
-    elif run.config.is_file():
-        what, rows, remarks = "run", rows_of_run(run), []
     else:
-        raise ConfigError(
-            f"{root} is no study: {study.file.name} is missing; and no run: {run.config.name} is. "
-            "Name the folder that salt launch (--out) or a training run (hydra.run.dir) wrote"
-        )
+        what, rows, remarks = "run", rows_of_run(run), []
     found = counts(rows)
     if given.json:
         listed = [row._asdict() for row in rows]

@@ -11,12 +11,11 @@ from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import conf_folder
 from salt_plugin.config.evaluation import ProbeConfig, probe_config, with_absolute_paths
-from salt_plugin.config.suggest import BASE, require_known, shipped, shipped_file
+from salt_plugin.config.suggest import BASE, require_known, shipped_file
 from salt_plugin.config.typed import typed
 from salt_plugin.config.values import STRICT, Part, Positive, Seed32, holds
 from salt_plugin.config.yaml_file import read_changes, read_yaml
 from salt_plugin.errors import ConfigError
-from salt_plugin.shapes import EncoderShape
 
 # What a comparison varies or sets itself; the overrides of all runs cannot.
 RESERVED = (
@@ -118,7 +117,6 @@ def compare_config(name: str, changes: Sequence[str] = ()) -> CompareConfig:
     probe_is_changed = any(change.startswith("probe=") for change in changes)
     base = Path.cwd() if probe_is_changed else file.absolute().parent
     config.probe = [_with_absolute_paths(entry, base) for entry in config.probe]
-    _check_names(config)
     _check_overrides(config)
     evaluations(config)
     return config
@@ -156,20 +154,12 @@ def _with_absolute_paths(entry: dict[str, Any], base: Path) -> dict[str, Any]:
     return entry
 
 
-def _check_names(config: CompareConfig) -> None:
-    methods = shipped(conf_folder() / "method")
-    for method in config.methods:
-        require_known(method, methods, f"compare.methods: {method!r} is no method")
-    for encoder in config.encoders:
-        EncoderShape.named(encoder, "compare.encoders")
-    for method in config.method_overrides:
-        mistake = f"compare.method_overrides.{method}: not one of the methods"
-        require_known(method, config.methods, mistake)
-
-
 def _check_overrides(config: CompareConfig) -> None:
     given = {"overrides": config.overrides}
-    given |= {f"method_overrides.{name}": of for name, of in config.method_overrides.items()}
+    for method, overrides in config.method_overrides.items():
+        key = f"method_overrides.{method}"
+        require_known(method, config.methods, f"compare.{key}: not one of the methods")
+        given[key] = overrides
     for key, overrides in given.items():
         for override in overrides:
             name, equals, _ = override.lstrip("+~").partition("=")

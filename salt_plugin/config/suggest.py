@@ -51,6 +51,9 @@ def shipped_file(name: str, folder: Path, kind: str) -> Path:
         ConfigError: There is none of that name.
     """
     if name.endswith((".yaml", ".yml")):
-        return Path(name).expanduser()
+        if not (file := Path(name).expanduser()).exists():
+            known = ", ".join(shipped(folder))
+            raise ConfigError(f"{name}: no such file; {kind}s that are shipped: {known}")
+        return file
     require_known(name, shipped(folder), f"no .yaml file, and {name!r} is no {kind}")
     return folder / f"{name}.yaml"

@@ -27,7 +27,7 @@ def draw_comparison(folder: Path, runs: Rows, groups: Rows, columns: Sequence[st
         folder: Where to.
         runs: `method`, `budget`, `flops`, `loss` and accuracies of each run that is done. One that
             has spent nothing is an encoder before training.
-        groups: Their means and deviations over seeds, as `studies.outcome.groups` gives them.
+        groups: Their means and deviations over seeds, as `studies.report.groups` gives them.
         columns: The accuracies.
 
     Returns:

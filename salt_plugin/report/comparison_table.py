@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from salt_plugin.report.console import table
 from salt_plugin.report.units import flops
 
 GroupRow = Mapping[str, Any]
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table."""
+def markdown(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Returns a Markdown table; what is not known is empty."""
+
+    def text(value: Any) -> str:
+        if value is None:
+            return ""
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
     lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(text, line))} |\n" for line in lines)
 
 
 def markdown_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> str:
     """Returns mean and standard deviation over seeds as a Markdown table.
 
     Args:
-        groups: As `studies.outcome.groups` returns them.
+        groups: As `studies.report.groups` returns them.
         columns: The accuracies.
     """
     header = ["method", "encoder", "teacher share", "budget", "spent", "seeds", *columns]
     rows = []
     for group in groups:
-        share = "" if group["teacher_share"] is None else f"{group['teacher_share']:g}"
         spent = flops(group["flops"]) if group["flops"] else "0"
-        key = [group["method"], group["encoder"], share, budget(group), spent, str(group["n"])]
+        key = [group[name] for name in ("method", "encoder", "teacher_share")]
+        key += [budget(group), spent, group["n"]]
         rows.append([*key, *(_accuracy(group, column) for column in columns)])
     return markdown(header, rows)
 
@@ -39,14 +46,12 @@ def markdown_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> str:
 def comparison_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> Table:
     """Returns the same for the terminal, the deviations on lines of their own."""
     title = "Accuracy of frozen encoders, mean ± standard deviation over seeds"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for name in ("budget", "seeds", *(column.replace("_", "\n") for column in columns)):
-        table.add_column(name, justify="right", no_wrap=name in ("budget", "seeds"))
+    headings = ["budget", "seeds", *(column.replace("_", "\n") for column in columns)]
+    shown = table([""], headings, title=title, box=SIMPLE_HEAD, pad_edge=False)
     for group in groups:
         accuracies = [_accuracy(group, column).replace(" ± ", "\n± ") for column in columns]
-        table.add_row(label(group), budget(group), str(group["n"]), *accuracies)
-    return table
+        shown.add_row(label(group), budget(group), str(group["n"]), *accuracies)
+    return shown
 
 
 def label(group: GroupRow) -> str:

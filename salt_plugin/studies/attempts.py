@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import time
@@ -153,13 +154,9 @@ def _tail(file: Path, since: int = 0) -> list[str]:
 
 def _last_row(metrics: Path) -> dict[str, str] | None:
     """Returns the last whole row of a `metrics.csv` without reading the others."""
-    lines = _tail(metrics)
-    if not lines:
+    if not metrics.is_file():
         return None
     with metrics.open() as file:
-        names = file.readline().strip().split(",")
-    for cells in (line.split(",") for line in reversed(lines)):
-        row = dict(zip(names, cells, strict=False))
-        if len(cells) == len(names) and row["step"].isdecimal():
-            return row
-    return None
+        rows = csv.DictReader([file.readline(), *_tail(metrics)[-2:]])
+    whole = [row for row in rows if None not in (*row, *row.values()) and row["step"].isdecimal()]
+    return whole[-1] if whole else None

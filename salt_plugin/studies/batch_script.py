@@ -16,22 +16,24 @@ from typing import Any
 from salt_plugin.studies.attempts import FAILED, INTERRUPTED, STARTED, ElementDirectory
 from salt_plugin.studies.slurm_commands import out_of_memory, own_job_id, own_restart, requeue
 
-# Begins the line of a job that names a program that its node does not have.
-MISSING = "salt: "
+# How a job ends before its element starts: `salt_end STATUS REASON REASON_IN_JSON`.
+_END = """\
+mkdir -p "$salt_folder" || exit
+salt_job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+salt_end() {
+    salt_line=
+    echo "failed: $2" >>"$salt_folder/log.txt"
+    printf '{"event": "failed", "time": %s, "job": "%s", "reason": "%s"}\\n' \\
+        "$(date +%s)" "$salt_job" "$3" >>"$salt_folder/attempts.jsonl"
+    exit $(($1 ? $1 : 1))
+}"""
 
 # Lines run in the shell of the script. One that fails says so, as does one that ends the shell; in
 # files that a line sources, as in functions, only the status of the whole counts.
 _BEFORE = """\
-mkdir -p "$salt_folder" || exit
-salt_job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 salt_failed() {
-    [ -n "$salt_line" ] || return
     local said="setup line failed (status $1)"
-    echo "failed: $said: $salt_line" >>"$salt_folder/log.txt"
-    printf '{"event": "failed", "time": %s, "job": "%s", "reason": "%s: %s"}\\n' \\
-        "$(date +%s)" "$salt_job" "$said" "$salt_json" >>"$salt_folder/attempts.jsonl"
-    salt_line=
-    exit $(($1 ? $1 : 1))
+    [ -z "$salt_line" ] || salt_end "$1" "$said: $salt_line" "$said: $salt_json"
 }
 trap 'salt_failed $?' EXIT
 trap 'salt_status=$?; ((${#BASH_SOURCE[@]} > 1)) || salt_failed $salt_status' ERR
@@ -56,20 +58,20 @@ def before_srun(setup: Sequence[str], folders: Sequence[Path]) -> list[str]:
     lines = [
         f"salt_folders=({quoted})",
         "salt_folder=${salt_folders[${SLURM_ARRAY_TASK_ID:-0}]}",
+        _END,
     ]
     if not setup:
         return lines
     lines.append(_BEFORE)
     for text in setup:
         line = "; ".join(one.strip() for one in text.splitlines() if one.strip())
-        in_json = json.dumps(line)[1:-1]
-        lines.append(f"salt_line={shlex.quote(line)} salt_json={shlex.quote(in_json)}")
+        lines.append(f"salt_line={shlex.quote(line)} salt_json={shlex.quote(_in_json(line))}")
         lines.append(f"eval {shlex.quote(text)}")
     return [*lines, _AFTER]
 
 
 def required(programs: Mapping[str, str], nodes: int) -> list[str]:
-    """Returns lines of bash that end a job where a node does not have a program.
+    """Returns lines of bash, after those of `before_srun`, that end a job without its programs.
 
     Args:
         programs: Where each comes from, for the message.
@@ -78,18 +80,20 @@ def required(programs: Mapping[str, str], nodes: int) -> list[str]:
     lines = []
     for program, origin in programs.items():
         said = (
-            f"{program} ({origin}): install it there, give another, or leave the node out with "
-            "sbatch.exclude"
+            f" has no {program} ({origin}): install it there, give another, or leave the node out "
+            "with sbatch.exclude"
         )
-        line = (
-            f"command -v {shlex.quote(program)} >/dev/null || "
-            f'{{ echo "{MISSING}$SLURMD_NODENAME has no" {shlex.quote(said)} >&2; exit 127; }}'
-        )
+        check = f"command -v {shlex.quote(program)} >/dev/null || echo $SLURMD_NODENAME"
         if nodes > 1:
             one_each = f"srun --export=ALL --ntasks={nodes} --ntasks-per-node=1"
-            line = f"{one_each} bash -c {shlex.quote(line)} || exit 127"
-        lines.append(line)
+            check = f"{one_each} bash -c {shlex.quote(check)} | head -n 1"
+        both = " ".join(f'"$salt_node"{shlex.quote(one)}' for one in (said, _in_json(said)))
+        lines.append(f'salt_node=$({check}); [ -z "$salt_node" ] || salt_end 127 {both}')
     return lines
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
 
 
 def after_srun(python: str) -> str:

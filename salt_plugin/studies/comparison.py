@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,18 +55,13 @@ class Cell(NamedTuple):
 
 def all_cells(config: CompareConfig) -> list[Cell]:
     """Returns the runs in the order of training: one seed of everything, then the next."""
-
-    def shares(method: str, budget: float | None) -> list[Any]:
-        splits = registry.get(method).teacher is not None and budget is not None
-        return config.teacher_shares if splits else [None]
-
+    varied = product(config.seeds, config.budgets, config.encoders, config.methods)
     return [
         Cell(method, encoder, budget, seed, share)
-        for seed in config.seeds
-        for budget in config.budgets
-        for encoder in config.encoders
-        for method in config.methods
-        for share in shares(method, budget)
+        for seed, budget, encoder, method in varied
+        for share in (
+            config.teacher_shares if registry.get(method).teacher and budget is not None else [None]
+        )
     ]
 
 
@@ -108,9 +104,10 @@ def study_of(config: CompareConfig, name: str, root: Path) -> tuple[PipelineConf
     ]
 
     def evaluation(stage: str, cell: Cell, parent: str | None, *encoder: str) -> Element:
-        product = f"product={runs / cell.name / PRODUCT}"
-        arguments = [product, f"seed={cell.seed}", *encoder, *settings]
-        return Element(stage, cell.name, {}, parent, "salt_plugin.studies.evaluate", arguments)
+        found = f"product={runs / cell.name / PRODUCT}"
+        arguments = [found, f"seed={cell.seed}", *encoder, *settings]
+        values = {CELLS: cell._asdict()}
+        return Element(stage, cell.name, values, parent, "salt_plugin.studies.evaluate", arguments)
 
     trained, probed = [], []
     for cell in all_cells(config):
@@ -122,7 +119,7 @@ def study_of(config: CompareConfig, name: str, root: Path) -> tuple[PipelineConf
         evaluation(BASELINES, cell, None, f"random_of={runs}", f"size={cell.encoder}")
         for cell in baselines(config)
     ]
-    last = Element(REPORT, "all", {}, None, "salt_plugin.studies.outcome", [str(root)])
+    last = Element(REPORT, "all", {}, None, "salt_plugin.studies.report", [str(root)])
     return PipelineConfig(name=name, stages=stages), [*trained, *probed, *random, last]
 
 

@@ -20,24 +20,22 @@ from salt_plugin.training.run_shapes import run_shapes
 
 
 class Cost(NamedTuple):
-    """What an element costs; each is None where it cannot be known yet.
+    """What an element costs, and what it leaves; each is None where it cannot be known yet.
 
     Attributes:
+        encoder: Shape of the encoder that elements based on this one learn from; None where that is
+            of a file which is not there yet.
+        spent: FLOPs that this encoder will have cost in all.
         steps: Of each of its stages.
         flops: Its own, in the `exact` convention.
         hours: At the throughput of its devices; None without one.
     """
 
-    steps: list[int] | None = None
+    encoder: EncoderShape | None = None
+    spent: int | None = None
+    steps: tuple[int, ...] | None = None
     flops: int | None = None
     hours: float | None = None
-
-
-class _Teacher(NamedTuple):
-    """What an element leaves that others learn from, and what it will have cost in all."""
-
-    shape: EncoderShape
-    flops: int | None
 
 
 def check_configs(elements: Sequence[Element]) -> None:
@@ -81,15 +79,14 @@ def costs_of(elements: Sequence[Element], profiles: Mapping[str, ClusterConfig])
         ConfigError: One cannot work; names the element.
     """
     found: dict[str, Cost] = {}
-    teachers: dict[str | None, _Teacher | None] = {}
-    known: dict[tuple[object, ...], tuple[Cost, _Teacher | None]] = {}
+    known: dict[tuple[object, ...], Cost] = {}
     for element in elements:
         if element.arguments[0] == TRAIN:
-            teacher = teachers.get(element.parent)
+            teacher = found.get(element.parent or "")
             kind = (*_kind(element), teacher)
             if kind not in known:
                 known[kind] = _cost(element, profiles[element.stage], teacher)
-            found[element.id], teachers[element.id] = known[kind]
+            found[element.id] = known[kind]
     return found
 
 
@@ -100,38 +97,38 @@ def _kind(element: Element) -> tuple[str, ...]:
     return (element.stage, *own)
 
 
-def _cost(
-    element: Element, profile: ClusterConfig, teacher: _Teacher | None
-) -> tuple[Cost, _Teacher | None]:
+def _cost(element: Element, profile: ClusterConfig, teacher: Cost | None) -> Cost:
     config = composed_config(element)
     try:
         plan = _plan(config, profile, teacher)
     except ConfigError as error:
         raise ConfigError(f"{element.id}: {error}") from None
     if plan is None and config.method.encoder is None:  # that of a file which is not there yet
-        return Cost(), None
+        return Cost()
     if plan is None:
-        return Cost(), _Teacher(run_shapes(config).encoder, None)
+        return Cost(run_shapes(config).encoder)
     flops = sum(plan.flops().values())
     speed = (profile.flops_per_second or 0) * profile.devices
-    steps = [stage.steps for stage in plan.stages]
     # Students learn from its pixel teacher, or from the one encoder that it trains.
-    first = plan.stages[0]
-    spent: int | None = sum(first.flops().values())
-    for before in plan.inherited.values() if len(steps) == 1 else ():
-        spent = None if spent is None or before is None else spent + before
-    leaves = _Teacher(first.pricing.shapes.encoder, spent)
-    return Cost(steps, flops, flops / speed / 3600 if speed else None), leaves
+    first, *more = plan.stages
+    spent = [sum(first.flops().values()), *([] if more else plan.inherited.values())]
+    return Cost(
+        first.pricing.shapes.encoder,
+        None if None in spent else sum(filter(None, spent)),
+        tuple(stage.steps for stage in plan.stages),
+        flops,
+        flops / speed / 3600 if speed else None,
+    )
 
 
-def _plan(config: RunConfig, profile: ClusterConfig, teacher: _Teacher | None) -> RunPlan | None:
+def _plan(config: RunConfig, profile: ClusterConfig, teacher: Cost | None) -> RunPlan | None:
     """Returns the plan of an element; None where it depends on what is not there yet."""
     config.method.global_batch_size = global_batch_size(config, profile.devices)
     shape, inherited = None, {}
-    if teacher is not None and named_teacher_path(config) is not None:
-        if teacher.flops is None and config.compute.budget is not None:
+    if teacher is not None and teacher.encoder is not None and named_teacher_path(config):
+        if teacher.spent is None and config.compute.budget is not None:
             return None
-        shape, inherited = teacher.shape, {TEACHER_TRAINING: teacher.flops}
+        shape, inherited = teacher.encoder, {TEACHER_TRAINING: teacher.spent}
     try:
         return plan_configured(config, shape, inherited)
     except (CheckpointError, DataError):

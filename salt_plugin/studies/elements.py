@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote
 from hydra.errors import HydraException
@@ -17,7 +18,7 @@ from salt_plugin.config.suggest import require_known
 from salt_plugin.errors import ConfigError
 from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig
 
-RESERVED = ("hydra.run.dir",)
+RESERVED = "hydra.run.dir"
 _PLACE = re.compile(r"\{(?P<stage>[\w-]+)(?:\.(?P<key>[\w.@/]+))?\}")
 
 
@@ -35,7 +36,7 @@ class Element(NamedTuple):
 
     stage: str
     name: str
-    values: dict[str, dict[str, str]]
+    values: dict[str, dict[str, Any]]
     parent: str | None
     module: str
     arguments: list[str]
@@ -60,11 +61,9 @@ def all_elements(config: PipelineConfig, study: Path) -> list[Element]:
     # Of each element, its folder and those of what it is based on, by stage.
     folders: dict[str | None, dict[str, Path]] = {None: {"study": study}}
     for stage, settings in config.stages.items():
-        swept = axes(stage, settings)
         based_on = [one for one in found if one.stage == settings.needs]
         parents: list[Element | None] = [*based_on] or [None]
-        for parent, chosen in itertools.product(parents, itertools.product(*swept.values())):
-            values = dict(zip(swept, chosen, strict=True))
+        for parent, values in product(parents, _combinations(stage, settings)):
             based = [parent.name] if parent and parent.name != "all" else []
             name = "-".join(based + _names(values)) or "all"
             if f"{stage}/{name}" in folders:
@@ -79,37 +78,27 @@ def all_elements(config: PipelineConfig, study: Path) -> list[Element]:
 
 def run_dir_override(folder: Path) -> str:
     """Returns the override that names a run's folder, with any characters."""
-    return f"hydra.run.dir={_quoted(folder)}"
+    return f"{RESERVED}={_quoted(folder)}"
 
 
 def _quoted(folder: Path) -> str:
     return quoted(str(folder), Quote.single)
 
 
-def axes(stage: str, settings: StageConfig) -> dict[str, list[str]]:
-    """Returns the values of each key of a sweep.
-
-    Raises:
-        ConfigError: It is none.
-    """
+def _combinations(stage: str, settings: StageConfig) -> list[dict[str, str]]:
+    """Returns the combinations of a sweep: the value of each key."""
     key = f"pipeline.stages.{stage}.sweep"
     try:
         for sweep in settings.sweep:
             check_overrides([sweep], sweeps=True, commas=True, written=in_yaml)
         parsed = OverridesParser.create().parse_overrides(settings.sweep)
+        (found,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     except (HydraException, ConfigError) as error:
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from None
-    found: dict[str, list[str]] = {}
-    for override in parsed:
-        name = override.get_key_element()
-        if name in found or name in RESERVED:
-            raise ConfigError(f"{key}: {name} cannot be swept, or is given twice")
-        found[name] = (
-            list(override.sweep_string_iterator())
-            if override.is_sweep_override()
-            else [str(override.get_value_element_as_str())]
-        )
-    return found
+    combinations = [dict(one.split("=", 1) for one in overrides) for overrides in found]
+    if len(combinations[0]) < len(parsed) or RESERVED in combinations[0]:
+        raise ConfigError(f"{key}: gives a key twice, or {RESERVED}, which the study sets")
+    return combinations
 
 
 def _command(
@@ -139,7 +128,7 @@ def _command(
     if settings.command != TRAIN:
         return "salt_plugin.cli", [settings.command, *given]
     for override in settings.overrides:
-        if override.lstrip("+~").partition("=")[0] in RESERVED:
+        if override.lstrip("+~").partition("=")[0] == RESERVED:
             raise ConfigError(f"{key}.overrides: {override!r}: the study sets it; leave it out")
     method = [f"method={settings.method}"] if settings.method else []
     common = [_PLACE.sub(place, text) for text in config.overrides]

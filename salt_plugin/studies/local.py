@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from graphlib import TopologicalSorter
 
 from salt_plugin.report.study_tables import Lines
 from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED
@@ -31,18 +30,16 @@ def run_here(study: Study, selected: Collection[str], lines: Lines) -> dict[str,
     Returns:
         The reason of each element that failed, or that is based on one.
     """
-    config, profile, elements = study.pipeline(), study.cluster(), study.elements()
-    graph: TopologicalSorter[str] = TopologicalSorter()
-    for one in elements:
-        if one.id in selected:
-            after = config.stages[one.stage].after
-            waits = [each.id for each in elements if each.stage in after or each.id == one.parent]
-            graph.add(one.id, *(each for each in waits if each in selected))
-    graph.prepare()
+    profile, stages = study.cluster(), study.pipeline().stages
+    elements = study.elements()
     by_id = {one.id: one for one in elements}
-    stages, order = list(config.stages), list(by_id)
+    late_first = sorted(elements, key=lambda one: -list(stages).index(one.stage))
+    waiting = {one.id: one for one in late_first if one.id in selected}
+    needs: dict[str, list[str]] = {}
+    for name, one in waiting.items():
+        after = stages[one.stage].after
+        needs[name] = [each.id for each in elements if each.stage in after or each.id == one.parent]
     threads = str(threads_of_each(profile.array_parallelism))
-    ready: list[str] = []
     running: dict[str, Attempt] = {}
     failed: dict[str, str] = {}
 
@@ -52,17 +49,17 @@ def run_here(study: Study, selected: Collection[str], lines: Lines) -> dict[str,
     def fail(name: str, reason: str) -> None:
         failed[name] = reason
         lines.failed(name, reason)
-        graph.done(name)
 
     try:
-        while graph.is_active():
-            ready += graph.get_ready()
-            ready.sort(key=lambda name: (-stages.index(by_id[name].stage), order.index(name)))
-            while ready and len(running) < profile.array_parallelism:
-                name = ready.pop(0)
-                parent = by_id[name].parent
-                if parent is not None and not study.finished(by_id[parent]):
-                    fail(name, f"needs {parent}, which is not finished")
+        while waiting or running:
+            for name, one in list(waiting.items()):
+                if len(running) == profile.array_parallelism:
+                    break
+                if any(each in waiting or each in running for each in needs[name]):
+                    continue
+                del waiting[name]
+                if one.parent is not None and not study.finished(by_id[one.parent]):
+                    fail(name, f"needs {one.parent}, which is not finished")
                     continue
                 lines.started(name)
                 start(name)
@@ -75,7 +72,6 @@ def run_here(study: Study, selected: Collection[str], lines: Lines) -> dict[str,
                     start(name)
                 elif event == FINISHED:
                     lines.finished(name, time.monotonic() - attempt.began)
-                    graph.done(name)
                 else:
                     fail(name, attempt.files.reason(FAILED) or reason)
             lines.running({name: one.files.last_line() for name, one in running.items()})

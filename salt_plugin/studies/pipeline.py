@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic.dataclasses import dataclass
 
-from salt_plugin.conf_folder import conf_folder, slurm_folder
-from salt_plugin.config.suggest import require_known, shipped, shipped_file
+from salt_plugin.conf_folder import slurm_folder
+from salt_plugin.config.suggest import require_known, shipped_file
 from salt_plugin.config.typed import typed
 from salt_plugin.config.values import STRICT
 from salt_plugin.config.yaml_file import first_line, read_changes, read_yaml
@@ -96,9 +96,6 @@ def _check_stage(name: str, stage: StageConfig, stages: Mapping[str, StageConfig
         )
     if stage.command != TRAIN and (stage.method or stage.sweep):
         raise ConfigError(f"{key}: only stages that train have a method or a sweep")
-    if stage.method is not None:
-        methods = shipped(conf_folder() / "method")
-        require_known(stage.method, methods, f"{key}.method={stage.method}: no such method")
     if stage.needs is not None:
         require_known(stage.needs, stages, f"{key}.needs: there is no stage {stage.needs!r}")
     for other in stage.after:

@@ -48,10 +48,14 @@ def run_kept_code(folder: Path, verb: str, arguments: Sequence[str]) -> None:
         file=sys.stderr,
         flush=True,
     )
-    # Without the working directory, which may be a checkout.
-    command = [sys.executable, "-P", "-m", "salt_plugin.cli", verb, *arguments]
+    command = [sys.executable, "-m", "salt_plugin.cli", verb, *arguments]
+    os.execve(sys.executable, command, with_code(folder))
+
+
+def with_code(folder: Path) -> dict[str, str]:
+    """Returns the environment in which Python runs a copy, and not what the user works in."""
     path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.execve(sys.executable, command, os.environ | {"PYTHONPATH": os.pathsep.join(path)})
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
 
 
 def _installed() -> dict[str, Path]:

@@ -13,7 +13,6 @@ from salt_plugin.config import registry
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.studies import slurm_commands
 from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED, ElementDirectory
-from salt_plugin.studies.batch_script import MISSING
 from salt_plugin.studies.slurm_commands import JobState
 from salt_plugin.studies.study import Study
 
@@ -66,9 +65,7 @@ def rows_of(study: Study) -> tuple[list[Row], list[str]]:
     stored = study.stored()
     # Studies of earlier versions have none.
     slurm_commands.patience = stored["cluster"].get("patience", slurm_commands.patience)
-    jobs: dict[str, str] = {}
-    for submission in study.submissions():
-        jobs |= submission.jobs()
+    jobs = study.last_jobs()
     asked = sorted({job.partition("_")[0] for job in jobs.values()}, key=int)
     known, remarks, complete = slurm_commands.job_states(asked)
     at_work = study.worked_on_by() not in (None, os.getpid())
@@ -147,9 +144,6 @@ def _state(
         return FAILED, f"{stops[-1]}, and it was not queued again ({said}); salt retry"
     if last is not None:
         return FAILED, f"{said}; salt retry goes on from its last checkpoint"
-    for line in early.read_text(errors="replace").splitlines() if early.is_file() else ():
-        if line.startswith(MISSING):
-            return FAILED, line.removeprefix(MISSING)
     # submitit's file of a process that has returned, or raised an error.
     if early.with_name(f"{job}_0_result.pkl").is_file():
         return LOST, "its folder is gone; salt retry runs it again"

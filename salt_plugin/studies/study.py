@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -22,7 +22,6 @@ from salt_plugin.studies.attempts import ElementDirectory
 from salt_plugin.studies.cluster import ClusterConfig, profile_from
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.pipeline import PipelineConfig
-from salt_plugin.studies.slurm_commands import SlurmError
 from salt_plugin.studies.snapshot import keep_code
 
 COMPARISON = "compare.yaml"
@@ -63,6 +62,8 @@ class Study:
         self.code = root / "code"
         self.jobs = root / "jobs"
         self.submitted = root / "submissions.jsonl"
+        self._planned: dict[str, Any] = {}
+        self._files: dict[str, str] = {}
 
     def element(self, element: Element) -> ElementDirectory:
         """Returns the folder of an element."""
@@ -82,12 +83,14 @@ class Study:
         Raises:
             ConfigError: The folder holds no study.
         """
+        if self._planned:
+            return self._planned
         try:
             found: dict[str, Any] = json.loads(self.file.read_text())
         except (OSError, ValueError):
             raise ConfigError(
                 f"{self.root} is no study: {self.file.name} is missing or torn; name the folder "
-                "that salt launch wrote (--out)"
+                "that salt launch wrote (--out), or to salt status also one of a run"
             ) from None
         return found
 
@@ -104,51 +107,14 @@ class Study:
         """Returns the elements, stage by stage."""
         return [Element(**one) for one in self.stored()["elements"]]
 
-    def check(self, elements: Sequence[Element]) -> None:
-        """Checks that the folder is free, or holds a part of the same study.
-
-        Elements may be added, and resources may change: they change how fast a study goes, not what
-        it computes.
-
-        Raises:
-            ConfigError: It holds another study; lists what differs.
-        """
-        if not self.file.is_file():
-            found = {one.name for one in self.root.iterdir()} if self.root.is_dir() else set()
-            if found - {LOCK} and COMPARISON not in found:  # a comparison of an earlier version
-                raise ConfigError(f"--out {self.root}: not empty, and no study; choose another")
-            return
-        now = {one.id: _settings(one) for one in elements}
-        changed: dict[str, list[str]] = {}
-        for one in self.elements():
-            if one.id not in now:
-                changed.setdefault("missing now", []).append(one.id)
-                continue
-            before, after = _settings(one), now[one.id]
-            for key in sorted(before.keys() | after.keys()):
-                was, is_ = before.get(key, "absent"), after.get(key, "absent")
-                if was != is_:
-                    changed.setdefault(f"{key} was {was} and is now {is_}", []).append(one.id)
-        if changed:
-            lines = [f"{what}: {_few(ids)}" for what, ids in changed.items()]
-            raise ConfigError(
-                f"{self.root} holds another study: {_few(lines, '; ', 5)}. Give the same values to "
-                "go on with it, add values to its sweeps, or stages, or choose another --out"
-            )
-
     @contextmanager
-    def claimed(self, elements: Sequence[Element] | None = None) -> Iterator[None]:
-        """Takes the folder; where the cluster refuses a launch, it is afterwards as it was.
-
-        Args:
-            elements: That it is to hold; it is checked again for them.
+    def claimed(self) -> Iterator[None]:
+        """Takes the folder; one that is made for it, and not written to, is removed again.
 
         Raises:
-            ConfigError: Another process submits or runs it, it cannot be written to, or it holds
-                another study.
+            ConfigError: Another process submits or runs it, or it cannot be written to.
         """
-        missing = [one for one in (self.root, *self.root.parents) if not one.exists()]
-        before = self._written()
+        made = [one for one in (self.root, *self.root.parents) if not one.exists()]
         try:
             lock = hold(self.root)
         except OSError as error:
@@ -159,56 +125,84 @@ class Study:
                 "wait for it, or choose another --out"
             )
         with lock:
-            if elements is not None:
-                self.check(elements)
-            # A launch adds to the other files, or leaves them alone.
-            contents = {one: one.read_bytes() for one in before if one.suffix in (".json", ".yaml")}
             try:
                 yield
-            except SlurmError:
-                for path in self._written() - before:
-                    if path.is_dir():
-                        shutil.rmtree(path, ignore_errors=True)
-                    else:
-                        path.unlink(missing_ok=True)
-                for path, content in contents.items():
-                    path.write_bytes(content)
-                for folder in missing:
-                    with suppress(OSError):  # of another study by now
-                        folder.rmdir()
-                raise
-
-    def _written(self) -> set[Path]:
-        """Returns what is there of what a launch writes."""
-        return {*self.root.glob("*"), *self.jobs.glob("*/*")}
+            finally:
+                if made and not self.file.is_file():
+                    (self.root / LOCK).unlink(missing_ok=True)
+                    for folder in made:
+                        with suppress(OSError):  # of another study by now
+                            folder.rmdir()
 
     def worked_on_by(self) -> int | None:
         """Returns the process that has taken the folder; None where there is none."""
         return int((self.root / LOCK).read_text() or 0) if held(self.root) else None
 
-    def write(
-        self, config: PipelineConfig, cluster: ClusterConfig, elements: Sequence[Element]
+    def plan(
+        self,
+        config: PipelineConfig,
+        cluster: ClusterConfig,
+        elements: Sequence[Element],
+        **files: str,
     ) -> None:
-        """Writes what is to be run, and a copy of the code that runs it, where there is none.
+        """Sets what is to be run; `write` writes it.
 
         Args:
             config: The pipeline.
             cluster: Where it runs.
-            elements: Of the pipeline.
+            elements: Of the pipeline. Those of the same study in the folder have to be among them.
+            **files: Further files of the folder, by what comes before `.yaml`.
+
+        Raises:
+            ConfigError: The folder holds something else; lists what differs.
         """
-        content = {
-            "version": __version__,
-            "cwd": os.getcwd(),
-            "pipeline": asdict(config),
+        content = {"version": __version__, "cwd": os.getcwd()}
+        if self.file.is_file():
+            self._check(elements)
+            content = {key: self.stored()[key] for key in content}
+        else:
+            found = {one.name for one in self.root.iterdir()} if self.root.is_dir() else set()
+            # A launch that was killed has left some; a comparison may be of an earlier version.
+            if found - {LOCK, self.jobs.name} and COMPARISON not in found:
+                raise ConfigError(f"--out {self.root}: not empty, and no study; choose another")
+        pipeline = asdict(config)
+        self._files = {"pipeline": yaml.safe_dump(pipeline, sort_keys=False), **files}
+        self._planned = content | {
+            "pipeline": pipeline,
             "cluster": asdict(cluster),
             "elements": [one._asdict() for one in elements],
         }
-        if self.file.is_file():
-            content |= {key: self.stored()[key] for key in ("version", "cwd")}
-        keep_code(self.code)
-        text = yaml.safe_dump(content["pipeline"], sort_keys=False)
-        write_text(self.root / "pipeline.yaml", text)
-        write_json(self.file, content)
+
+    def _check(self, elements: Sequence[Element]) -> None:
+        """Checks that all elements of the study in the folder are among these.
+
+        Resources may change: they change how fast a study goes, not what it computes.
+        """
+        now = {one.id: _settings(one) for one in elements}
+        changed: dict[str, list[str]] = defaultdict(list)
+        for one in self.elements():
+            if one.id not in now:
+                changed["missing now"].append(one.id)
+                continue
+            before, after = _settings(one), now[one.id]
+            for key in sorted(before.keys() | after.keys()):
+                was, is_ = before.get(key, "absent"), after.get(key, "absent")
+                if was != is_:
+                    changed[f"{key} was {was} and is now {is_}"].append(one.id)
+        if changed:
+            lines = [f"{what}: {_few(ids)}" for what, ids in changed.items()]
+            raise ConfigError(
+                f"{self.root} holds another study: {_few(lines, '; ', 5)}. Give the same values to "
+                "go on with it, add values to its sweeps, or stages, or choose another --out"
+            )
+
+    def write(self) -> None:
+        """Writes what was planned, and a copy of the code that runs it, where there is none."""
+        if self._planned:
+            keep_code(self.code)
+            for name, text in self._files.items():
+                write_text(self.root / f"{name}.yaml", text)
+            write_json(self.file, self._planned)
 
     def submissions(self) -> list[Submission]:
         """Returns the jobs that were submitted, in order."""
@@ -216,6 +210,10 @@ class Study:
             return []
         rows = [json.loads(line) for line in self.submitted.read_text().splitlines()]
         return [Submission(**{name: row[name] for name in Submission._fields}) for row in rows]
+
+    def last_jobs(self) -> dict[str, str]:
+        """Returns the id of the last job of each element that had one."""
+        return {element: job for one in self.submissions() for element, job in one.jobs().items()}
 
     def add_submission(self, submission: Submission) -> None:
         """Notes a job, at once: one that is not noted cannot be cancelled."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from salt_plugin.studies.arrays import Job
@@ -23,7 +24,7 @@ from salt_plugin.studies.slurm_commands import (
     patiently,
 )
 from salt_plugin.studies.study import Study, Submission
-from salt_plugin.studies.worker import SAFE_PATH, work_in_job
+from salt_plugin.studies.worker import work_in_job
 
 
 def submit(
@@ -44,6 +45,7 @@ def submit(
         SlurmError: One is refused, and nothing is in the queue; or says what could not be removed.
     """
     found: list[Submission] = []
+    before = _files(study)
     try:
         for job in jobs:
             waits = ",".join(job.waits).format(*(one.job for one in found))
@@ -61,12 +63,19 @@ def submit(
                 f"{error}; what was submitted before is held in the queue and could not be "
                 f"cancelled: scancel {held}"
             ) from None
+        finally:
+            for one in sorted(_files(study) - before, reverse=True):
+                one.rmdir() if one.is_dir() else one.unlink()
         raise
     for submission in found:
         study.add_submission(submission)
     # sbatch took these, but its answer was lost: they were submitted again, and are held.
     cancel(strays(study))
     return found
+
+
+def _files(study: Study) -> set[Path]:
+    return {*study.root.glob(study.jobs.name), *study.jobs.glob("**/*")}
 
 
 def strays(study: Study) -> list[str]:
@@ -93,7 +102,7 @@ def _submit(study: Study, job: Job, profile: ClusterConfig, waits: str) -> str:
         "PYTHONPATH": f"{shlex.quote(str(study.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "OMP_NUM_THREADS": f"${{OMP_NUM_THREADS:-{profile.cpus_per_task}}}",
         PATIENCE: profile.patience,
-        **SAFE_PATH,
+        "PYTHONSAFEPATH": 1,  # as in `with_code`
     }
     additional: dict[str, Any] = options_of(profile) | {
         "comment": str(study.root),

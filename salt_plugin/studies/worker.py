@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,15 +22,13 @@ from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED, STARTED
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.pipeline import TRAIN
 from salt_plugin.studies.slurm_commands import own_job_id, own_restart
+from salt_plugin.studies.snapshot import with_code
 from salt_plugin.studies.study import Study
 
 # Has Linux kill a process when this one is killed (prctl's PR_SET_PDEATHSIG): a run directory
 # stands that, and the next attempt finds no process at work in it.
-_DIE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+_DIE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.argv[1], sys.argv[1:])"
 DIE_WITH_PARENT = [sys.executable, "-S", "-c", _DIE] if sys.platform == "linux" else []
-
-# The working directory may be a checkout: what a study runs is its own copy.
-SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 
 class Attempt:
@@ -61,13 +58,11 @@ class Attempt:
         self.began = time.monotonic()
         self.id = {"job": job, "restart": own_restart() if job else len(self.files.starts())}
         command = [*prefix, "-m", element.module, *element.arguments]
-        command[0] = shutil.which(command[0]) or command[0]
         with self.files.log(rank).open("ab") as log:
             self._since = log.tell()
             log.write(f"{self._header()}\n$ {shlex.join(command)}\n".encode())
             if rank == 0:
                 self.files.note(STARTED, **self.id, saved=self.files.saved())
-            path = [str(study.code), *filter(None, [os.environ.get("PYTHONPATH")])]
             log.flush()
             # What trains has no result on stdout.
             output = log if element.arguments[0] == TRAIN else self.files.output.open("wb")
@@ -77,12 +72,8 @@ class Attempt:
                 stdout=output,
                 stderr=log,
                 cwd=study.stored()["cwd"],
-                env=os.environ
-                | {"PYTHONPATH": os.pathsep.join(path)}
                 # Without it, the last line of Hydra's errors is a hint how to see them.
-                | {"HYDRA_FULL_ERROR": "1"}
-                | SAFE_PATH
-                | environment,
+                env=with_code(study.code) | {"HYDRA_FULL_ERROR": "1"} | environment,
                 # Here, Ctrl-C reaches the launcher alone, which ends the others.
                 start_new_session=job is None,
             )

@@ -232,7 +232,7 @@ def test_jobs_that_a_killed_launch_did_not_note_are_not_submitted_again(bench: B
     bench.study.submitted.write_text("".join(f"{line}\n" for line in noted))
     job = json.loads(lost)["job"]
     said = bench.launch("cluster.sbatch.hold=true", status=1)
-    assert f"a killed launch did not note are in the queue: {job}; salt cancel" in said
+    assert f"a killed launch did not note are in the queue: {job}; scancel {job} ends" in said
     bench.salt("cancel", str(bench.study.root))
     assert bench.cluster.run("squeue", "-h", "-t", "pending,running") == ""
 

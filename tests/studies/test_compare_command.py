@@ -115,6 +115,8 @@ def test_runs_of_different_resolution_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"methods": ["salt", "slat"]}, r"'slat' is no method; did you mean 'salt'"),
+        ({"encoders": ["vit_tinny"]}, r"vit_tinny-.*: method\.encoder=vit_tinny.*vit_tiny"),
         ({"overrides": ["method.clip.sise=32"]}, rf"{SALT}: .*method\.clip\.sise"),
         ({"overrides": ["method.encoder=a"]}, r"overrides: 'method.encoder=a': a comparison sets"),
         ({"probe": [{"data": "folder"}]}, r"probe\.train: missing"),

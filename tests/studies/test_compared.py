@@ -12,8 +12,8 @@ import yaml
 
 from salt_plugin.studies import report
 from salt_plugin.studies.elements import Element, all_elements
-from salt_plugin.studies.outcome import PARTS
 from salt_plugin.studies.pipeline import pipeline_config
+from salt_plugin.studies.report import PARTS
 from salt_plugin.studies.study import Study
 
 PIPELINE = """\

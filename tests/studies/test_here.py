@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -128,12 +129,19 @@ def test_a_study_takes_new_values_stages_and_seeds(
     before = {file: file.stat().st_mtime_ns for file in finished if file.parts[1] != "report"}
     assert len(before) == 10
     more = "stages.longer={method: pixel_teacher, overrides: [seed=1]}"
+    launch(monkeypatch, "stages.student.sweep=['seed=1,2,3']", more, "--dry-run")
+    assert "6 of 16 elements; " in capsys.readouterr().out  # two students, their probes, the report
     launch(monkeypatch, "stages.student.sweep=['seed=1,2,3']", more)
     salt(monkeypatch, "status", "study", "--json")
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["counts"] == {"finished": 11 + 2 * 2 + 1}
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert (Path("study/report/all/table.md").read_text()).count("| student |") == 2 * 3
+    with Path("study/report/all/results.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["stage"] == "student"]
+    assert [(row["teacher.seed"], row["student.seed"]) for row in rows] == [
+        (teacher, student) for teacher in "12" for student in "123"
+    ]
 
 
 def test_additions_run_the_code_that_the_study_was_launched_with(control: Path) -> None:
@@ -173,9 +181,13 @@ def test_additions_run_the_code_that_the_study_was_launched_with(control: Path) 
 def test_an_override_that_does_not_compose_is_found_before_anything_runs(
     control: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        launch(monkeypatch, "stages.student.sweep=['optimizer.lr=1e-3,-1']")
-    assert "student/s1-lr-1: optimizer.lr" in capsys.readouterr().err
+    for change, expected in (
+        ("stages.student.sweep=['optimizer.lr=1e-3,-1']", "student/s1-lr-1: optimizer.lr"),
+        ("stages.teacher.method=slat", "teacher/s1: method=slat: no such method; did you mean 'sa"),
+    ):
+        with pytest.raises(SystemExit):
+            launch(monkeypatch, change)
+        assert expected in capsys.readouterr().err
     assert not Path("study").exists()
 
 

@@ -46,7 +46,7 @@ def element(stage: str, name: str, code: str, parent: str | None = None) -> Elem
 def run(
     root: Path, elements: Sequence[Element], at_once: int = 1, reporter: Quiet | None = None
 ) -> dict[str, str]:
-    study = Study(root)
+    study = Study(root / "study")
     stages = {one.stage: StageConfig() for one in elements}
     if "last" in stages:
         stages["last"].after = [stage for stage in stages if stage != "last"]
@@ -54,7 +54,8 @@ def run(
     (root / "python.py").write_text(PYTHON)
     python = f"{sys.executable} -S {root / 'python.py'}"
     profile = cluster_config("local", {"array_parallelism": at_once, "python": python})
-    study.write(config, profile, elements)
+    study.plan(config, profile, elements)
+    study.write()
     selected = {one.id for one in elements}
     return run_here(study, selected, reporter or Quiet())
 

@@ -8,7 +8,7 @@ import pytest
 
 from salt_plugin.report.comparison_figures import pareto
 from salt_plugin.report.comparison_table import markdown_table
-from salt_plugin.studies.outcome import PARTS, as_csv, groups
+from salt_plugin.studies.report import PARTS, groups
 
 
 def row(method: str, budget: float, seed: int, flops: int, accuracy: float) -> dict[str, Any]:
@@ -43,10 +43,6 @@ def test_the_table_as_it_is_written() -> None:
         "| salt | vit_nano | 0.1 | 10 TFLOP | 94 FLOP | 3 | 0.500 ± 0.250 |\n"
         "| vjepa | vit_nano |  | 10 TFLOP | 95 FLOP | 1 | 0.500 |\n"
     )
-
-
-def test_what_is_not_known_is_empty_in_the_csv() -> None:
-    assert as_csv([{"method": "salt", "loss": None}]) == "method,loss\nsalt,\n"
 
 
 @pytest.mark.parametrize(
