@@ -19,6 +19,7 @@ from salt_plugin.config.evaluation import CLIP
 from salt_plugin.errors import ConfigError
 from salt_plugin.evaluation.image_frames import ImageFrames
 from salt_plugin.models import EncoderShape, VideoEncoder, fingerprint
+from salt_plugin.models.intermediates import intermediates
 from salt_plugin.shapes import ENCODER_SIZES, Grid, as_dict
 
 TIMM = "timm:"
@@ -154,27 +155,16 @@ class FrozenEncoder(nn.Module):
         """
         if count == 1:
             return self(clip_bcthw)
-        blocks = list(self.model.blocks) if isinstance(self.model, VideoEncoder) else []
-        step = max(1, len(blocks) // 12)
-        if count > -(-len(blocks) // step):
+        depth = len(self.model.blocks) if isinstance(self.model, VideoEncoder) else 0
+        step = max(1, depth // 12)
+        if count > -(-depth // step):
             raise ConfigError(
                 f"probe.layers={count}: {self.name} has not so many blocks to read, each "
                 f"{step} apart; use 1"
             )
-        found: list[Tensor] = []
-
-        def keep(block: nn.Module, given: Any, x_td: Tensor) -> None:
-            found.append(x_td)
-
-        chosen = blocks[::-step][:count][::-1]
-        hooks = [block.register_forward_hook(keep) for block in chosen]
-        try:
-            self(clip_bcthw)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        norm: Any = self.model.norm
-        return torch.cat([norm(x_td).unflatten(0, (len(clip_bcthw), -1)) for x_td in found], 1)
+        chosen = range(depth)[::-step][:count][::-1]
+        _, found = intermediates(self.model, clip_bcthw, chosen, norm=True)
+        return torch.cat(found, 1)
 
     def train(self, mode: bool = True) -> FrozenEncoder:
         """Stays in evaluation mode."""
