@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salt_plugin.checkpoints import load_encoder as load_encoder
+    from salt_plugin.evaluation.extract import embed as embed
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_encoder"]
+__all__ = ["__version__", "embed", "load_encoder"]
 
-_LAZY = {"load_encoder": "salt_plugin.checkpoints"}
+_LAZY = {
+    "embed": "salt_plugin.evaluation.extract",
+    "load_encoder": "salt_plugin.checkpoints",
+}
 
 
 def __getattr__(name: str) -> Any:

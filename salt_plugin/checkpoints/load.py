@@ -18,6 +18,7 @@ from salt_plugin.checkpoints.vjepa2 import is_vjepa2
 from salt_plugin.errors import CheckpointError
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
+from salt_plugin.transforms.preprocessing import Preprocessing
 
 STUDENT_FIRST = ("student", "teacher")
 TEACHER_FIRST = ("teacher", "student")
@@ -95,7 +96,8 @@ def load_encoder(
             of other layouts tell it themselves.
 
     Returns:
-        The encoder in evaluation mode; foreign weights in float32.
+        The encoder in evaluation mode, with the preprocessing of its card; foreign weights in
+        float32.
 
     Raises:
         CheckpointError: The file is missing, foreign, incomplete or damaged.
@@ -105,6 +107,7 @@ def load_encoder(
         encoder = vjepa2.read_encoder(file, num_heads)
     else:
         encoder = (huggingface if is_huggingface(file) else own_files).read_encoder(file)
+    encoder.preprocessing = Preprocessing(**read_input(file))
     return encoder.to(device).eval()
 
 

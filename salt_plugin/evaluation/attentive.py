@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from timm.layers import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_, zeros_
 
+from salt_plugin.checkpoints import read_safetensors
+from salt_plugin.checkpoints.safetensors_file import write_safetensors
+from salt_plugin.checkpoints.strict import load_strictly
+from salt_plugin.errors import CheckpointError
+
 INIT_STD = 0.02
 MLP_RATIO = 4
+_SHAPE = "attentive_probe"
 
 
 def heads_that_divide(dim: int, most: int) -> int:
@@ -54,6 +64,32 @@ class AttentiveProbe(nn.Module):
         """Returns how the query attends to tokens [B, N, D]: [B, heads, N], a row sums to one."""
         pooler = self.pooler
         return pooler.cross_attention_block.weights(pooler.query_tokens, pooler.encode(tokens_bnd))
+
+
+def save_probe(probe: AttentiveProbe, path: str | os.PathLike[str]) -> None:
+    """Writes a trained probe: its weights, and in the metadata what makes its shape."""
+    shape = {key: getattr(probe, key) for key in ("dim", "num_classes", "num_heads", "depth")}
+    write_safetensors(Path(path), probe.state_dict(), {_SHAPE: json.dumps(shape)})
+
+
+def load_probe(path: str | os.PathLike[str]) -> AttentiveProbe:
+    """Returns the probe of a file that `save_probe` wrote, in evaluation mode.
+
+    Raises:
+        CheckpointError: The file is missing, foreign or damaged.
+    """
+    file = Path(path)
+    state = read_safetensors(file)
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata() or {}
+    try:
+        shape = json.loads(metadata[_SHAPE])
+    except (KeyError, ValueError):
+        raise CheckpointError(
+            f"{file} is no attentive probe: expected a file of "
+            f"salt_plugin.evaluation.attentive.save_probe, with {_SHAPE!r} in its metadata"
+        ) from None
+    return load_strictly(lambda: AttentiveProbe(**shape), state, file, "attentive probe").eval()
 
 
 class _Pooler(nn.Module):
