@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salt_plugin.checkpoints import load_encoder as load_encoder
-    from salt_plugin.evaluation.extract import embed as embed
+    from salt_plugin.evaluation.embedding import embed as embed
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "embed", "load_encoder"]
 
 _LAZY = {
-    "embed": "salt_plugin.evaluation.extract",
+    "embed": "salt_plugin.evaluation.embedding",
     "load_encoder": "salt_plugin.checkpoints",
 }
 

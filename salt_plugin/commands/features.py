@@ -30,25 +30,22 @@ def main(arguments: list[str]) -> None:
         _start(arguments, given.devices)
         return
 
-    from salt_plugin.evaluation.extract import (
-        FeatureSettings,
-        extract,
-        list_videos,
-        open_extraction,
-    )
+    from salt_plugin.evaluation.embedding import FeatureSettings, list_videos, open_extraction
+    from salt_plugin.evaluation.extract import extract
     from salt_plugin.evaluation.feature_files import require_format
     from salt_plugin.report.accuracies import Bars
     from salt_plugin.report.console import show_log
-    from salt_plugin.training.world import started_tasks
 
     require_format(given.out)
-    tasks = started_tasks()
-    rank, size = (tasks.rank, tasks.size) if tasks else (0, 1)
+    rank, size, device = 0, 1, given.device
+    if "RANK" in os.environ or "SLURM_PROCID" in os.environ:
+        from salt_plugin.training.world import started_tasks  # seconds, on a slow machine
+
+        if tasks := started_tasks():
+            rank, size = tasks.rank, tasks.size
+            device = device or _device(tasks.local_rank, given.devices)
     if rank == 0:
         show_log()
-    device = given.device
-    if tasks and not device:
-        device = _device(tasks.local_rank, given.devices)
     settings = FeatureSettings(
         window=given.window,
         stride=given.stride,
