@@ -20,6 +20,7 @@ VERBS = {
     "train": "train a method, as lightly-ssl-train does; method=salt unless another is named",
     "data": "check the files of a list or folder: damage, kinds of codec, copies",
     "probe": "evaluate a frozen encoder: attentive, linear and k-NN probes",
+    "features": "write the features of windows of videos and of images by a frozen encoder",
     "track": "probe the encoders that a run kept; rank students of a teacher by loss",
     "compare": "train methods at matched FLOPs, probe them alike, tabulate and draw",
     "flops": "what training costs in FLOPs, by part; the paper's totals beside ours",

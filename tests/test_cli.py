@@ -89,11 +89,22 @@ def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
     assert unknown.returncode == 1
     assert (
         unknown.stderr.strip()
-        == "error: unknown verb 'trian'; choose one of train, data, probe, track, compare, flops, "
-        "plan, launch, status, cancel, retry, export"
+        == "error: unknown verb 'trian'; choose one of train, data, probe, features, track, "
+        "compare, flops, plan, launch, status, cancel, retry, export"
     )
     studies = ("launch", "status", "cancel", "retry")
-    verbs = ("train", "probe", "track", "compare", "flops", "plan", *studies, "export", "data")
+    verbs = (
+        "train",
+        "probe",
+        "features",
+        "track",
+        "compare",
+        "flops",
+        "plan",
+        *studies,
+        "export",
+        "data",
+    )
     modules = ", ".join(["salt_plugin.cli", *(f"salt_plugin.commands.{verb}" for verb in verbs)])
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert command(sys.executable, "-c", code, cwd=tmp_path).returncode == 0

@@ -21,6 +21,7 @@ from salt_plugin.files import read_json
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.head import Head
 from salt_plugin.models.predictor import Predictor
+from salt_plugin.transforms.preprocessing import Preprocessing
 
 STUDENT_FIRST = ("student", "teacher")
 TEACHER_FIRST = ("teacher", "student")
@@ -102,7 +103,8 @@ def load_encoder(
             of other layouts tell it themselves.
 
     Returns:
-        The encoder in evaluation mode; foreign weights in float32.
+        The encoder in evaluation mode, with the preprocessing of its card; foreign weights in
+        float32.
 
     Raises:
         CheckpointError: The file is missing, foreign, incomplete or damaged.
@@ -113,6 +115,7 @@ def load_encoder(
     else:
         encoder = (huggingface if is_huggingface(file) else own_files).read_encoder(file)
     encoder.card = _card(file)
+    encoder.preprocessing = Preprocessing(**read_input(file))
     return encoder.to(device).eval()
 
 

@@ -67,6 +67,7 @@ def _probe_all(given: argparse.Namespace, ranks: Ranks, device: str) -> list[dic
     from salt_plugin.config import probe_config, probe_config_for
     from salt_plugin.data.workers import loader_workers
     from salt_plugin.evaluation import open_encoder, probe
+    from salt_plugin.evaluation.probe_file import PROBE_FILE, save_probe
     from salt_plugin.report.accuracies import Bars
     from salt_plugin.training.world import PATIENCE, sharing_cores, started_tasks
 
@@ -101,6 +102,8 @@ def _probe_all(given: argparse.Namespace, ranks: Ranks, device: str) -> list[dic
             folder = out / str(number) if len(given.encoders) > 1 else out
             make_folder(folder)
             _draw(folder, encoder, own, report)
+            if report.probe is not None:
+                save_probe(report.probe, folder / PROBE_FILE)
             write_json(out / "probe.json", {"reports": found})
     return found
 
@@ -191,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="out",
         type=Path,
         metavar="DIR",
-        help="keep the JSON there, and pictures of errors, attention and features",
+        help="keep the JSON there, the attentive probe, and pictures of errors and features",
     )
     parser.add_argument("--device", help="such as cuda:1; by default a GPU where there is one")
     parser.add_argument(

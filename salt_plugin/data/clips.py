@@ -58,7 +58,7 @@ class ClipSampler:
         if self.fps is not None:
             begin, last, end = self._fitting(times_n)
             start = (begin + last) / 2 if rng is None else begin + rng.random() * (end - begin)
-            return self._nearest(times_n, np.array([start]))[0]
+            return self.nearest(times_n, np.array([start]))[0]
         offsets, last_start = self._span(len(times_n))
         start = last_start // 2 if rng is None else int(rng.integers(last_start + 1))
         return np.minimum(start + offsets, len(times_n) - 1)
@@ -79,7 +79,7 @@ class ClipSampler:
         parts = 2 * np.arange(count) + 1
         if self.fps is not None:
             begin, last, _ = self._fitting(times_n)
-            return self._nearest(times_n, begin + parts / (2 * count) * (last - begin))
+            return self.nearest(times_n, begin + parts / (2 * count) * (last - begin))
         offsets, last_start = self._span(len(times_n))
         starts = last_start * parts // (2 * count)
         return np.minimum(starts[:, None] + offsets, len(times_n) - 1)
@@ -100,10 +100,17 @@ class ClipSampler:
         last = max(int(np.searchsorted(times_n, latest, side="right")) - 1, 0)
         return times_n[0], times_n[last], times_n[last] + lasts_n[last]
 
-    def _nearest(self, times_n: np.ndarray, starts_s: np.ndarray) -> np.ndarray:
-        """Returns the frames nearest in time, int64 [s, frames], the later one of two.
+    def nearest(self, times_n: np.ndarray, starts_s: np.ndarray) -> np.ndarray:
+        """Returns the frames nearest in time to those of clips, the later one of two.
 
         A clip begins with the frame that is shown at its start.
+
+        Args:
+            times_n: Time stamps of the video's frames in seconds, float64 [n], increasing.
+            starts_s: When the clips start, float64 [s].
+
+        Returns:
+            Frame numbers, int64 [s, frames].
         """
         assert self.fps is not None
         shown_s = np.searchsorted(times_n, starts_s + _TIE, side="right") - 1

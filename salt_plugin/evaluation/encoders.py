@@ -21,6 +21,7 @@ from salt_plugin.evaluation.image_frames import ImageFrames
 from salt_plugin.models import EncoderShape, VideoEncoder, fingerprint
 from salt_plugin.models.intermediates import intermediates
 from salt_plugin.shapes import ENCODER_SIZES, Grid, as_dict
+from salt_plugin.transforms.preprocessing import Preprocessing
 
 TIMM = "timm:"
 RANDOM = "random:"
@@ -45,6 +46,7 @@ class FrozenEncoder(nn.Module):
         embed_dim: Token width D.
         tubelet_size: Frames that one token spans.
         patch_size: Pixels that one token spans, where clips have to be a multiple of it; else 1.
+        preprocessing: The clips that it takes, where nothing else is asked for.
         fingerprint: SHA-256 of the weights and of what else its tokens depend on.
     """
 
@@ -67,6 +69,9 @@ class FrozenEncoder(nn.Module):
         self.mean, self.std = list(mean), list(std)
         self.random = random
         self.clip = dict(clip or {})
+        self.preprocessing = Preprocessing(mean=self.mean, std=self.std)
+        if isinstance(model, VideoEncoder):
+            self.preprocessing = model.preprocessing
         kind = f"ImageFrames {name}"
         if isinstance(model, VideoEncoder):
             kind = json.dumps(as_dict(model.shape), sort_keys=True)
@@ -78,12 +83,13 @@ class FrozenEncoder(nn.Module):
         """Where it computes."""
         return next(self.parameters()).device
 
-    def check_clip(self, frames: int, size: int) -> None:
+    def check_clip(self, frames: int, size: int, where: str = "probe.") -> None:
         """Checks that clips fit.
 
         Args:
             frames: Of a clip.
             size: Height and width in pixels.
+            where: What stands before the names of these two, for the message.
 
         Raises:
             ConfigError: The encoder cannot cut such clips into its tokens.
@@ -95,8 +101,8 @@ class FrozenEncoder(nn.Module):
             if length % unit:
                 nearest = max(unit, round(length / unit) * unit)
                 raise ConfigError(
-                    f"probe.{key}={length}: {self.name} cuts clips into tubelets of {unit} {what}; "
-                    f"use {nearest}"
+                    f"{where}{key}={length}: {self.name} cuts clips into tubelets of {unit} "
+                    f"{what}; use {nearest}"
                 )
 
     def tokens(self, frames: int, size: int) -> int:
@@ -155,15 +161,16 @@ class FrozenEncoder(nn.Module):
         """
         if count == 1:
             return self(clip_bcthw)
-        depth = len(self.model.blocks) if isinstance(self.model, VideoEncoder) else 0
+        model = self.model
+        depth = len(model.blocks) if isinstance(model, VideoEncoder) else 0
         step = max(1, depth // 12)
-        if count > -(-depth // step):
+        if not isinstance(model, VideoEncoder) or count > -(-depth // step):
             raise ConfigError(
                 f"probe.layers={count}: {self.name} has not so many blocks to read, each "
                 f"{step} apart; use 1"
             )
         chosen = range(depth)[::-step][:count][::-1]
-        _, found = intermediates(self.model, clip_bcthw, chosen, norm=True)
+        _, found = intermediates(model, clip_bcthw, chosen, norm=True)
         return torch.cat(found, 1)
 
     def train(self, mode: bool = True) -> FrozenEncoder:
@@ -202,7 +209,8 @@ def open_encoder(spec: str, *, size: int = 224, seed: int = 0) -> FrozenEncoder:
     encoder, place = load_encoder(named), find_encoder(named)
     if prefix:
         torch.manual_seed(seed)
-        encoder = VideoEncoder(encoder.shape)
+        trained, encoder = encoder, VideoEncoder(encoder.shape)
+        encoder.preprocessing = trained.preprocessing
     card = read_input(place)
     mean, std = card.get("mean", IMAGENET_MEAN), card.get("std", IMAGENET_STD)
     clip = {} if is_huggingface(place) else {key: card[key] for key in CLIP if key in card}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from salt_plugin.models.block import (
 from salt_plugin.models.block_causal import block_causal_mask
 from salt_plugin.models.hub import OnTheHub
 from salt_plugin.shapes import EncoderShape, Grid
+from salt_plugin.transforms.preprocessing import Preprocessing
 
 # Normalised pixels stay below 3; of 0 to 255, all but those of a black video go beyond.
 MAX_NORMALIZED = 16.0
@@ -59,11 +61,15 @@ class VideoEncoder(nn.Module, OnTheHub):
         init_std: Standard deviation of the initial weights. V-JEPA's 0.02 suits its widths; a
             narrow encoder learns from the start with about 0.64 / sqrt(width).
 
+    Attributes:
+        preprocessing: The clips that it takes; `load_encoder` sets those of the encoder's card.
+
     Raises:
         ShapeError: In all that takes clips: they are no floats [B, C, T, H, W].
     """
 
     cls_token: nn.Parameter | None
+    preprocessing = Preprocessing()
 
     def __init__(
         self, shape: EncoderShape, drop_path: float = 0.0, init_std: float = INIT_STD
@@ -186,6 +192,22 @@ class VideoEncoder(nn.Module, OnTheHub):
         grid = self.grid(clip_bcthw)  # first: it tells which side the tubelet does not divide
         self._check_values(clip_bcthw)
         return self._all_tokens(self.patchify(clip_bcthw), grid, indices_bk)
+
+    def preprocess(self, frames: Any) -> Tensor:
+        """Makes a clip of frames, on the encoder's device; see `Preprocessing`."""
+        return self.preprocessing(frames).to(self.norm.weight.device)
+
+    @torch.no_grad()
+    def embed(self, frames: Any) -> Tensor:
+        """Returns the feature of frames or of an image, as `preprocess` takes them.
+
+        `salt_plugin.embed` takes files.
+
+        Returns:
+            `[cls]` where there is one, else the mean over all tokens, float32 [D].
+        """
+        tokens_1nd = self(self.preprocess(frames)).float()
+        return tokens_1nd[0, 0] if self.num_prefix_tokens else tokens_1nd[0].mean(0)
 
     def _check_clips(self, clip_bcthw: Tensor) -> None:
         channels = self.shape.in_chans

@@ -122,6 +122,11 @@ class SALTEvalTransform:
         Returns:
             float32 [count, C, T, height, width]; all alike where the frame has the crop's shape.
         """
+        cropped = self.cropped(frames, count)
+        return self.normalization(torch.stack([channels_first(crop) for crop in cropped]))
+
+    def cropped(self, frames: Tensor, count: int = 1) -> list[Tensor]:
+        """Returns the crops of `crops` before they are normalised, each uint8 [T, C, h, w]."""
         height, width = frames.shape[-2:]
         factor = max(self.size[0] / height, self.size[1] / width)
         covering = [round(height * factor), round(width * factor)]
@@ -129,8 +134,7 @@ class SALTEvalTransform:
         slack = [covering[0] - self.size[0], covering[1] - self.size[1]]
         shares = [0.5] if count == 1 else [i / (count - 1) for i in range(count)]
         places = [[round(share * side) for side in slack] for share in shares]
-        cropped = [v2.functional.crop(resized, *place, *self.size) for place in places]
-        return self.normalization(torch.stack([channels_first(crop) for crop in cropped]))
+        return [v2.functional.crop(resized, *place, *self.size) for place in places]
 
     def denormalize(self, clip: Tensor) -> Tensor:
         """Undoes the normalization ([..., C, T, H, W], any float -> values in [0, 1])."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,10 @@ from salt_plugin.video.reader import VideoReadError, require_memory
 
 # Short side, in pixels, of the video that the suggested ffmpeg command writes.
 _MENDED = 256
+# Frames that a seek has to save: it empties the decoder, and reads from the keyframe on again.
+_WORTH_A_SEEK = 8
+# Frames that a decoder may give before one that is shown earlier.
+_LATE = 64
 _warned = False
 
 
@@ -72,47 +76,84 @@ class ExactReader:
             VideoReadError: A frame cannot be decoded, or is damaged as far as the decoder tells.
         """
         unique, inverse = np.unique(indices, return_inverse=True)
-        if len(unique) == 0 or unique[0] < 0 or unique[-1] >= len(self):
-            raise VideoReadError(
-                self._path, f"frames {unique[:1]} to {unique[-1:]} are not within its {len(self)}"
-            )
         require_memory(self._path, len(unique), self.size)
         height, width = self.size[::-1] if self.facts.turn[0] else self.size
         # The only copy of the clip: a second one would take 100 MB at 1080p.
         frames = np.empty((len(unique), height, width, 3), np.uint8)
-        if self.facts.seekable:
-            wanted = self.facts.pts_n[unique]
-            groups = np.searchsorted(self.facts.keys_k3[:, 0], wanted, side="right") - 1
-            for group in np.unique(groups):
-                begin, end = np.searchsorted(groups, [group, group + 1])
-                self._read_group(group, wanted[begin:end], frames[begin:end])
-        else:
-            self._warn()
-            self._collect(enumerate(decode_all(self._path)), unique, frames)
+        for place, pixels in enumerate(self.stream(unique)):
+            frames[place] = pixels
         if not np.array_equal(unique, indices):
             frames = frames[inverse]
         return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
-    def _read_group(self, group: int, wanted: np.ndarray, frames: np.ndarray) -> None:
-        """Decodes frames between a keyframe and the next; from the start where seeking fails."""
-        with suppress(av.FFmpegError, OSError, _MissingError):
-            decoded = decode_from(self._container, self._stream, self.facts.keys_k3, group)
-            self._collect(((frame.pts, frame) for frame in decoded), wanted, frames)
-            return
-        decoded = decode_all(self._path)
-        self._collect(((frame.pts, frame) for frame in decoded), wanted, frames)
+    def stream(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Decodes frames one after the other, going on from each to the next.
 
-    def _collect(
-        self, decoded: Iterable[tuple[int, Any]], wanted: np.ndarray, frames: np.ndarray
-    ) -> None:
-        """Fills in the frames that are wanted, by what they are named here."""
-        places = {name: place for place, name in enumerate(wanted.tolist())}
+        What lies between two frames is decoded too, unless a keyframe makes a jump shorter.
+
+        Args:
+            indices: Frame numbers, int [n], increasing.
+
+        Yields:
+            The frames, uint8 [H, W, 3], RGB.
+
+        Raises:
+            VideoReadError: A frame cannot be decoded, or is damaged as far as the decoder tells;
+                those before it have been given.
+        """
+        if len(indices) == 0 or indices[0] < 0 or indices[-1] >= len(self):
+            raise VideoReadError(
+                self._path,
+                f"frames {indices[:1]} to {indices[-1:]} are not within its {len(self)}",
+            )
+        if not self.facts.seekable:
+            self._warn()
+            yield from self._in_order(enumerate(decode_all(self._path)), indices)
+            return
+        pts_n, keys_k = self.facts.pts_n, self.facts.keys_k3[:, 0]
+        wanted = pts_n[indices]
+        groups = np.searchsorted(keys_k, wanted, side="right") - 1
+        skipped = np.searchsorted(pts_n, keys_k)[groups[1:]] - indices[:-1]
+        ends = [*(1 + np.flatnonzero(skipped > _WORTH_A_SEEK)), len(wanted)]
+        begin = 0
+        for end in ends:
+            while begin < end:
+                given = begin
+                with suppress(av.FFmpegError, OSError, _MissingError):
+                    decoded = decode_from(
+                        self._container, self._stream, self.facts.keys_k3, groups[begin]
+                    )
+                    named = ((frame.pts, frame) for frame in decoded)
+                    for pixels in self._in_order(named, wanted[begin:end]):
+                        yield pixels
+                        given += 1
+                if given == begin:  # seeking fails here
+                    group = slice(begin, begin + int((groups[begin:end] == groups[begin]).sum()))
+                    named = ((frame.pts, frame) for frame in decode_all(self._path))
+                    yield from self._in_order(named, wanted[group])
+                    given = group.stop
+                begin = given
+
+    def _in_order(
+        self, decoded: Iterable[tuple[int, Any]], wanted: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Yields the frames that are wanted, by what they are named here, in their order."""
+        names = wanted.tolist()
+        places = {name: place for place, name in enumerate(names)}
+        early: dict[int, np.ndarray] = {}
+        given = passed = 0
         for name, frame in decoded:
-            place = places.pop(name, None)
-            if place is not None:
-                frames[place] = picture(self._path, frame, self.facts)
-            if not places:
+            place = places.get(name)
+            if place is not None and place >= given:
+                early[place] = picture(self._path, frame, self.facts)
+            while given in early:
+                yield early.pop(given)
+                given, passed = given + 1, 0
+            if given == len(names):
                 return
+            passed += name is not None and name > names[given]
+            if passed > _LATE:
+                break
         raise _MissingError(self._path, "decoding failed: not all of its frames are given")
 
     def _warn(self) -> None:
