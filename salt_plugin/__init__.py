@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from salt_plugin.checkpoints import load_encoder as load_encoder
     from salt_plugin.checkpoints import model_card as model_card
     from salt_plugin.checkpoints import save_encoder_folder as save_encoder_folder
-    from salt_plugin.evaluation.embedding import embed as embed
+    from salt_plugin.features.embedding import embed as embed
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "embed", "load_encoder"]
 
 _LAZY = {
-    "embed": "salt_plugin.evaluation.embedding",
+    "embed": "salt_plugin.features.embedding",
     "load_encoder": "salt_plugin.checkpoints",
     "model_card": "salt_plugin.checkpoints",
     "save_encoder_folder": "salt_plugin.checkpoints",

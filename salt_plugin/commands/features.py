@@ -30,9 +30,9 @@ def main(arguments: list[str]) -> None:
         _start(arguments, given.devices)
         return
 
-    from salt_plugin.evaluation.embedding import FeatureSettings, list_videos, open_extraction
-    from salt_plugin.evaluation.extract import extract
-    from salt_plugin.evaluation.feature_files import require_format
+    from salt_plugin.features.embedding import FeatureSettings, list_videos, open_extraction
+    from salt_plugin.features.extract import extract
+    from salt_plugin.features.feature_files import require_format
     from salt_plugin.report.accuracies import Bars
     from salt_plugin.report.console import show_log
 

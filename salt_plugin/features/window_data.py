@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from salt_plugin.data import VideoReadError, open_reader
 from salt_plugin.data.loader import note_file
-from salt_plugin.evaluation.windows import Plan, Windows, read_clips
+from salt_plugin.features.windows import Plan, Windows, read_clips
 from salt_plugin.transforms.preprocessing import Preprocessing
 from salt_plugin.video.reader import Reader
 

@@ -18,15 +18,15 @@ from salt_plugin.commands.features import main
 from salt_plugin.data import open_reader
 from salt_plugin.data.demo import write_video
 from salt_plugin.errors import CheckpointError, ConfigError, DataError
-from salt_plugin.evaluation import window_data
-from salt_plugin.evaluation.embedding import (
+from salt_plugin.evaluation.probe_file import load_probe, save_probe
+from salt_plugin.features import window_data
+from salt_plugin.features.embedding import (
     Extraction,
     FeatureSettings,
     list_videos,
     open_extraction,
 )
-from salt_plugin.evaluation.extract import extract
-from salt_plugin.evaluation.probe_file import load_probe, save_probe
+from salt_plugin.features.extract import extract
 from salt_plugin.models import EncoderShape, VideoEncoder
 from salt_plugin.models.attentive import AttentiveProbe
 
@@ -58,8 +58,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of five windows, groups of four videos: a list of twelve has several of both."""
     monkeypatch.setattr(window_data, "GROUP", 4)
-    monkeypatch.setattr("salt_plugin.evaluation.feature_parts.GROUP", 4)
-    monkeypatch.setattr("salt_plugin.evaluation.embedding.PART_WINDOWS", 5)
+    monkeypatch.setattr("salt_plugin.features.feature_parts.GROUP", 4)
+    monkeypatch.setattr("salt_plugin.features.embedding.PART_WINDOWS", 5)
 
 
 def features(encoder: Path, videos: Path, out: Path, *options: str) -> None:
@@ -150,7 +150,7 @@ def test_shares_are_a_partition_whatever_their_number(
 def test_a_run_that_was_killed_goes_on(
     encoder: Path, videos: Path, tmp_path: Path, ends: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("salt_plugin.evaluation.feature_parts.SAVE_SECONDS", 0)
+    monkeypatch.setattr("salt_plugin.features.feature_parts.SAVE_SECONDS", 0)
     whole, out = tmp_path / "whole.npz", tmp_path / "killed.npz"
     assert extract(open_(encoder, videos), whole) is not None
     left = [ends]

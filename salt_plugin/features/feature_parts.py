@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from salt_plugin.errors import ConfigError, DataError
-from salt_plugin.evaluation.window_data import GROUP, ClipBatch, PartState, Place, part_name
+from salt_plugin.features.window_data import GROUP, ClipBatch, PartState, Place, part_name
 from salt_plugin.files import read_json, sync, write_json
 
 PLAN_FILE = "features.json"

@@ -17,9 +17,9 @@ from salt_plugin.data.shared_memory import clip_bytes, require_shared_memory
 from salt_plugin.data.workers import loader_workers
 from salt_plugin.evaluation.cache import files_digest
 from salt_plugin.evaluation.encoders import FrozenEncoder, chosen_device, open_encoder
-from salt_plugin.evaluation.pooling import Pooling
-from salt_plugin.evaluation.window_data import ClipBatch, PartState, WindowDataset
-from salt_plugin.evaluation.windows import Length, Windows, parse_length
+from salt_plugin.features.pooling import Pooling
+from salt_plugin.features.window_data import ClipBatch, PartState, WindowDataset
+from salt_plugin.features.windows import Length, Windows, parse_length
 from salt_plugin.models import VideoEncoder
 from salt_plugin.transforms.preprocessing import Preprocessing
 from salt_plugin.video.containers import VIDEO_SUFFIXES

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from salt_plugin.errors import DataError
-from salt_plugin.evaluation.embedding import Extraction
-from salt_plugin.evaluation.feature_files import read_about, require_format, write_file
-from salt_plugin.evaluation.feature_parts import PartFiles, require_plan
 from salt_plugin.evaluation.features import Progress, quiet
+from salt_plugin.features.embedding import Extraction
+from salt_plugin.features.feature_files import read_about, require_format, write_file
+from salt_plugin.features.feature_parts import PartFiles, require_plan
 from salt_plugin.files import hold
 
 

@@ -9,7 +9,7 @@ from video_kinds import FRAMES, KINDS, numbers, write_kind
 
 from salt_plugin.data import ExactReader, open_reader
 from salt_plugin.errors import ConfigError
-from salt_plugin.evaluation.windows import Plan, Windows, parse_length, read_clips
+from salt_plugin.features.windows import Plan, Windows, parse_length, read_clips
 from salt_plugin.transforms import SALTEvalTransform
 from salt_plugin.video.time_limit import heard_by
 

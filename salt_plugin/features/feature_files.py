@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from salt_plugin.errors import ConfigError
-from salt_plugin.evaluation.feature_parts import ABOUT, COLUMNS, column
+from salt_plugin.features.feature_parts import ABOUT, COLUMNS, column
 from salt_plugin.files import sync
 
 _ROW_GROUP = 2**24  # bytes

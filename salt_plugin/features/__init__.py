@@ -1,0 +1,1 @@
+"""Features of sliding windows over videos, by a frozen encoder."""
