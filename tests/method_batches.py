@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from pkgutil import resolve_name
 
 import torch
+from small_run import SMALL
 
 from salt_plugin.batch import Batch, mask_sets
-from salt_plugin.config import RunConfig, registry
+from salt_plugin.config import RunConfig, compose, load_config, registry
 from salt_plugin.masks import StepMasks
 from salt_plugin.methods import Recipe, VideoMethod
 from salt_plugin.models import FrozenTeacher, VideoEncoder
 from salt_plugin.shapes import local_side
+from salt_plugin.training.labelled import settled
 from salt_plugin.training.parts import build_parts
 
 CLIPS = 2
+
+
+def small_config(name: str, videos: Path) -> RunConfig:
+    """Returns the configuration of a small run of a method on videos with classes."""
+    overrides = [f"method={name}", f"input_dir={videos}", *SMALL]
+    if registry.get(name).classifies:
+        overrides.append("checkpoint=null")
+    return settled(load_config(compose(overrides)))
 
 
 def new_method(config: RunConfig, drop_path: float = 0.0) -> VideoMethod:
@@ -40,4 +51,4 @@ def new_batch(config: RunConfig, step: int = 0) -> Batch:
         side = local_side(clip.size, config.method.model.patch_size)
         local_views = clips(CLIPS, views, 3, clip.frames, side, side)
     sets = mask_sets(masks, step, range(CLIPS))
-    return Batch(whole, torch.full((CLIPS,), -1), sets, step, local_views=local_views)
+    return Batch(whole, torch.arange(CLIPS), sets, step, local_views=local_views)

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from method_batches import new_batch, new_method
-from small_run import SMALL
+from method_batches import new_batch, new_method, small_config
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from salt_plugin.batch import Batch
-from salt_plugin.config import compose, load_config, registry
+from salt_plugin.config import registry
 from salt_plugin.evaluation.bank import ProbeBank
 from salt_plugin.models import EncoderShape, VideoEncoder
 from salt_plugin.models.attentive import AttentiveProbe
@@ -49,13 +48,13 @@ def _moved(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
 def test_the_loss_of_a_batch_on_a_gpu_is_on_it(
     name: str, fake: FakeTensorMode, tiny_videos: Path
 ) -> None:
-    config = load_config(compose([f"method={name}", f"input_dir={tiny_videos}", *SMALL]))
+    config = small_config(name, tiny_videos)
     method, batch = new_method(config, drop_path=0.1), new_batch(config)
     _on_gpu(method, fake)
     with fake:
         moved = Batch(
             clips=_moved(batch.clips, fake),
-            labels=batch.labels,
+            labels=_moved(batch.labels, fake),
             masks=[
                 mask._replace(context=_moved(mask.context, fake), target=_moved(mask.target, fake))
                 for mask in batch.masks

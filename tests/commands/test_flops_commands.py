@@ -139,6 +139,7 @@ def test_plan_tells_steps_of_each_method(capsys: pytest.CaptureFixture[str]) -> 
     assert "…" not in shown
 
 
+@pytest.mark.slow
 def test_plan_without_an_encoder_is_a_table_of_all(capsys: pytest.CaptureFixture[str]) -> None:
     plan.main(["--budget", "1e16", "--teacher-encoder", "vit_base", "--json"])
     found = _json(capsys)

@@ -17,11 +17,11 @@ import outcome
 import pytest
 import torch
 from faults import power_failure, spoilt
-from method_batches import new_batch, new_method
-from small_run import SMALL, TINY
+from method_batches import new_batch, new_method, small_config
+from small_run import TINY
 from torch import Tensor, nn
 
-from salt_plugin.config import compose, load_config, registry
+from salt_plugin.config import compose, registry
 from salt_plugin.evaluation.bank import ProbeBank
 from salt_plugin.methods import VideoMethod
 from salt_plugin.models.attentive import AttentiveProbe
@@ -66,7 +66,7 @@ def require_near(found: Tensor, expected: Tensor, most: float) -> None:
 def test_losses_and_gradients_are_those_of_the_cpu(
     name: str, dtype: torch.dtype, tiny_videos: Path
 ) -> None:
-    config = load_config(compose([f"method={name}", f"input_dir={tiny_videos}", *SMALL]))
+    config = small_config(name, tiny_videos)
     method, batch = new_method(config), new_batch(config)
     expected = loss_and_gradient(copy.deepcopy(method), batch, torch.device("cpu"), torch.float32)
     found = loss_and_gradient(method, batch, DEVICE, dtype)
@@ -76,7 +76,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(
 
 @pytest.mark.parametrize("name", ["salt", "levjepa"])
 def test_compiled_blocks_compute_the_same(name: str, tiny_videos: Path) -> None:
-    config = load_config(compose([f"method={name}", f"input_dir={tiny_videos}", *SMALL]))
+    config = small_config(name, tiny_videos)
     method, batch = new_method(config), new_batch(config)
     expected = loss_and_gradient(method, batch, DEVICE, torch.float32)
     for stack in method.block_stacks():
@@ -102,7 +102,7 @@ def waiting_refused() -> Iterator[None]:
 def test_no_step_waits_for_the_device(name: str, tiny_videos: Path) -> None:
     if registry.get(name).over_batch:
         pytest.skip("lightly's SIGReg reads a value back")
-    config = load_config(compose([f"method={name}", f"input_dir={tiny_videos}", *SMALL]))
+    config = small_config(name, tiny_videos)
     method = new_method(config).to(DEVICE)
     optimizer = method.optimizer()
 
