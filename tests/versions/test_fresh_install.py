@@ -16,10 +16,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import timm
 import torch
 from small_run import TINY
 from video_kinds import KINDS, numbers
 
+from salt_plugin.checkpoints import load_head
 from salt_plugin.data import ClipSampler, StepBatchSampler, VideoDataset, read_inputs
 from salt_plugin.data.loader import ClipLoader
 from salt_plugin.data.sources import require_readable
@@ -96,6 +98,19 @@ def test_commands_train_and_probe(tiny_videos: Path, tmp_path: Path) -> None:
     table = run("salt", "probe", encoder, *data, *clip, *kept, "--grid", "fast", "--epochs", "1")
     assert {"knn", "linear", "attentive"} <= json.loads(table.splitlines()[-1]).keys()
     assert list((tmp_path / "figures").glob("*.png"))
+
+    probe = tmp_path / "figures" / "attentive.safetensors"
+    video = str(tiny_videos / "ant" / "0.mp4")
+    features = ["--pool", f"attentive:{probe}", "--out", str(tmp_path / "features.npz")]
+    run("salt", "features", str(out), video, "--window", "4", *features)
+    assert np.load(tmp_path / "features.npz")["features"].shape == (3, 128)
+    run("salt", "export", str(out), "--format", "timm")
+    model = timm.create_model(f"local-dir:{out / 'timm'}", pretrained=True, num_classes=2)
+    assert model(torch.zeros(1, 3, 4, 32, 32)).shape == (1, 2)
+    labels = ["method=finetune", f"checkpoint={out}", "trainer.max_steps=2", "loader.batch_size=2"]
+    labels += [f"input_dir={tiny_videos}", f"hydra.run.dir={tmp_path / 'fine'}"]
+    run("lightly-ssl-train", *labels, "loader.num_workers=0", "trainer.precision=32")
+    assert load_head(tmp_path / "fine").names == ["ant", "bee"]
 
 
 def _runner(folder: Path) -> Callable[..., str]:
