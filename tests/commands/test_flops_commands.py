@@ -70,6 +70,7 @@ def test_bills_of_other_methods(
     assert "exact convention" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_table_holds_both_conventions(capsys: pytest.CaptureFixture[str]) -> None:
     flops.main(["--table", "--json"])
     rows = _json(capsys)
@@ -152,6 +153,7 @@ def test_plan_without_an_encoder_is_a_table_of_all(capsys: pytest.CaptureFixture
             plan.main(arguments)
 
 
+@pytest.mark.slow
 def test_neither_loads_torch() -> None:
     code = (
         "import sys; from salt_plugin.commands import flops, plan;"

@@ -22,6 +22,7 @@ def test_every_section_runs_at_the_smallest_size(tmp_path: Path) -> None:
     assert len(ended) == len(list(tmp_path.glob("*-*.txt"))) == 13
 
 
+@pytest.mark.slow
 def test_a_section_that_fails_or_takes_too_long_does_not_stop_the_others(tmp_path: Path) -> None:
     command = [sys.executable, SCRIPT, "--device", "nonsense", "--tiny", "--out", tmp_path]
     done = subprocess.run(

@@ -132,6 +132,7 @@ def test_recomputing_and_half_precision_change_nothing_else(shape: EncoderShape)
     torch.testing.assert_close(half.float(), encoder(clips), rtol=0.1, atol=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
 def test_compiled_blocks_compute_the_same() -> None:
     encoder, clips = _encoder(BOTH).float(), _clips().float()
