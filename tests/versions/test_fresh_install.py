@@ -105,7 +105,8 @@ def test_commands_train_and_probe(tiny_videos: Path, tmp_path: Path) -> None:
     run("salt", "features", str(out), video, "--window", "4", *features)
     assert np.load(tmp_path / "features.npz")["features"].shape == (3, 128)
     run("salt", "export", str(out), "--format", "timm")
-    model = timm.create_model(f"local-dir:{out / 'timm'}", pretrained=True, num_classes=2)
+    weights = out / "timm" / "model.safetensors"
+    model = timm.create_model("salt_vit_nano", checkpoint_path=weights, num_classes=2)
     assert model(torch.zeros(1, 3, 4, 32, 32)).shape == (1, 2)
     labels = ["method=finetune", f"checkpoint={out}", "trainer.max_steps=2", "loader.batch_size=2"]
     labels += [f"input_dir={tiny_videos}", f"hydra.run.dir={tmp_path / 'fine'}"]
