@@ -124,6 +124,7 @@ def test_export_tells_wrong_use_from_what_is_not_there(salt: Salt) -> None:
     assert len(missing.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_in_one_line_and_status_one(tiny_videos: Path, tmp_path: Path) -> None:
     done = command(
         SCRIPTS / "lightly-ssl-train",

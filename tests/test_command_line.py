@@ -130,6 +130,7 @@ def _error(salt: Typed, capsys: pytest.CaptureFixture[str], *arguments: str) -> 
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [

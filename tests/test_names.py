@@ -116,6 +116,7 @@ def test_data_check_writes_names_as_they_are(
     assert os.fsencode(bad_file(strange)) in (tmp_path / "bad.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_utf8_on_the_command_line(strange: Path, tmp_path: Path) -> None:
     folder = os.fsencode(strange) + b"/caf\xe9"
     given = [sys.executable, "-m", "salt_plugin.cli", "data", "check", folder, "--workers=1"]

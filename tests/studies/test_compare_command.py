@@ -145,6 +145,7 @@ def test_a_dry_run_lists_the_runs(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_takes_more_runs_but_no_other_comparison(
     tiny: Tiny, tmp_path: Path, stub: str
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_study_takes_new_values_stages_and_seeds(
     ]
 
 
+@pytest.mark.slow
 def test_additions_run_the_code_that_the_study_was_launched_with(control: Path) -> None:
     command = [sys.executable, "-m", "salt_plugin.cli", "launch", "tiny.yaml", "cluster=here.yaml"]
     command += [
