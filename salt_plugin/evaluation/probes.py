@@ -77,10 +77,14 @@ def linear_predictions(train_nd: Tensor, train_n: Tensor, test_mvd: Tensor) -> T
 
 
 def _regression(train: Tensor, test: Tensor, train_n: Tensor, strength: float) -> Tensor:
-    classifier = LogisticRegression(C=strength, max_iter=2000).fit(train.numpy(), train_n.numpy())
+    classifier = _fitted(train, train_n, strength)
     shares = classifier.predict_proba(test.flatten(0, 1).numpy())
     best = shares.reshape(*test.shape[:2], -1).mean(1).argmax(1)
     return torch.from_numpy(classifier.classes_[best])
+
+
+def _fitted(train: Tensor, train_n: Tensor, strength: float) -> LogisticRegression:
+    return LogisticRegression(C=strength, max_iter=2000).fit(train.numpy(), train_n.numpy())
 
 
 def linear_probe(train_nd: Tensor, train_n: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -91,13 +95,12 @@ def linear_probe(train_nd: Tensor, train_n: Tensor, classes: int) -> tuple[Tenso
         train_n: Their labels, int64 [N], each of 0 to C - 1 at least once.
         classes: C.
     """
-    train, _ = _standardised(train_nd, train_nd)
-    fitted = LogisticRegression(C=1.0, max_iter=2000).fit(train.numpy(), train_n.numpy())
+    mean, std = _moments(train_nd)
+    fitted = _fitted((train_nd - mean) / std, train_n, LINEAR_C)
     weight_cd = torch.from_numpy(fitted.coef_).float()
     bias_c = torch.from_numpy(fitted.intercept_).float()
     if classes == 2:  # sklearn gives the second class's alone, over the first's
         weight_cd, bias_c = (torch.cat((torch.zeros_like(x), x)) for x in (weight_cd, bias_c))
-    mean, std = train_nd.mean(0), train_nd.std(0).clamp_min(torch.finfo(torch.float32).eps)
     weight_cd = weight_cd / std
     return weight_cd, bias_c - weight_cd @ mean
 
@@ -184,6 +187,10 @@ def held_out(labels_n: Tensor, seed: int) -> Tensor:
     return held
 
 
+def _moments(train_nd: Tensor) -> tuple[Tensor, Tensor]:
+    return train_nd.mean(0), train_nd.std(0).clamp_min(torch.finfo(torch.float32).eps)
+
+
 def _standardised(train_nd: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    mean, std = train_nd.mean(0), train_nd.std(0).clamp_min(torch.finfo(torch.float32).eps)
+    mean, std = _moments(train_nd)
     return (train_nd - mean) / std, (test - mean) / std
