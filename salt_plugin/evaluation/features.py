@@ -29,10 +29,10 @@ def quiet(title: str, done: int, total: int) -> None:
     """Shows no progress."""
 
 
-def precision_of(config: ProbeConfig, device: torch.device) -> str:
-    """Returns `bf16` or `32`."""
+def precision_of(precision: str, device: torch.device) -> str:
+    """Returns `bf16` or `32`, which `auto` leaves to the device."""
     auto = "bf16" if device.type == "cuda" else "32"
-    return auto if config.precision == "auto" else config.precision
+    return auto if precision == "auto" else precision
 
 
 def encode(
@@ -44,7 +44,7 @@ def encode(
     """
     device = encoder.device
     clips = clips_bvcthw.flatten(0, 1).split(config.feature_batch_size)
-    bf16 = precision_of(config, device) == "bf16"
+    bf16 = precision_of(config.precision, device) == "bf16"
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         moved = (clip.to(device, non_blocking=True) for clip in clips)
         tokens = torch.cat([encoder.last_layers(clip, layers).float() for clip in moved])
@@ -91,7 +91,7 @@ def stored_features(
         "transform": ["SALTEvalTransform", encoder.mean, encoder.std],
         "views": [config.segments, config.crops],
         "control": [control, seed] if control == "shuffled" else [control],
-        "precision": precision_of(config, encoder.device),
+        "precision": precision_of(config.precision, encoder.device),
     }
     root, keep, with_tokens = cache_root(config.cache), config.keep, "attentive" in config.protocols
 

@@ -183,7 +183,7 @@ class _Evaluation(NamedTuple):
             batch_size=config.batch_size,
             halving=config.grid == "halving",
             seed=config.seed,
-            precision=precision_of(config, self.encoder.device),
+            precision=precision_of(config.precision, self.encoder.device),
         )
         if config.grid == "fast":  # the paper's protocol for ablations (section 6, printed)
             settings = replace(settings, learning_rates=(1e-3,), weight_decays=(0.01,))

@@ -106,7 +106,7 @@ def train_heads(
         epochs=config.epochs,
         batch_size=config.batch_size,
         seed=config.seed,
-        precision=precision_of(config, encoder.device),
+        precision=precision_of(config.precision, encoder.device),
     )
     train, choose, chosen_on = _choice(lists, config)
     per_epoch = math.ceil(len(train.paths) / config.batch_size)

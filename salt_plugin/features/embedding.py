@@ -17,6 +17,7 @@ from salt_plugin.data.shared_memory import clip_bytes, require_shared_memory
 from salt_plugin.data.workers import loader_workers
 from salt_plugin.evaluation.cache import files_digest
 from salt_plugin.evaluation.encoders import FrozenEncoder, chosen_device, open_encoder
+from salt_plugin.evaluation.features import precision_of
 from salt_plugin.features.pooling import Pooling
 from salt_plugin.features.window_data import ClipBatch, PartState, WindowDataset
 from salt_plugin.features.windows import Length, Windows, parse_length
@@ -102,8 +103,7 @@ class Extraction:
         window = parse_length(settings.window, "--window") if settings.window else span
         stride = parse_length(settings.stride, "--stride") if settings.stride else window
         self.windows = Windows(self.clip.frames, window, stride)
-        auto = "bf16" if on_gpu else "32"
-        self.precision = auto if settings.precision == "auto" else settings.precision
+        self.precision = precision_of(settings.precision, encoder.device)
         self.batch_size = settings.batch_size or (16 if on_gpu else 1)
         own = -1 if on_gpu else 0
         self.workers: int = own if settings.workers is None else settings.workers
