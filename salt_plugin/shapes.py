@@ -258,6 +258,10 @@ class ProjectorShape:
     directions: int = 1024
 
 
+# V-JEPA 2's attentive pooling: blocks in all, heads at most, MLP over width.
+ATTENTIVE_DEPTH, ATTENTIVE_HEADS, ATTENTIVE_MLP_RATIO = 4, 16, 4
+
+
 @dataclass(frozen=True)
 class HeadShape:
     """Shape of a classifier on the tokens of a clip.

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from salt_plugin.shapes import (
+    ATTENTIVE_DEPTH,
+    ATTENTIVE_MLP_RATIO,
     CountedShape,
     EncoderShape,
     GroupTokens,
@@ -23,8 +25,6 @@ FLOPS_PER_MULTIPLY_ADD = 2
 FORWARD_AND_BACKWARD = 3
 # Teacher + (1 - momentum) * (student - teacher): a subtraction and a multiply-add.
 FLOPS_PER_EMA_PARAMETER = 3
-# Of pooling by attention, `models.attentive`.
-ATTENTIVE_DEPTH, ATTENTIVE_MLP_RATIO = 4, 4
 
 
 def _blocks(tokens: int, dim: int, hidden: int, depth: int) -> int:

@@ -11,8 +11,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_, zeros_
 
+from salt_plugin.shapes import ATTENTIVE_DEPTH, ATTENTIVE_HEADS, ATTENTIVE_MLP_RATIO
+
 INIT_STD = 0.02
-MLP_RATIO = 4
 
 
 def heads_that_divide(dim: int, most: int) -> int:
@@ -38,7 +39,13 @@ class AttentiveProbe(nn.Module):
         depth: Blocks in all, at least 1: `depth - 1` of self-attention and one of cross-attention.
     """
 
-    def __init__(self, dim: int, num_classes: int, num_heads: int = 16, depth: int = 4) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        num_heads: int = ATTENTIVE_HEADS,
+        depth: int = ATTENTIVE_DEPTH,
+    ) -> None:
         super().__init__()
         self.dim, self.num_classes, self.depth = dim, num_classes, depth
         self.num_heads = heads_that_divide(dim, num_heads)
@@ -70,7 +77,7 @@ class AttentivePooler(nn.Module):
         self.query_tokens = nn.Parameter(torch.empty(1, 1, dim))
         self.cross_attention_block = _CrossBlock(dim, num_heads)
         blocks: list[Any] = [
-            Block(dim, num_heads, MLP_RATIO, qkv_bias=True, norm_layer=nn.LayerNorm)
+            Block(dim, num_heads, ATTENTIVE_MLP_RATIO, qkv_bias=True, norm_layer=nn.LayerNorm)
             for _ in range(depth - 1)
         ]
         self.blocks = nn.ModuleList(blocks)
@@ -126,7 +133,7 @@ class _CrossBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.xattn = _CrossAttention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, MLP_RATIO * dim)
+        self.mlp = Mlp(dim, ATTENTIVE_MLP_RATIO * dim)
 
     def forward(self, query_1qd: Tensor, x_bnd: Tensor) -> Tensor:
         query_bqd = query_1qd + self.xattn(query_1qd, self.norm1(x_bnd))[0]

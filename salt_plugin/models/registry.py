@@ -19,7 +19,7 @@ from salt_plugin.errors import CheckpointError, ConfigError
 from salt_plugin.models.block import INIT_STD
 from salt_plugin.models.classifier import VideoClassifier
 from salt_plugin.models.intermediates import VideoFeatures
-from salt_plugin.shapes import ENCODER_SIZES, EncoderShape
+from salt_plugin.shapes import ATTENTIVE_DEPTH, ENCODER_SIZES, EncoderShape
 
 default_cfgs = generate_default_cfgs(
     {
@@ -40,7 +40,7 @@ def _model(
     size: str,
     num_classes: int = 0,
     global_pool: str = "avg",
-    pool_depth: int = 4,
+    pool_depth: int = ATTENTIVE_DEPTH,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     init_std: float = INIT_STD,
