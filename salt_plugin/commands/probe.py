@@ -7,7 +7,6 @@ import json
 import re
 import warnings
 from dataclasses import asdict, fields, replace
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +68,7 @@ def _probe_all(given: argparse.Namespace, ranks: Ranks, device: str) -> list[dic
     from salt_plugin.evaluation import open_encoder, probe
     from salt_plugin.evaluation.probe_file import PROBE_FILE, save_probe
     from salt_plugin.report.accuracies import Bars
-    from salt_plugin.training.world import PATIENCE, sharing_cores, started_tasks
+    from salt_plugin.training.world import sharing_cores, started_tasks, within_patience
 
     changes = _changes(given)
     config = probe_config(given.data, **changes)
@@ -84,8 +83,7 @@ def _probe_all(given: argparse.Namespace, ranks: Ranks, device: str) -> list[dic
         ranks.require_alike({**asdict(own), "encoder": encoder.fingerprint})
         if (tasks := started_tasks()) is not None:
             workers = loader_workers(own.workers, sharing_cores(tasks))
-            stall = min(own.stall or inf, 0.9 * PATIENCE.total_seconds())
-            own = replace(own, workers=workers, stall=stall)
+            own = replace(own, workers=workers, stall=within_patience(own.stall))
         return encoder, own
 
     for name in given.encoders[1:]:

@@ -16,10 +16,7 @@ from torch import Tensor
 from salt_plugin.checkpoints import read_torch_file
 from salt_plugin.compute import Ledger
 from salt_plugin.compute.cost import encoder_forward, head_forward
-from salt_plugin.config import ProbeConfig, probe_config
-from salt_plugin.config.evaluation import CLIP
 from salt_plugin.data.sources import VideoList
-from salt_plugin.data.workers import loader_workers
 from salt_plugin.evaluation.probes import linear_probe
 from salt_plugin.evaluation.results import accuracy_interval
 from salt_plugin.evaluation.views import ViewDataset, clip_batches
@@ -27,8 +24,8 @@ from salt_plugin.files import sync, write_csv, write_json
 from salt_plugin.masks import split
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.training.build import Stage
-from salt_plugin.training.checkpoint import on_host
-from salt_plugin.training.execution import sharing
+from salt_plugin.training.checkpoint import is_of_the_disk, on_host
+from salt_plugin.training.execution import evaluation_views
 from salt_plugin.training.parts import Labelled
 from salt_plugin.training.world import Ranks
 
@@ -188,20 +185,9 @@ class Accuracy:
             return []
         transform = self.stage.run.parts.transform
         paths = videos.paths[own.start : own.stop]
-        config = self._views(segments, crops)
+        config = evaluation_views(self.config, segments=segments, crops=crops)
         views = ViewDataset(paths, config, transform.mean, transform.std)
         return (views_bvcthw for _, views_bvcthw in clip_batches(views))
-
-    def _views(self, segments: int, crops: int) -> ProbeConfig:
-        method, loader = self.config.method, self.config.loader
-        return probe_config(
-            **{key: getattr(method.clip, key) for key in CLIP},
-            segments=segments,
-            crops=crops,
-            feature_batch_size=loader.batch_size,
-            workers=loader_workers(loader.num_workers, sharing(self.config)),
-            stall=method.data.stall,
-        )
 
     def _keep_best(self, step: int, accuracy: float) -> None:
         file = self.stage.files.best_checkpoint
@@ -211,7 +197,9 @@ class Accuracy:
             torch.save({**state, "global_step": step, "accuracy": accuracy}, unfinished)
             sync(unfinished)
             os.replace(unfinished, file)
-        except (OSError, RuntimeError) as error:  # torch's own of a file that took a part only
+        except (OSError, RuntimeError) as error:
+            if not is_of_the_disk(error):
+                raise
             unfinished.unlink(missing_ok=True)
             warnings.warn(
                 f"the best weights so far, of step {step}, could not be written ({error}); make "

@@ -173,8 +173,7 @@ class Saving:
             os.replace(unfinished, self.path)
             sync(self.path.parent)
         except (OSError, RuntimeError) as error:
-            # torch's own error of a file that took a part only is a RuntimeError.
-            if not isinstance(error, OSError) and "inline_container" not in str(error):
+            if not is_of_the_disk(error):
                 raise
             with contextlib.suppress(OSError):
                 unfinished.unlink()  # what fits of it only takes room
@@ -184,6 +183,12 @@ class Saving:
             )
         self._written = step
         return None
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Tells whether a file could not be written, by an error of the system or of torch."""
+    # torch's own error of a file that took a part only is a RuntimeError.
+    return isinstance(error, OSError) or "inline_container" in str(error)
 
 
 def on_host(state: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import Any
 
 import torch
 
-from salt_plugin.config import RunConfig, registry
+from salt_plugin.config import ProbeConfig, RunConfig, probe_config, registry
+from salt_plugin.config.evaluation import CLIP
 from salt_plugin.data.sampler import micro_batches
 from salt_plugin.data.shared_memory import AHEAD, clip_bytes, require_shared_memory
 from salt_plugin.data.workers import loader_workers
@@ -107,6 +109,18 @@ def check_execution(config: RunConfig) -> None:
         processes=on_node,
         ahead=config.loader.prefetch_factor or AHEAD,
     )
+
+
+def evaluation_views(config: RunConfig, **more: Any) -> ProbeConfig:
+    """Returns how clips are read for an evaluation within a run: as in its training, but `more`."""
+    method, loader = config.method, config.loader
+    given = {key: getattr(method.clip, key) for key in CLIP}
+    given |= {
+        "feature_batch_size": loader.batch_size,
+        "workers": loader_workers(loader.num_workers, sharing(config)),
+        "stall": method.data.stall,
+    }
+    return probe_config(**(given | more))
 
 
 def _local_bytes(config: RunConfig) -> int:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from salt_plugin.compute import Ledger
 from salt_plugin.compute.cost import encoder_forward
-from salt_plugin.config import ProbeConfig, RunConfig, probe_config
-from salt_plugin.data.workers import loader_workers
+from salt_plugin.config import ProbeConfig, RunConfig
 from salt_plugin.errors import DataError, SaltError
 from salt_plugin.evaluation.encoders import FrozenEncoder
 from salt_plugin.evaluation.features import encode
@@ -23,10 +22,9 @@ from salt_plugin.evaluation.lists import LabelledList, read_lists
 from salt_plugin.evaluation.probes import knn_accuracy, linear_accuracy
 from salt_plugin.evaluation.spectrum import effective_rank
 from salt_plugin.evaluation.views import ViewDataset, clip_batches
-from salt_plugin.training import world
 from salt_plugin.training.build import Stage
-from salt_plugin.training.execution import sharing
-from salt_plugin.training.world import Ranks
+from salt_plugin.training.execution import evaluation_views
+from salt_plugin.training.world import Ranks, within_patience
 
 # Tokens of the targets whose rank is measured.
 TARGET_TOKENS = 1024
@@ -41,18 +39,8 @@ def monitor_settings(config: RunConfig) -> ProbeConfig | None:
     method, monitor = config.method, config.method.monitor
     if monitor.train is None:
         return None
-    settings = probe_config(
-        train=monitor.train,
-        test=monitor.test,
-        frames=method.clip.frames,
-        size=method.clip.size,
-        step=method.clip.step,
-        fps=method.clip.fps,
-        feature_batch_size=config.loader.batch_size,
-        workers=loader_workers(config.loader.num_workers, sharing(config)),
-        # The other processes of the training would give this one up.
-        stall=min(method.data.stall or float("inf"), 0.9 * world.PATIENCE.total_seconds()),
-    )
+    stall = within_patience(method.data.stall)
+    settings = evaluation_views(config, train=monitor.train, test=monitor.test, stall=stall)
     try:
         read_lists(settings)
     except SaltError as error:

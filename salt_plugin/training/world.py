@@ -266,6 +266,11 @@ def join(device: str) -> tuple[Ranks, str]:
     return Ranks(tasks.rank, tasks.size), device
 
 
+def within_patience(stall: float | None) -> float:
+    """Returns a limit on a wait after which the other processes have not given this one up yet."""
+    return min(stall or float("inf"), 0.9 * PATIENCE.total_seconds())
+
+
 def lost_others(error: BaseException) -> bool:
     """Returns whether an error is that of a process whose partners have gone, or are silent."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
