@@ -14,11 +14,10 @@ from salt_plugin.models.attentive import AttentivePooler, heads_that_divide
 from salt_plugin.models.block import INIT_STD
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.intermediates import forward_intermediates, taken_blocks
-from salt_plugin.shapes import EncoderShape
+from salt_plugin.shapes import ATTENTIVE_DEPTH, ATTENTIVE_HEADS, EncoderShape
 
 POOLS = ("", "avg", "token", "map")
 HEAD_PARTS = ("attn_pool.", "head.")
-POOL_HEADS = 16
 
 
 class VideoClassifier(VideoEncoder):
@@ -53,7 +52,7 @@ class VideoClassifier(VideoEncoder):
         *,
         num_classes: int = 0,
         global_pool: str = "avg",
-        pool_depth: int = 4,
+        pool_depth: int = ATTENTIVE_DEPTH,
         drop_rate: float = 0.0,
     ) -> None:
         super().__init__(shape, drop_path, init_std)
@@ -82,7 +81,7 @@ class VideoClassifier(VideoEncoder):
         """
         model = cls(encoder.shape, drop_path, num_classes=num_classes, **head)
         model.load_state_dict(encoder.state_dict())
-        model.card = encoder.card
+        model.card, model.preprocessing = encoder.card, encoder.preprocessing
         return model.to(encoder.norm.weight)
 
     @classmethod
@@ -125,7 +124,7 @@ class VideoClassifier(VideoEncoder):
             if global_pool != "map":
                 self.attn_pool = None
             elif self.attn_pool is None:
-                heads = heads_that_divide(self.embed_dim, POOL_HEADS)
+                heads = heads_that_divide(self.embed_dim, ATTENTIVE_HEADS)
                 self.attn_pool = self._placed(
                     AttentivePooler(self.embed_dim, heads, self.pool_depth)
                 )

@@ -14,6 +14,7 @@ from timm.optim import param_groups_layer_decay
 from salt_plugin.errors import ConfigError
 from salt_plugin.models import EncoderShape, VideoClassifier, VideoEncoder
 from salt_plugin.models.attentive import AttentiveProbe
+from salt_plugin.transforms.preprocessing import Preprocessing
 
 D, CLASSES = 128, 5
 POOLS = ["avg", "map", "token"]
@@ -202,7 +203,9 @@ def test_weights_of_three_colours_start_a_model_of_one(tmp_path: Path) -> None:
 
 def test_a_classifier_goes_around_an_encoder() -> None:
     encoder = VideoEncoder(EncoderShape.named("vit_nano", patch_size=8)).double().eval()
+    encoder.preprocessing = Preprocessing(frames=4, size=32)
     model = VideoClassifier.around(encoder, CLASSES, drop_path=0.1, global_pool="map").eval()
+    assert model.preprocessing == encoder.preprocessing
     assert model(clips().double()).dtype == torch.float64
     torch.testing.assert_close(model.forward_features(clips().double()), encoder(clips().double()))
 
