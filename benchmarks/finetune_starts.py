@@ -1,7 +1,7 @@
 """Fine-tunes from a run's student, from its teacher and from random weights of the same shape.
 
     python benchmarks/finetune_starts.py --run RUN --data GRID_MOUTH --task digit --out DIR \
-        [--epochs 25] [OVERRIDE ...]
+        [--epochs 50] [OVERRIDE ...]
 
 Each start gets the same trials, on a seed of their own; the best accuracy on the validation list
 chooses, and the choice is tested once with each of the seeds. Interrupted, it goes on where it
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="a finished run of method=salt")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--task", default="digit")
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
     parser.add_argument("--out", type=Path, required=True)
     given, overrides = parser.parse_known_args()
