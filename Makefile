@@ -14,8 +14,9 @@ VERSIONS ?=
 train: $(INSTALLED)
 	$(BIN)/lightly-ssl-train method=salt preset=demo hydra.run.dir=$(RUN_DIR)
 
+# A file's tests stay in one process, which makes its fixtures once.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m "slow and not cluster and not release"
