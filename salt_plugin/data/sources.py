@@ -22,6 +22,8 @@ from salt_plugin.video.opening import DEFAULT_READER, open_video
 from salt_plugin.video.reader import VideoReadError
 from salt_plugin.video.time_limit import within
 
+# How what a list names may end; "/": a folder of frames.
+LISTED = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, "/")
 _SHOWN = 5
 _SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testing|eval)(?![a-z])")
 
@@ -163,7 +165,7 @@ def _read_input(
             "check the path."
         )
     if kind in LIST_SUFFIXES:
-        listed = read_list(path, VIDEO_SUFFIXES + IMAGE_SUFFIXES)
+        listed = read_list(path, LISTED)
         _log(listed.understood)
         return listed.paths, listed.labels
     if kind in suffixes:
