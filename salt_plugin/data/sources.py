@@ -15,15 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from salt_plugin.data.list_file import LINE, LIST_SUFFIXES, Label, read_list
+from salt_plugin.data.stores import TAR, read_address, read_shards
 from salt_plugin.errors import DataError
 from salt_plugin.video.containers import VIDEO_SUFFIXES
 from salt_plugin.video.images import IMAGE_SUFFIXES
 from salt_plugin.video.opening import DEFAULT_READER, open_video
 from salt_plugin.video.reader import VideoReadError
+from salt_plugin.video.storage import is_address
 from salt_plugin.video.time_limit import within
 
 # How what a list names may end; "/": a folder of frames.
-LISTED = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, "/")
+LISTED = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, TAR, ".zip", "/")
 _SHOWN = 5
 _SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testing|eval)(?![a-z])")
 
@@ -68,11 +70,15 @@ def read_inputs(
     columns; a header is skipped. Relative paths count from the list, the label -1 is none, empty
     lines are ignored. Labels that are no numbers are names of classes.
 
+    A tar file, and a folder that holds nothing else, list the videos in them, with the classes in
+    members `NAME.cls`.
+
     Folders and lists share one numbering of their class names. Where these meet labels that are
     numbers there is no common numbering, and all labels become -1.
 
     Args:
-        inputs: A folder, a list, a video, or several of these.
+        inputs: A folder, a list, a video, a tar file of videos, an address of fsspec of one of the
+            latter two or of a folder; or several of these.
         key: Where the input is given, for messages.
         suffixes: Which files of a folder are listed, in lower case.
 
@@ -86,7 +92,7 @@ def read_inputs(
     several = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     if not several:
         raise DataError(f"{key} is an empty list: expected at least one folder or list of videos.")
-    listed = [_read_input(Path(one), key, suffixes) for one in several]
+    listed = [_read_input(str(one), key, suffixes) for one in several]
     paths = [path for paths, _ in listed for path in paths]
     found = [label for _, labels in listed for label in labels]
     source = [number for number, (paths, _) in enumerate(listed) for _ in paths]
@@ -150,8 +156,11 @@ def _first_frame(path: str, reader: str) -> None:
 
 
 def _read_input(
-    path: Path, key: str, suffixes: tuple[str, ...]
+    given: str, key: str, suffixes: tuple[str, ...]
 ) -> tuple[list[str], Sequence[Label]]:
+    if is_address(given):
+        return read_address(given, f"{key}={given}", suffixes)
+    path = Path(given)
     kind = path.suffix.lower()
     try:
         is_folder, is_there = path.is_dir(), path.exists()
@@ -168,12 +177,14 @@ def _read_input(
         listed = read_list(path, LISTED)
         _log(listed.understood)
         return listed.paths, listed.labels
+    if kind == TAR:
+        return read_shards([os.path.abspath(path)], f"{key}={path}", suffixes)
     if kind in suffixes:
         return [os.path.abspath(path)], [None]
     raise DataError(
         f"{key}={path} is neither a folder nor a .csv file (or {', '.join(LIST_SUFFIXES[1:])}), "
-        f"nor a video ({', '.join(suffixes)}): put videos in a folder, or list them, one line "
-        f"{LINE} each."
+        f"nor a tar file, nor a video ({', '.join(suffixes)}): put videos in a folder, or list "
+        f"them, one line {LINE} each."
     )
 
 
@@ -181,6 +192,7 @@ def _read_folder(
     folder: Path, key: str, suffixes: tuple[str, ...]
 ) -> tuple[list[str], Sequence[Label]]:
     paths: list[str] = []
+    shards: list[str] = []
     left_out: Counter[str] = Counter()
     seen: set[str] = set()
     hidden = 0
@@ -200,6 +212,8 @@ def _read_folder(
         for name in sorted(name for name in files if not name.startswith(".")):
             if name.lower().endswith(suffixes):
                 paths.append(os.path.join(place, name))
+            elif name.endswith(TAR):
+                shards.append(os.path.join(place, name))
             else:
                 left_out[os.path.splitext(name)[1].lower() or "without a suffix"] += 1
     what = "images" if suffixes == IMAGE_SUFFIXES else "videos"
@@ -207,6 +221,8 @@ def _read_folder(
     others = "; left out: " * bool(ordered) + ", ".join(f"{n:,} {kind}" for kind, n in ordered)
     others += f"; hidden (their names begin with a dot): {hidden:,}" if hidden else ""
     _log(f"{key}={folder}: {len(paths):,} {what}{others}")
+    if shards and not paths:
+        return read_shards(shards, f"{key}={folder}", suffixes)
     if not paths:
         raise DataError(
             f"{key}={folder} holds no {what}: expected files ending in {', '.join(suffixes)}, in "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,7 +101,7 @@ def _read(config: ProbeConfig, key: str) -> tuple[list[str], list[int | str]]:
     if given.startswith(DEMO_PREFIX):
         given = str(make_demo(DemoSpec()) / given.removeprefix(DEMO_PREFIX))
     suffixes = IMAGE_SUFFIXES if config.images else VIDEO_SUFFIXES
-    videos = read_inputs(Path(given).expanduser(), f"probe.{key}", suffixes)
+    videos = read_inputs(os.path.expanduser(given), f"probe.{key}", suffixes)
     return videos.paths, classes_of(videos, f"probe.{key}={given}")
 
 

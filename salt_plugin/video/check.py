@@ -17,6 +17,7 @@ from salt_plugin.video.facts import VideoFacts
 from salt_plugin.video.images import FramesReader, ImageReader, is_frames, is_image
 from salt_plugin.video.opening import open_video
 from salt_plugin.video.reader import VideoReadError, require_memory
+from salt_plugin.video.storage import is_address
 from salt_plugin.video.time_limit import beat
 
 # Of `VideoFacts` and `Verdict`.
@@ -137,7 +138,7 @@ def _check_images(path: str, verdict: Verdict) -> Verdict:
 def can_be_mended(verdict: Verdict) -> bool:
     """Returns whether encoding again helps: with a kind of codec or a cut, not with damage."""
     refused = verdict.danger is not None and verdict.danger in (verdict.reason or verdict.danger)
-    if verdict.damage or (verdict.reason and not refused):
+    if verdict.damage or is_address(verdict.path) or (verdict.reason and not refused):
         return False
     return refused or verdict.cut or verdict.slow
 

@@ -15,7 +15,7 @@ import numpy as np
 from salt_plugin.files import user_cache
 from salt_plugin.video.facts import VideoFacts
 from salt_plugin.video.scan import scan
-from salt_plugin.video.storage import state_of
+from salt_plugin.video.storage import is_address, state_of
 
 # Raised with every change of the record or of how it is found: older ones are found again.
 _VERSION = 4
@@ -38,7 +38,7 @@ def facts_of(path: str) -> VideoFacts:
         VideoReadError: It is no video that can be read.
     """
     state = state_of(path)
-    place = os.fsencode(os.path.abspath(path)).hex()
+    place = os.fsencode(path if is_address(path) else os.path.abspath(path)).hex()
     name = json.dumps([_VERSION, place, state.size, state.changed])
     facts = _known.get(name)
     if facts is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from salt_plugin.video.reader import MemoryReader, VideoReadError, require_memory
-from salt_plugin.video.storage import Folder, name_of, open_bytes
+from salt_plugin.video.storage import NUMBER, Folder, is_address, name_of, read_bytes
 from salt_plugin.video.time_limit import beat
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -26,8 +28,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 DEFAULT_FPS = 25.0
 # States `fps`, or `times` in seconds, of the frames beside it.
 ABOUT = "clip.json"
-_MAX_ABOUT = 2**24
-_NUMBERED = re.compile(r"%(?:0(\d+))?d")
 
 
 class ImageReader(MemoryReader):
@@ -42,16 +42,14 @@ class ImageReader(MemoryReader):
 
     def __init__(self, path: str) -> None:
         self.times = np.zeros(1)
-        with open_bytes(path) as file:
-            pixels = _pixels(path, file)
+        pixels = _pixels(path, read_bytes(path))
         self.size = pixels.shape[0], pixels.shape[1]
         self._frames = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
         self._path = path
 
     def content(self) -> Iterator[bytes]:
         """Yields the bytes of the file."""
-        with open_bytes(self._path) as file:
-            yield file.read()
+        yield read_bytes(self._path)
 
 
 class FramesReader:
@@ -59,12 +57,14 @@ class FramesReader:
 
     Args:
         path: A folder, whose images are ordered by the numbers in their names; or a name such as
-            `folder/%06d.jpg`, whose numbers have to follow one another.
+            `folder/%06d.jpg` or `tar://clip.%06d.jpg::shard.tar`, whose numbers have to follow one
+            another.
 
     Attributes:
         names: Of the images.
         times: Time stamps of the frames in seconds, float64 [n], increasing: those of `clip.json`
-            in the folder (`{"fps": 12}` or `{"times": [0, ...]}`), otherwise 25 frames a second.
+            beside them (`{"fps": 12}` or `{"times": [0, ...]}`; its name begins as theirs do before
+            the number), otherwise 25 frames a second.
         size: Height and width of the first frame, in pixels; others are scaled to it.
 
     Raises:
@@ -73,10 +73,10 @@ class FramesReader:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._folder = Folder(path, numbered=bool(_NUMBERED.search(name_of(path))))
+        self._folder = Folder(path, pattern=is_image(path) and not os.path.isdir(path))
         self.names = self._images()
         self.times = self._times()
-        with self._folder.open(self.names[0]) as file, _opened(path, file) as image:
+        with _opened(path, self._folder.read(self.names[0])) as image:
             self.size = image.height, image.width
 
     def __len__(self) -> int:
@@ -93,8 +93,7 @@ class FramesReader:
     def content(self) -> Iterator[bytes]:
         """Yields the bytes of each image."""
         for name in self.names:
-            with self._folder.open(name) as file:
-                yield file.read()
+            yield self._folder.read(name)
 
     def frames(self, indices: np.ndarray) -> Tensor:
         """Decodes frames.
@@ -131,8 +130,7 @@ class FramesReader:
         """
         for index in indices.tolist():
             try:
-                with self._folder.open(self.names[index]) as file:
-                    pixels = _pixels(self._path, file, self.size)
+                pixels = _pixels(self._path, self._folder.read(self.names[index]), self.size)
             except VideoReadError as error:
                 raise VideoReadError(self._path, f"frame {index}: {error.reason}") from error
             beat()
@@ -152,12 +150,10 @@ class FramesReader:
     def _times(self) -> np.ndarray:
         count = len(self)
         about: Any = {}
-        file_name = self._folder.about(ABOUT)
-        if self._folder.holds(file_name):
-            with self._folder.open(file_name) as file:
-                text = file.read(_MAX_ABOUT)
+        name = (NUMBER.split(self._folder.pattern or "")[0]) + ABOUT
+        if self._folder.has(name):
             try:
-                about = dict(json.loads(text))
+                about = dict(json.loads(self._folder.read(name)))
                 times_n = np.array(about.get("times") or [], np.float64)
                 fps = float(about.get("fps") or DEFAULT_FPS)
             except (ValueError, TypeError, RecursionError) as error:
@@ -181,8 +177,9 @@ def is_image(path: str) -> bool:
 
 def is_frames(path: str) -> bool:
     """Tells whether a name stands for a folder of images, or for numbered ones."""
-    numbered = is_image(path) and _NUMBERED.search(name_of(path).rpartition("/")[2])
-    return bool(numbered) or Folder.is_one(path)
+    if is_image(path) and NUMBER.search(name_of(path).rpartition("/")[2]):
+        return True
+    return name_of(path).endswith("/") if is_address(path) else os.path.isdir(path)
 
 
 def image_size(path: str) -> tuple[int, int]:
@@ -191,13 +188,13 @@ def image_size(path: str) -> tuple[int, int]:
     Raises:
         VideoReadError: It is no image.
     """
-    with open_bytes(path) as file, _opened(path, file) as image:
+    with _opened(path, read_bytes(path)) as image:
         return image.height, image.width
 
 
 def _numbered(path: str, pattern: str, names: list[str]) -> list[str]:
     """Returns the names that a pattern stands for, in the order of their numbers."""
-    match = _NUMBERED.search(pattern)
+    match = NUMBER.search(pattern)
     assert match is not None
     before, after = pattern[: match.start()], pattern[match.end() :]
     digits = f"\\d{{{match[1]},}}" if match[1] else "\\d+"
@@ -217,9 +214,9 @@ def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
-def _pixels(path: str, file: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+def _pixels(path: str, content: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decodes an image to uint8 [H, W, 3], scaled to a size if one is given."""
-    with _opened(path, file) as image:
+    with _opened(path, content) as image:
         upright = image.convert("RGB")
         if size not in (None, (image.height, image.width)):
             assert size is not None
@@ -228,9 +225,9 @@ def _pixels(path: str, file: Any, size: tuple[int, int] | None = None) -> np.nda
 
 
 @contextmanager
-def _opened(path: str, file: Any) -> Iterator[Image.Image]:
+def _opened(path: str, content: bytes) -> Iterator[Image.Image]:
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             require_memory(path, 1, (image.height, image.width))
             yield image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
