@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
-import re
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from salt_plugin.data.folder import log_once, read_folder
 from salt_plugin.data.list_file import LINE, LIST_SUFFIXES, Label, read_list
 from salt_plugin.data.stores import TAR, read_address, read_shards
 from salt_plugin.errors import DataError
@@ -26,10 +24,9 @@ from salt_plugin.video.time_limit import within
 
 # How what a list names may end; "/": a folder of frames.
 LISTED = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, TAR, ".zip", "/")
+# Of a folder that `salt data prepare` writes: its list, and what it has done so far.
+PREPARED, UNFINISHED = "prepared.csv", "journal.jsonl"
 _SHOWN = 5
-_SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testing|eval)(?![a-z])")
-
-_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -166,8 +163,15 @@ def _read_input(
         is_folder, is_there = path.is_dir(), path.exists()
     except OSError as error:
         raise DataError(f"{key}={str(path)[:120]}...: {error.strerror}; check the path") from None
-    if is_folder:
-        return _read_folder(path, key, suffixes)
+    if is_folder and (path / UNFINISHED).is_file():
+        if not (path / PREPARED).is_file():
+            raise DataError(
+                f"{key}={path} was begun by salt data prepare and is not finished: give the same "
+                "command again"
+            )
+        path, kind = path / PREPARED, ".csv"
+    elif is_folder:
+        return read_folder(path, key, suffixes)
     if not is_there:
         raise DataError(
             f"{key}={path} does not exist: expected a folder of videos, a list (CSV) or a video; "
@@ -175,7 +179,7 @@ def _read_input(
         )
     if kind in LIST_SUFFIXES:
         listed = read_list(path, LISTED)
-        _log(listed.understood)
+        log_once(listed.understood)
         return listed.paths, listed.labels
     if kind == TAR:
         return read_shards([os.path.abspath(path)], f"{key}={path}", suffixes)
@@ -186,74 +190,3 @@ def _read_input(
         f"nor a tar file, nor a video ({', '.join(suffixes)}): put videos in a folder, or list "
         f"them, one line {LINE} each."
     )
-
-
-def _read_folder(
-    folder: Path, key: str, suffixes: tuple[str, ...]
-) -> tuple[list[str], Sequence[Label]]:
-    paths: list[str] = []
-    shards: list[str] = []
-    left_out: Counter[str] = Counter()
-    seen: set[str] = set()
-    hidden = 0
-    root = os.path.abspath(folder)
-
-    def warn(error: OSError) -> None:
-        _log(f"{key}={folder}: cannot open {error.filename}", logging.WARNING)
-
-    for place, folders, files in os.walk(root, followlinks=True, onerror=warn):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        hidden += sum(name.startswith(".") for name in [*folders, *files])
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in files if not name.startswith(".")):
-            if name.lower().endswith(suffixes):
-                paths.append(os.path.join(place, name))
-            elif name.endswith(TAR):
-                shards.append(os.path.join(place, name))
-            else:
-                left_out[os.path.splitext(name)[1].lower() or "without a suffix"] += 1
-    what = "images" if suffixes == IMAGE_SUFFIXES else "videos"
-    ordered = sorted(left_out.items(), key=lambda one: (-one[1], one[0]))[: 2 * _SHOWN]
-    others = "; left out: " * bool(ordered) + ", ".join(f"{n:,} {kind}" for kind, n in ordered)
-    others += f"; hidden (their names begin with a dot): {hidden:,}" if hidden else ""
-    _log(f"{key}={folder}: {len(paths):,} {what}{others}")
-    if shards and not paths:
-        return read_shards(shards, f"{key}={folder}", suffixes)
-    if not paths:
-        raise DataError(
-            f"{key}={folder} holds no {what}: expected files ending in {', '.join(suffixes)}, in "
-            f"it or in its sub-folders{others}."
-        )
-    inside = [os.path.relpath(path, root).split(os.sep)[:-1] for path in paths]
-    _warn_of_splits(f"{key}={folder}", root, inside)
-    return paths, [folders[0] if folders else None for folders in inside]
-
-
-def _warn_of_splits(given: str, root: str, inside: list[list[str]]) -> None:
-    """Warns where parts of a data set, such as `train`, are read as classes."""
-    below: defaultdict[str, set[str]] = defaultdict(set)
-    for folders in inside:
-        if len(folders) > 1 and _SPLIT.match(folders[0].lower()):
-            below[folders[0]].add(folders[1])
-    held = Counter(one for classes in below.values() for one in classes)
-    shared = sorted(one for one, count in held.items() if count > 1)
-    if shared:
-        parts = sorted(below)
-        shown = ", ".join(shared[:_SHOWN]) + ", ..." * (len(shared) > _SHOWN)
-        _log(
-            f"{given}: {' and '.join(map(repr, parts))} look like the parts of a data set, for "
-            f"they hold the same folders ({shown}). They are read as {len(parts)} classes, and all "
-            f"are trained on. Give one of them instead, such as {os.path.join(root, parts[0])}; "
-            "where all are meant, give them as a list",
-            logging.WARNING,
-        )
-
-
-@lru_cache(maxsize=1024)
-def _log(text: str, level: int = logging.INFO) -> None:
-    """Logs a line once in a process: lists are read again by what comes later."""
-    _LOGGER.log(level, "%s", text.encode(errors="backslashreplace").decode())

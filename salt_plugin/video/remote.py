@@ -17,9 +17,9 @@ Result = TypeVar("Result")
 # Seconds for one attempt, and pauses between attempts.
 LIMIT = 20.0
 PAUSES = (0.5, 2.0, 8.0)
-# Bytes that are read at once, and how many such blocks an open file keeps.
+# Bytes that are read at once, and how many such blocks a process keeps.
 BLOCK = 2**21
-KEPT = 8
+KEPT = 32
 # What tells versions of a file apart, as file systems name it.
 _VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
 # Of answers that the same question may not get again: too long, too many.
@@ -43,7 +43,6 @@ class RemoteFile:
     def __init__(self, address: str) -> None:
         self.state = remote_state(address)
         self._address = address
-        self._blocks: dict[int, bytes] = {}
 
     def fetch(self, start: int, stop: int) -> bytes:
         """Returns bytes [start, stop), which are in the file.
@@ -51,19 +50,12 @@ class RemoteFile:
         Raises:
             VideoReadError: They cannot be read, after several attempts.
         """
-        numbers = range(start // BLOCK, (stop - 1) // BLOCK + 1)
-        data = b"".join(map(self._block, numbers))
-        return data[start - numbers.start * BLOCK : stop - numbers.start * BLOCK]
-
-    def _block(self, number: int) -> bytes:
-        block = self._blocks.pop(number, None)
-        if block is None:
-            start, stop = number * BLOCK, min((number + 1) * BLOCK, self.state.size)
-            block = _tried(self._address, partial(_part, self._address, start, stop))
-        self._blocks[number] = block
-        while len(self._blocks) > KEPT:
-            self._blocks.pop(next(iter(self._blocks)), None)
-        return block
+        first = start // BLOCK * BLOCK
+        blocks = (
+            _block(os.getpid(), self._address, self.state, at, min(at + BLOCK, self.state.size))
+            for at in range(first, stop, BLOCK)
+        )
+        return b"".join(blocks)[start - first : stop - first]
 
 
 def remote_state(address: str) -> FileState:
@@ -129,6 +121,11 @@ def _system(process: int, address: str) -> tuple[Any, str]:
 
     system, path = fsspec.core.url_to_fs(address)
     return system, str(path)
+
+
+@lru_cache(maxsize=KEPT)
+def _block(process: int, address: str, state: FileState, start: int, stop: int) -> bytes:
+    return _tried(address, partial(_part, address, start, stop))
 
 
 def _part(address: str, start: int, stop: int) -> bytes:

@@ -6,14 +6,15 @@ import os
 import re
 from typing import BinaryIO, cast
 
+from salt_plugin.video.places import LocalFile, Part, Source
 from salt_plugin.video.reader import FileState, VideoReadError, require_regular_file
 from salt_plugin.video.remote import RemoteFile, remote_names, remote_state
-from salt_plugin.video.shards import LocalFile, Part, Source, shard_at
+from salt_plugin.video.shards import shard_at
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TAR = "tar://"
 # A number in the name of frames, as `%06d`.
-NUMBER = re.compile(r"%(?:0(\d+))?d")
+NUMBER = re.compile(r"%(?:0(\d+))?d(?![0-9A-Fa-f])")
 # Bytes of a file that is read whole.
 _MAX_WHOLE = 2**28
 # Numbered frames of a shard that are looked for at once.
@@ -52,16 +53,17 @@ def state_of(path: str) -> FileState:
     Raises:
         VideoReadError: It is missing, empty, or a pipe or a device.
     """
+    numbered = NUMBER.search(name_of(path).rpartition("/")[2])
     if (found := _in_shard(path)) is not None:
         member, shard_path = found
         shard = shard_at(shard_path)
-        if "%" in member:
+        if numbered:
             return shard.source.state
         start, size = shard.place(member)
         return FileState(size, [start, *shard.source.state])
     if is_address(path):
-        return FileState(0, "") if "%" in path else remote_state(path)
-    if "%" in path and not os.path.exists(path):
+        return FileState(0, "") if numbered else remote_state(path)
+    if numbered and not os.path.exists(path):
         path = os.path.dirname(path)
     if os.path.isdir(path):
         return FileState(0, os.stat(path).st_mtime_ns)

@@ -29,7 +29,7 @@ from salt_plugin.data import (
 from salt_plugin.data.sources import VideoList
 from salt_plugin.errors import DataError
 from salt_plugin.transforms import SALTTransform
-from salt_plugin.video import remote, shards
+from salt_plugin.video import places, remote, shards
 from salt_plugin.video.check import check_video
 
 
@@ -83,9 +83,9 @@ def test_members_are_read_as_their_files(shard: Path, tiny_videos: Path) -> None
 def test_a_clip_reads_its_own_frames_alone(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = open_video(f"tar://f.%06d.png::{shard}")
     read = []
-    fetch = shards.LocalFile.fetch
+    fetch = places.LocalFile.fetch
     monkeypatch.setattr(
-        shards.LocalFile,
+        places.LocalFile,
         "fetch",
         lambda self, start, stop: read.append(stop - start) or fetch(self, start, stop),
     )
@@ -106,7 +106,7 @@ def test_the_index_of_a_foreign_shard_is_made_once(
 
 
 def test_an_index_beside_a_shard_is_compared_with_it(shard: Path) -> None:
-    index = shards.Shard(str(shard), shards.LocalFile(str(shard)))._index
+    index = shards.Shard(str(shard), places.LocalFile(str(shard)))._index
     np.save(f"{shard}{shards.INDEX_SUFFIX}", index)
     assert len(open_video(f"tar://ant0.mp4::{shard}")) == 12
     whole = shard.read_bytes()
