@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -88,7 +89,8 @@ def convert(
         reader = open_video(path)
         indices, times_n = _chosen(reader.times, how.fps)
         frames = _scaled(_decoded(reader, indices), how)
-        with unfinished.open("wb") as tar:
+        with unfinished.open("wb") as tar, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it cannot be sought: it is read once, in order
             if how.store == "frames":
                 done = _write_frames(frames, key, tar, times_n)
             else:
