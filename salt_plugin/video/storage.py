@@ -144,24 +144,24 @@ class Folder:
         return f"{self._root}/{name}{self._rest}"
 
     def _in_shard(self) -> list[str]:
-        if self.pattern is None:
-            raise VideoReadError(self._path, "name the frames in a shard, as folder/%06d.jpg")
         found = _in_shard(self._path)
         assert found is not None
         member, shard_path = found
-        before = member.removesuffix(self.pattern)
+        pattern = self.pattern or ""
+        number = NUMBER.search(pattern)
+        if number is None:
+            raise VideoReadError(self._path, "name the frames in a shard, as folder/%06d.jpg")
+        before = member.removesuffix(pattern)
+        begin, end = pattern[: number.start()], pattern[number.end() :]
         shard, names, first = shard_at(shard_path), list[str](), 0
         while True:
-            some = [_with_number(self.pattern, first + place) for place in range(_AT_ONCE)]
+            numbers = range(first, first + _AT_ONCE)
+            some = [begin + number[0] % one + end for one in numbers]
             held = shard.places([before + name for name in some])[:, 0] >= 0
             names += [name for name, one in zip(some, held, strict=True) if one]
             if not held[-1]:
                 return names
             first += _AT_ONCE
-
-
-def _with_number(pattern: str, number: int) -> str:
-    return NUMBER.sub(lambda found: found[0] % number, pattern, count=1)
 
 
 def _in_shard(path: str) -> tuple[str, str] | None:
