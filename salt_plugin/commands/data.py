@@ -1,4 +1,4 @@
-"""`salt data check`: which files of a list can be trained on, and what is wrong with the others."""
+"""`salt data`: which files can be trained on (`check`), and these written again (`prepare`)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,27 @@ _SHOWN = 20
 
 
 def main(arguments: list[str]) -> None:
-    """Checks every file, prints what was found, and writes the lists that were asked for.
+    """Checks files, or writes a collection again, as the command line says.
 
     Args:
         arguments: The command line after the verb.
 
     Raises:
         DataError: The input cannot be listed.
-        ConfigError: A list would be written over the input.
+        ConfigError: A list would be written over the input, or OUT holds something else.
     """
     parser = _parser()
     given = parser.parse_args(arguments)
-    for name in ("workers", "positions", "short_side", "timeout"):
-        if getattr(given, name) <= 0 and not (name == "workers" and given.workers == -1):
+    for name in ("workers", "positions", "short_side", "timeout", "fps"):
+        value = getattr(given, name, None)
+        if value is not None and value <= 0 and not (name == "workers" and value == -1):
             parser.error(f"--{name.replace('_', '-')}: expected a positive number")
+    given.run(given)
+
+
+def _check(given: argparse.Namespace) -> None:
     outputs = [path for path in (given.clean, given.quarantine) if path is not None]
-    if len({path.resolve() for path in [*outputs, given.input]}) <= len(outputs):
+    if len({path.resolve() for path in [*outputs, Path(given.input)]}) <= len(outputs):
         raise ConfigError(
             f"--clean, --quarantine and {given.input} have to be different files: name others."
         )
@@ -77,6 +82,49 @@ def main(arguments: list[str]) -> None:
         _print(verdicts, given.short_side)
 
 
+def _prepare(given: argparse.Namespace) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("pyarrow") is None:
+        raise ConfigError("the manifest needs pyarrow: pip install 'salt-plugin[parquet]'")
+
+    from salt_plugin.data.preparing import Preparation
+    from salt_plugin.data.sources import read_inputs
+    from salt_plugin.data.workers import loader_workers
+    from salt_plugin.video.conversion import Conversion
+
+    show_log()
+    how = Conversion(given.store, given.short_side, given.fps)
+    work = Preparation(
+        read_inputs(given.input, "INPUT"),
+        given.out,
+        how,
+        given.shards,
+        loader_workers(given.workers),
+        given.timeout,
+    )
+    with Progress(console=console(stderr=True)) as progress:
+        bar = progress.add_task("preparing", total=len(work.videos.paths))
+        clips = work.run(lambda done: progress.update(bar, completed=done))
+    good = [clip for clip in clips if clip["reason"] is None]
+    frames, size = (sum(clip[name] for clip in good) for name in ("frames", "bytes"))
+    print(f"{len(good):,} of {len(clips):,} videos, {frames:,} frames, {size / 1e6:,.1f} MB")
+    _list("left out", [f"{c['source']}: {c['reason']}" for c in clips if c["reason"] is not None])
+    print(f"to train: lightly-ssl-train method=salt input_dir={given.out}")
+
+
+def _bytes(text: str) -> int:
+    units = {"K": 10**3, "M": 10**6, "G": 10**9}
+    number = text.upper().removesuffix("B")
+    size = float(number.rstrip("KMG")) * units.get(number[-1:], 1)
+    if not 0 < size < 2**60:
+        raise ValueError
+    return int(size)
+
+
+_bytes.__name__ = "size such as 500MB or 3GB"  # argparse says it of others
+
+
 def _print(verdicts: list[Verdict], short_side: int) -> None:
     from salt_plugin.video.check import can_be_mended
     from salt_plugin.video.mending import mending_line
@@ -113,7 +161,7 @@ def _list(title: str, lines: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="salt data", description="Videos before training.")
-    verbs = parser.add_subparsers(metavar="check", required=True)
+    verbs = parser.add_subparsers(metavar="check|prepare", required=True)
     check = verbs.add_parser(
         "check",
         help="decode every file and compare with random access",
@@ -121,7 +169,8 @@ def _parser() -> argparse.ArgumentParser:
         "of its own, and tells which can be trained on. Damaged files cannot be mended: get them "
         "again.",
     )
-    check.add_argument("input", metavar="INPUT", type=Path, help="a folder, a list or a video")
+    check.set_defaults(run=_check)
+    check.add_argument("input", metavar="INPUT", help="a folder, a list, a shard or a video")
     check.add_argument("--clean", type=Path, metavar="CSV", help="write the good files here")
     check.add_argument("--quarantine", type=Path, metavar="CSV", help="write path,reason here")
     check.add_argument(
@@ -135,4 +184,30 @@ def _parser() -> argparse.ArgumentParser:
         "--short-side", type=int, default=256, metavar="PX", help="of mended files (256)"
     )
     check.add_argument("--json", action="store_true", help="one line of JSON instead of text")
+    prepare = verbs.add_parser(
+        "prepare",
+        help="write a collection again, small and quick to read",
+        description="Writes every video again as closed-GOP H.264 or as JPEG frames, with a "
+        "manifest. The same command goes on where it was stopped. OUT is then an input_dir.",
+    )
+    prepare.set_defaults(run=_prepare)
+    prepare.add_argument("input", metavar="INPUT", help="a folder, a list, a shard or a video")
+    prepare.add_argument("out", metavar="OUT", type=Path, help="a new folder, or an unfinished one")
+    prepare.add_argument(
+        "--short-side", type=int, default=256, metavar="PX", help="of larger frames (256)"
+    )
+    prepare.add_argument("--fps", type=float, metavar="N", help="frames a second (all there are)")
+    prepare.add_argument(
+        "--store", choices=["videos", "frames"], default="videos", help="H.264, or JPEG frames"
+    )
+    prepare.add_argument(
+        "--shards",
+        type=_bytes,
+        metavar="SIZE",
+        help="tar files of this size, as 1GB (single files)",
+    )
+    prepare.add_argument("--workers", type=int, default=-1, help="processes (one for each core)")
+    prepare.add_argument(
+        "--timeout", type=float, default=600, help="seconds without progress (600)"
+    )
     return parser

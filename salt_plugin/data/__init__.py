@@ -7,7 +7,6 @@ from salt_plugin.data.sampler import SampleKey, StepBatchSampler
 from salt_plugin.data.sources import VideoList, read_inputs, require_readable
 from salt_plugin.video.decord_reader import DecordReader
 from salt_plugin.video.exact_reader import ExactReader
-from salt_plugin.video.images import open_reader
 from salt_plugin.video.opening import open_video
 from salt_plugin.video.reader import VideoReadError
 
@@ -24,7 +23,6 @@ __all__ = [
     "VideoList",
     "VideoReadError",
     "make_demo",
-    "open_reader",
     "open_video",
     "read_inputs",
     "require_readable",

@@ -10,11 +10,14 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, TypeVar
 
 from salt_plugin.data.sources import VideoList
 from salt_plugin.files import write_csv, write_text
 from salt_plugin.video.check import Verdict, check_video
 from salt_plugin.video.time_limit import heard_by
+
+Result = TypeVar("Result")
 
 # Seconds between two signs of life of a process.
 _SECOND = 0.5
@@ -44,32 +47,45 @@ def check_videos(
     Returns:
         The verdicts, in the order of the files, copies of earlier ones marked.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["salt_plugin.video.check"])
 
     def check(path: str) -> Verdict:
-        ours, theirs = context.Pipe(duplex=False)
         work = partial(check_video, path, reader, positions, seed)
-        process = context.Process(target=_report, args=(theirs, work), daemon=True)
-        process.start()
-        theirs.close()
         try:
-            while ours.poll(timeout):
-                verdict: Verdict | None = ours.recv()
-                if verdict is not None:
-                    return verdict
-            return Verdict(path, reason=f"not read within {timeout:g} s")
-        except EOFError:
-            process.join(timeout)
-            return Verdict(path, reason=f"reading it kills the process ({process.exitcode})")
+            return apart(work, timeout, lambda reason: Verdict(path, reason=reason))
         finally:
-            process.kill()
-            process.join()
-            ours.close()
             done()
 
     with ThreadPoolExecutor(workers) as pool:
         return _with_copies(list(pool.map(check, paths)))
+
+
+def apart(work: Callable[[], Result], timeout: float, failed: Callable[[str], Result]) -> Result:
+    """Reads a file in a process of its own, which may hang or be killed by it.
+
+    Args:
+        work: Reads it; it is pickled, and so is what it returns.
+        timeout: Seconds without a packet or a frame after which the file is given up.
+        failed: Makes what is returned then, of the reason.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["salt_plugin.video.check", "salt_plugin.video.conversion"])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(theirs, work), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        while ours.poll(timeout):
+            result: Result | None = ours.recv()
+            if result is not None:
+                return result
+        return failed(f"not read within {timeout:g} s")
+    except EOFError:
+        process.join(timeout)
+        return failed(f"reading it kills the process ({process.exitcode})")
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
 
 
 def write_lists(
@@ -91,8 +107,8 @@ def write_lists(
         write_csv(quarantine, ("path", "reason"), bad)
 
 
-def _report(connection: Connection, work: Callable[[], Verdict]) -> None:
-    """Sends the verdict, and None now and then while the file is being read."""
+def _report(connection: Connection, work: Callable[[], Any]) -> None:
+    """Sends the result, and None now and then while the file is being read."""
     said = time.monotonic()
 
     def alive() -> None:

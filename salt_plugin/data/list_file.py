@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from salt_plugin.errors import DataError
+from salt_plugin.video.storage import absolute
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt")
 LINE = "`path label` (a space, then a whole number of -1 or more)"
@@ -105,7 +106,7 @@ def read_list(file: Path, suffixes: tuple[str, ...], any_label: bool = False) ->
                 broken.append((number, line))
                 continue
             known[label] = label if kind != "number" else None if label == "-1" else int(label)
-        paths.append(path if path.startswith("/") else folder + path)
+        paths.append(absolute(path, folder))
         labels.append(known[label])
     words = layout.words + (", labels are names" if kind == "name" else "")
     if broken:

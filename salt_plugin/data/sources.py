@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
-import re
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from salt_plugin.data.folder import log_once, read_folder
 from salt_plugin.data.list_file import LINE, LIST_SUFFIXES, Label, read_list
+from salt_plugin.data.stores import TAR, read_address, read_shards
 from salt_plugin.errors import DataError
 from salt_plugin.video.containers import VIDEO_SUFFIXES
 from salt_plugin.video.images import IMAGE_SUFFIXES
 from salt_plugin.video.opening import DEFAULT_READER, open_video
 from salt_plugin.video.reader import VideoReadError
+from salt_plugin.video.storage import is_address
 from salt_plugin.video.time_limit import within
 
+# How what a list names may end; "/": a folder of frames.
+LISTED = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, TAR, ".zip", "/")
+# Of a folder that `salt data prepare` writes: its list, and what it has done so far.
+PREPARED, UNFINISHED = "prepared.csv", "journal.jsonl"
 _SHOWN = 5
-_SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testing|eval)(?![a-z])")
-
-_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,15 @@ def read_inputs(
     columns; a header is skipped. Relative paths count from the list, the label -1 is none, empty
     lines are ignored. Labels that are no numbers are names of classes.
 
+    A tar file, and a folder that holds nothing else, list the videos in them, with the classes in
+    members `NAME.cls`.
+
     Folders and lists share one numbering of their class names. Where these meet labels that are
     numbers there is no common numbering, and all labels become -1.
 
     Args:
-        inputs: A folder, a list, a video, or several of these.
+        inputs: A folder, a list, a video, a tar file of videos, an address of fsspec of one of the
+            latter two or of a folder; or several of these.
         key: Where the input is given, for messages.
         suffixes: Which files of a folder are listed, in lower case.
 
@@ -84,7 +89,7 @@ def read_inputs(
     several = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     if not several:
         raise DataError(f"{key} is an empty list: expected at least one folder or list of videos.")
-    listed = [_read_input(Path(one), key, suffixes) for one in several]
+    listed = [_read_input(str(one), key, suffixes) for one in several]
     paths = [path for paths, _ in listed for path in paths]
     found = [label for _, labels in listed for label in labels]
     source = [number for number, (paths, _) in enumerate(listed) for _ in paths]
@@ -148,94 +153,40 @@ def _first_frame(path: str, reader: str) -> None:
 
 
 def _read_input(
-    path: Path, key: str, suffixes: tuple[str, ...]
+    given: str, key: str, suffixes: tuple[str, ...]
 ) -> tuple[list[str], Sequence[Label]]:
+    if is_address(given):
+        return read_address(given, f"{key}={given}", suffixes)
+    path = Path(given)
     kind = path.suffix.lower()
     try:
         is_folder, is_there = path.is_dir(), path.exists()
     except OSError as error:
         raise DataError(f"{key}={str(path)[:120]}...: {error.strerror}; check the path") from None
-    if is_folder:
-        return _read_folder(path, key, suffixes)
+    if is_folder and (path / UNFINISHED).is_file():
+        if not (path / PREPARED).is_file():
+            raise DataError(
+                f"{key}={path} was begun by salt data prepare and is not finished: give the same "
+                "command again"
+            )
+        path, kind = path / PREPARED, ".csv"
+    elif is_folder:
+        return read_folder(path, key, suffixes)
     if not is_there:
         raise DataError(
             f"{key}={path} does not exist: expected a folder of videos, a list (CSV) or a video; "
             "check the path."
         )
     if kind in LIST_SUFFIXES:
-        listed = read_list(path, VIDEO_SUFFIXES + IMAGE_SUFFIXES)
-        _log(listed.understood)
+        listed = read_list(path, LISTED)
+        log_once(listed.understood)
         return listed.paths, listed.labels
+    if kind == TAR:
+        return read_shards([os.path.abspath(path)], f"{key}={path}", suffixes)
     if kind in suffixes:
         return [os.path.abspath(path)], [None]
     raise DataError(
         f"{key}={path} is neither a folder nor a .csv file (or {', '.join(LIST_SUFFIXES[1:])}), "
-        f"nor a video ({', '.join(suffixes)}): put videos in a folder, or list them, one line "
-        f"{LINE} each."
+        f"nor a tar file, nor a video ({', '.join(suffixes)}): put videos in a folder, or list "
+        f"them, one line {LINE} each."
     )
-
-
-def _read_folder(
-    folder: Path, key: str, suffixes: tuple[str, ...]
-) -> tuple[list[str], Sequence[Label]]:
-    paths: list[str] = []
-    left_out: Counter[str] = Counter()
-    seen: set[str] = set()
-    hidden = 0
-    root = os.path.abspath(folder)
-
-    def warn(error: OSError) -> None:
-        _log(f"{key}={folder}: cannot open {error.filename}", logging.WARNING)
-
-    for place, folders, files in os.walk(root, followlinks=True, onerror=warn):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        hidden += sum(name.startswith(".") for name in [*folders, *files])
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in files if not name.startswith(".")):
-            if name.lower().endswith(suffixes):
-                paths.append(os.path.join(place, name))
-            else:
-                left_out[os.path.splitext(name)[1].lower() or "without a suffix"] += 1
-    what = "images" if suffixes == IMAGE_SUFFIXES else "videos"
-    ordered = sorted(left_out.items(), key=lambda one: (-one[1], one[0]))[: 2 * _SHOWN]
-    others = "; left out: " * bool(ordered) + ", ".join(f"{n:,} {kind}" for kind, n in ordered)
-    others += f"; hidden (their names begin with a dot): {hidden:,}" if hidden else ""
-    _log(f"{key}={folder}: {len(paths):,} {what}{others}")
-    if not paths:
-        raise DataError(
-            f"{key}={folder} holds no {what}: expected files ending in {', '.join(suffixes)}, in "
-            f"it or in its sub-folders{others}."
-        )
-    inside = [os.path.relpath(path, root).split(os.sep)[:-1] for path in paths]
-    _warn_of_splits(f"{key}={folder}", root, inside)
-    return paths, [folders[0] if folders else None for folders in inside]
-
-
-def _warn_of_splits(given: str, root: str, inside: list[list[str]]) -> None:
-    """Warns where parts of a data set, such as `train`, are read as classes."""
-    below: defaultdict[str, set[str]] = defaultdict(set)
-    for folders in inside:
-        if len(folders) > 1 and _SPLIT.match(folders[0].lower()):
-            below[folders[0]].add(folders[1])
-    held = Counter(one for classes in below.values() for one in classes)
-    shared = sorted(one for one, count in held.items() if count > 1)
-    if shared:
-        parts = sorted(below)
-        shown = ", ".join(shared[:_SHOWN]) + ", ..." * (len(shared) > _SHOWN)
-        _log(
-            f"{given}: {' and '.join(map(repr, parts))} look like the parts of a data set, for "
-            f"they hold the same folders ({shown}). They are read as {len(parts)} classes, and all "
-            f"are trained on. Give one of them instead, such as {os.path.join(root, parts[0])}; "
-            "where all are meant, give them as a list",
-            logging.WARNING,
-        )
-
-
-@lru_cache(maxsize=1024)
-def _log(text: str, level: int = logging.INFO) -> None:
-    """Logs a line once in a process: lists are read again by what comes later."""
-    _LOGGER.log(level, "%s", text.encode(errors="backslashreplace").decode())

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from salt_plugin.data import VideoReadError
 from salt_plugin.errors import CacheError, DataError
 from salt_plugin.files import hold, read_json, require_regular, sync, user_cache, write_json
+from salt_plugin.video.storage import state_of
 
 FORMAT = 2
 STORE_FILE = "store.json"
@@ -60,15 +60,12 @@ def files_digest(paths: list[str]) -> str:
     """Returns a hash of a list of files: their paths, sizes and times of change.
 
     Raises:
-        VideoReadError: A file is missing.
+        VideoReadError: A file is missing or empty.
     """
     digest = hashlib.sha256()
     for path in paths:
-        try:
-            found = os.stat(path)
-        except OSError as error:
-            raise VideoReadError(path, str(error.strerror)) from None
-        row = f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n"
+        found = state_of(path)
+        row = f"{path}\0{found.size}\0{found.changed}\n"
         digest.update(row.encode(errors="surrogateescape"))
     return digest.hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from salt_plugin.config import ProbeConfig
 from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.data import DemoSpec, make_demo, read_inputs
 from salt_plugin.data.list_file import read_list
-from salt_plugin.data.sources import classes_of
+from salt_plugin.data.sources import LISTED, classes_of
 from salt_plugin.errors import ConfigError, DataError
 from salt_plugin.video.containers import VIDEO_SUFFIXES
 from salt_plugin.video.images import IMAGE_SUFFIXES
@@ -100,7 +101,7 @@ def _read(config: ProbeConfig, key: str) -> tuple[list[str], list[int | str]]:
     if given.startswith(DEMO_PREFIX):
         given = str(make_demo(DemoSpec()) / given.removeprefix(DEMO_PREFIX))
     suffixes = IMAGE_SUFFIXES if config.images else VIDEO_SUFFIXES
-    videos = read_inputs(Path(given).expanduser(), f"probe.{key}", suffixes)
+    videos = read_inputs(os.path.expanduser(given), f"probe.{key}", suffixes)
     return videos.paths, classes_of(videos, f"probe.{key}={given}")
 
 
@@ -110,8 +111,7 @@ def _read_groups(given: str, paths: list[str]) -> Tensor:
     A group is any text, without a space where spaces stand between columns.
     """
     try:
-        suffixes = VIDEO_SUFFIXES + IMAGE_SUFFIXES
-        listed = read_list(Path(given).expanduser(), suffixes, any_label=True)
+        listed = read_list(Path(given).expanduser(), LISTED, any_label=True)
     except DataError as error:
         raise DataError(f"probe.groups: {error}") from None
     group_of = {path: str(group) for path, group in zip(listed.paths, listed.labels, strict=True)}

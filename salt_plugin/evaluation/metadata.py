@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import av
 import numpy as np
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
@@ -11,7 +9,8 @@ from torch import Tensor
 
 from salt_plugin.data import VideoReadError
 from salt_plugin.video.containers import open_container
-from salt_plugin.video.images import IMAGE_SUFFIXES, image_size
+from salt_plugin.video.images import FramesReader, image_size, is_frames, is_image
+from salt_plugin.video.storage import state_of
 
 # From here on scikit-learn advises its histogram-based trees, which need enough samples a leaf.
 MANY = 10_000
@@ -25,7 +24,7 @@ def metadata(paths: list[str]) -> np.ndarray:
 
     Returns:
         float64 [n, 6]: bytes, frames per second, number of frames, width, height, seconds; 0 where
-        a header states none.
+        a header states none, as of the bytes of a folder of frames.
 
     Raises:
         VideoReadError: A file has no video header.
@@ -49,9 +48,13 @@ def metadata_predictions(
 
 
 def _header(path: str) -> list[float]:
-    if path.lower().endswith(IMAGE_SUFFIXES):
+    if is_frames(path):
+        frames = FramesReader(path)
+        height, width = frames.size
+        return [0, len(frames) / frames.seconds, len(frames), width, height, frames.seconds]
+    if is_image(path):
         height, width = image_size(path)
-        return [os.stat(path).st_size, 0, 1, width, height, 0]
+        return [state_of(path).size, 0, 1, width, height, 0]
     try:
         container, video = open_container(path)
     except VideoReadError as error:
@@ -59,4 +62,4 @@ def _header(path: str) -> list[float]:
     with container:
         seconds = (container.duration or 0) / av.time_base
         rate = float(video.average_rate or 0)
-        return [os.stat(path).st_size, rate, video.frames, video.width, video.height, seconds]
+        return [state_of(path).size, rate, video.frames, video.width, video.height, seconds]

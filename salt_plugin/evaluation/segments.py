@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from salt_plugin.batch import Normalization
 from salt_plugin.config import ProbeConfig
-from salt_plugin.data import VideoReadError, open_reader
+from salt_plugin.data import VideoReadError, open_video
 from salt_plugin.data.loader import note_file
 from salt_plugin.transforms import SALTEvalTransform
 from salt_plugin.transforms.salt_transform import channels_first
@@ -69,7 +69,7 @@ class SegmentDataset(Dataset[Tensor | VideoReadError]):
         path, config = self.paths[place], self.config
         note_file(path)
         try:
-            reader = open_reader(path, DEFAULT_READER)
+            reader = open_video(path, DEFAULT_READER)
             with isolate_rng(include_cuda=False):
                 rng = _seed_all(config.seed, epoch, place)
                 rows_st = segment_frames(

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD
 from salt_plugin.config import ProbeConfig
-from salt_plugin.data import ClipSampler, VideoReadError, open_reader
+from salt_plugin.data import ClipSampler, VideoReadError, open_video
 from salt_plugin.data.loader import ClipLoader, note_file
 from salt_plugin.data.shared_memory import clip_bytes, require_shared_memory
 from salt_plugin.data.workers import loader_workers
@@ -61,7 +61,7 @@ class ViewDataset(Dataset[Tensor | VideoReadError]):
         path, config = self.paths[index], self.config
         note_file(path)
         try:
-            reader = open_reader(path, self.reader)
+            reader = open_video(path, self.reader)
             indices_st = self.sampler.segments(reader.times, config.segments)
             clips = reader.frames(indices_st.reshape(-1)).chunk(config.segments)
             return torch.cat([self.transform.crops(clip, config.crops) for clip in clips])

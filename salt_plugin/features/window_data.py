@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from salt_plugin.data import VideoReadError, open_reader
+from salt_plugin.data import VideoReadError, open_video
 from salt_plugin.data.loader import note_file
 from salt_plugin.features.windows import Plan, Windows, read_clips
 from salt_plugin.transforms.preprocessing import Preprocessing
@@ -208,7 +208,7 @@ class WindowDataset(IterableDataset[ClipBatch]):
             self._opened = None
             note_file(self.paths[video])
             try:
-                reader = open_reader(self.paths[video])
+                reader = open_video(self.paths[video])
                 self._opened = video, (reader, self.windows.of(reader.times))
             except VideoReadError as error:
                 self._opened = video, error

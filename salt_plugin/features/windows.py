@@ -14,6 +14,7 @@ from torch import Tensor
 
 from salt_plugin.data import ClipSampler, ExactReader
 from salt_plugin.errors import ConfigError
+from salt_plugin.video.images import FramesReader
 from salt_plugin.video.reader import Reader
 
 # Seconds: far less than between two frames, far more than rounding makes of two equal times.
@@ -131,7 +132,7 @@ def read_clips(
         VideoReadError: A frame cannot be decoded; the clips before it have been given.
     """
     unique = np.unique(indices_wt)
-    if isinstance(reader, ExactReader):
+    if isinstance(reader, (ExactReader, FramesReader)):
         frames = (torch.from_numpy(one).permute(2, 0, 1) for one in reader.stream(unique))
     else:
         frames = iter(reader.frames(unique))

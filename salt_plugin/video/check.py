@@ -14,8 +14,10 @@ from salt_plugin.video.decoding import decode_all, picture
 from salt_plugin.video.decord_reader import decord_danger
 from salt_plugin.video.fact_cache import facts_of
 from salt_plugin.video.facts import VideoFacts
+from salt_plugin.video.images import FramesReader, ImageReader, is_frames, is_image
 from salt_plugin.video.opening import open_video
 from salt_plugin.video.reader import VideoReadError, require_memory
+from salt_plugin.video.storage import is_address
 from salt_plugin.video.time_limit import beat
 
 # Of `VideoFacts` and `Verdict`.
@@ -78,6 +80,8 @@ def check_video(path: str, reader: str, positions: int, seed: int) -> Verdict:
     """
     verdict = Verdict(path)
     try:
+        if is_frames(path) or is_image(path):
+            return _check_images(path, verdict)
         facts = facts_of(path)
         verdict = replace(
             verdict,
@@ -106,10 +110,35 @@ def check_video(path: str, reader: str, positions: int, seed: int) -> Verdict:
     return verdict
 
 
+def _check_images(path: str, verdict: Verdict) -> Verdict:
+    """Decodes a folder of frames, or an image."""
+    video = FramesReader(path) if is_frames(path) else ImageReader(path)
+    digest = hashlib.sha256()
+    for content in video.content():
+        digest.update(content)
+        beat()
+    numbers = np.arange(len(video))
+    for number in numbers:
+        video.frames(numbers[number : number + 1])
+    seconds = video.seconds if isinstance(video, FramesReader) else 0.0
+    return replace(
+        verdict,
+        codec="images",
+        container="folder" if seconds else "file",
+        gop="intra",
+        height=video.size[0],
+        width=video.size[1],
+        fps=len(video) / seconds if seconds else 0.0,
+        seconds=seconds,
+        frames=len(video),
+        content=digest.hexdigest(),
+    )
+
+
 def can_be_mended(verdict: Verdict) -> bool:
     """Returns whether encoding again helps: with a kind of codec or a cut, not with damage."""
     refused = verdict.danger is not None and verdict.danger in (verdict.reason or verdict.danger)
-    if verdict.damage or (verdict.reason and not refused):
+    if verdict.damage or is_address(verdict.path) or (verdict.reason and not refused):
         return False
     return refused or verdict.cut or verdict.slow
 

@@ -13,6 +13,7 @@ from salt_plugin.video.reader import (
     require_memory,
     require_regular_file,
 )
+from salt_plugin.video.storage import is_address, open_bytes
 
 # Without playlists: to FFmpeg they are videos too, and name other files and addresses.
 _FORMATS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ivf,flv,asf,ogg"
@@ -39,9 +40,13 @@ def open_container(path: str) -> tuple[Any, Any]:
     Raises:
         VideoReadError: It is no video file, holds no video, or its frames are too large.
     """
-    require_regular_file(path)
+    file: Any = path
+    if is_address(path):
+        file = open_bytes(path)
+    else:
+        require_regular_file(path)
     try:
-        container = av.open(path, options=_OPTIONS, **_TEXT)
+        container = av.open(file, options=_OPTIONS, **_TEXT)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoReadError(path, "not a video file that PyAV can open") from error
     try:

@@ -13,6 +13,7 @@ from salt_plugin.errors import DataError
 from salt_plugin.video.containers import open_container
 from salt_plugin.video.facts import VideoFacts
 from salt_plugin.video.reader import VideoReadError
+from salt_plugin.video.storage import is_address
 from salt_plugin.video.time_limit import beat
 
 
@@ -76,6 +77,8 @@ def decord_danger(path: str, facts: VideoFacts) -> str | None:
     Raises:
         VideoReadError: It cannot be read.
     """
+    if is_address(path):
+        return "decord opens local files alone"
     if path.encode(errors="replace").decode() != path:
         return "its name is not UTF-8, and decord opens no such file"
     if not facts.danger and _changes_size(path):

@@ -14,8 +14,8 @@ import numpy as np
 
 from salt_plugin.files import user_cache
 from salt_plugin.video.facts import VideoFacts
-from salt_plugin.video.reader import require_regular_file
 from salt_plugin.video.scan import scan
+from salt_plugin.video.storage import is_address, state_of
 
 # Raised with every change of the record or of how it is found: older ones are found again.
 _VERSION = 4
@@ -37,9 +37,9 @@ def facts_of(path: str) -> VideoFacts:
     Raises:
         VideoReadError: It is no video that can be read.
     """
-    state = require_regular_file(path)
-    place = os.fsencode(os.path.abspath(path)).hex()
-    name = json.dumps([_VERSION, place, state.st_size, state.st_mtime_ns])
+    state = state_of(path)
+    place = os.fsencode(path if is_address(path) else os.path.abspath(path)).hex()
+    name = json.dumps([_VERSION, place, state.size, state.changed])
     facts = _known.get(name)
     if facts is None:
         began = time.monotonic()

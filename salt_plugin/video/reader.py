@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,18 @@ class VideoReadError(DataError):
     def __reduce__(self) -> tuple[type[VideoReadError], tuple[str, str]]:
         """Pickles by both arguments, so that the error crosses from a loader worker."""
         return type(self), (self.path, self.reason)
+
+
+class FileState(NamedTuple):
+    """What tells a file from others of its name.
+
+    Attributes:
+        size: In bytes.
+        changed: When it was changed, or its version.
+    """
+
+    size: int
+    changed: Any
 
 
 class Reader(Protocol):
@@ -81,7 +93,7 @@ class MemoryReader:
         return self._frames[torch.from_numpy(indices)]
 
 
-def require_regular_file(path: str) -> os.stat_result:
+def require_regular_file(path: str) -> FileState:
     """Returns the state of a file that holds something; a pipe would block whoever opens it.
 
     Raises:
@@ -95,7 +107,7 @@ def require_regular_file(path: str) -> os.stat_result:
         raise VideoReadError(path, "not a video file but a folder, a pipe or a device")
     if state.st_size == 0:
         raise VideoReadError(path, "the file is empty (0 bytes)")
-    return state
+    return FileState(state.st_size, state.st_mtime_ns)
 
 
 def require_memory(path: str, count: int, size: tuple[int, int]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from salt_plugin.config import ProbeConfig
-from salt_plugin.data import VideoReadError, open_reader
+from salt_plugin.data import VideoReadError, open_video
 from salt_plugin.errors import DataError
 from salt_plugin.evaluation import features as extraction
 from salt_plugin.evaluation.cache import FeatureStore, StoredFeatures, cache_root
@@ -121,13 +121,13 @@ def test_what_another_reader_gave_is_not_used(
     (store,) = stores(small)
     assert json.loads((store / "store.json").read_text())["reader"] == "pyav"
     used: list[str] = []
-    original = open_reader
+    original = open_video
 
     def opening(path: str, reader: str) -> Reader:
         used.append(reader)
         return original(path, reader)
 
-    monkeypatch.setattr("salt_plugin.evaluation.views.open_reader", opening)
+    monkeypatch.setattr("salt_plugin.evaluation.views.open_video", opening)
     monkeypatch.setattr("salt_plugin.evaluation.views.DEFAULT_READER", "decord")
     features(nano, small)
     assert used == ["decord"] * 6

@@ -15,7 +15,7 @@ from PIL import Image
 import salt_plugin
 from salt_plugin.checkpoints import save_encoder
 from salt_plugin.commands.features import main
-from salt_plugin.data import open_reader
+from salt_plugin.data import open_video
 from salt_plugin.data.demo import write_video
 from salt_plugin.errors import CheckpointError, ConfigError, DataError
 from salt_plugin.evaluation.probe_file import load_probe, save_probe
@@ -83,7 +83,7 @@ def test_a_row_is_the_feature_of_its_window(encoder: Path, videos: Path, tmp_pat
     loaded = salt_plugin.load_encoder(encoder)
     paths, starts, ends, rows = [], [], [], []
     for path in sorted(videos.iterdir()):
-        reader = open_reader(str(path))
+        reader = open_video(str(path))
         for first in range(0, max(1, len(reader) - 7), 4):
             clip = reader.frames(np.minimum(first + np.arange(0, 8, 2), len(reader) - 1))
             rows.append(loaded.embed(clip))
@@ -201,7 +201,7 @@ def test_pooling_and_layers_are_of_the_tokens(encoder: Path, videos: Path, tmp_p
     np.testing.assert_allclose(mean[:, 0], tokens.astype(np.float32).mean(1), atol=1e-3)
     # The first layer, by itself.
     loaded = salt_plugin.load_encoder(encoder)
-    clip = loaded.preprocess(open_reader(str(video)).frames(np.arange(0, 8, 2)))
+    clip = loaded.preprocess(open_video(str(video)).frames(np.arange(0, 8, 2)))
     loaded.blocks = type(loaded.blocks)([loaded.blocks[0]])
     first = loaded(clip)[0].detach().numpy()
     np.testing.assert_allclose(both[0, 2], first, atol=2e-3)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from video_kinds import FRAMES, KINDS, numbers, write_kind
 
-from salt_plugin.data import ExactReader, open_reader
+from salt_plugin.data import ExactReader, open_video
 from salt_plugin.errors import ConfigError
 from salt_plugin.features.windows import Plan, Windows, parse_length, read_clips
 from salt_plugin.transforms import SALTEvalTransform
@@ -86,7 +86,7 @@ def test_clips_of_windows_are_those_of_the_frames_alone(kinds: Path) -> None:
     transform = SALTEvalTransform(32)
     asked = windows("16", "5", frames=8)
     for kind in ("open.mp4", "bframes.avi"):
-        reader = open_reader(str(kinds / kind))
+        reader = open_video(str(kinds / kind))
         indices = asked.of(reader.times).indices_wt
         clips = read_clips(reader, indices, lambda frame: transform.cropped(frame[None])[0][0])
         for row, clip in zip(indices, clips, strict=True):

@@ -147,7 +147,7 @@ def test_a_probe_s_wait_ends_too(
     def hang(*_: Any) -> None:
         time.sleep(600)
 
-    monkeypatch.setattr("salt_plugin.evaluation.views.open_reader", hang)
+    monkeypatch.setattr("salt_plugin.evaluation.views.open_video", hang)
     given = probe_set(tiny_videos, tmp_path, "stall: 1")
     with pytest.raises(LoaderError, match=r"no batch .* 1 s \(stall\). Worker \d+ is alive, at "):
         main(["random:vit_nano", "--data", given])
@@ -164,7 +164,7 @@ def test_a_probe_whose_worker_is_killed_ends_as_interrupted(
     def kill(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("salt_plugin.evaluation.views.open_reader", kill)
+    monkeypatch.setattr("salt_plugin.evaluation.views.open_video", kill)
     given = probe_set(tiny_videos, tmp_path)
     monkeypatch.setattr(sys, "argv", ["salt", "probe", "random:vit_nano", "--data", given])
     with pytest.raises(SystemExit) as end:
