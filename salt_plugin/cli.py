@@ -18,7 +18,7 @@ STDOUT = 1
 # Each verb, which is a module in `commands`, with a line of help.
 VERBS = {
     "train": "train a method, as lightly-ssl-train does; method=salt unless another is named",
-    "data": "check the files of a list or folder: damage, kinds of codec, copies",
+    "data": "check the files of a list or folder, or write them again, quick to read",
     "probe": "evaluate a frozen encoder: attentive, linear and k-NN probes",
     "features": "write the features of windows of videos and of images by a frozen encoder",
     "track": "probe the encoders that a run kept; rank students of a teacher by loss",
