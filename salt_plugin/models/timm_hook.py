@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 
 _REGISTRY = "salt_plugin.models.registry"
@@ -22,15 +21,16 @@ def register_with_timm() -> None:
 
 
 class _Hook(MetaPathFinder):
-    """Finds timm, once, as it would be found without it."""
+    """Finds timm as it is found without this, also for those who only ask whether it is there."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if name != "timm":
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        found = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((one for one in found if one is not None), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
