@@ -25,6 +25,7 @@ VERBS = {
     "compare": "train methods at matched FLOPs, probe them alike, tabulate and draw",
     "flops": "what training costs in FLOPs, by part; the paper's totals beside ours",
     "plan": "the steps that a budget in FLOPs pays for, for each method",
+    "doctor": "how fast a run would be on this machine, and which key would help",
     "launch": "run a pipeline of stages on a cluster, or on this machine",
     "status": "how the elements of a study are, or the stages of a run",
     "cancel": "cancel what waits or runs of a study",

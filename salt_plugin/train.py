@@ -80,9 +80,8 @@ def _train(config: RunConfig, directory: RunDirectory) -> None:
     check_execution(config)
     require_loggers(config)
     parts = build_parts(config)
-    videos, labelled = training_videos(config), labelled_lists(config)
-    if labelled is not None:
-        videos = labelled.train
+    labelled = labelled_lists(config)
+    videos = training_videos(config, None if labelled is None else labelled.train)
     probe, monitor = probe_settings(config), monitor_settings(config)
     path = named_teacher_path(config)
     teacher = None if path is None else load_teacher(path, parts)

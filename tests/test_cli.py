@@ -90,7 +90,7 @@ def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
     assert (
         unknown.stderr.strip()
         == "error: unknown verb 'trian'; choose one of train, data, probe, features, track, "
-        "compare, flops, plan, launch, status, cancel, retry, export"
+        "compare, flops, plan, doctor, launch, status, cancel, retry, export"
     )
     studies = ("launch", "status", "cancel", "retry")
     verbs = (
@@ -101,6 +101,7 @@ def test_version_usage_and_unknown_verbs_need_no_torch(tmp_path: Path) -> None:
         "compare",
         "flops",
         "plan",
+        "doctor",
         *studies,
         "export",
         "data",

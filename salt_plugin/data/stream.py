@@ -21,15 +21,19 @@ from salt_plugin.errors import ConfigError
 Collate = Callable[[list[Any]], Any]
 
 
-def training_videos(config: RunConfig) -> VideoList:
+def training_videos(config: RunConfig, listed: VideoList | None = None) -> VideoList:
     """Lists the videos of `input_dir`; of `demo:FILE` those of a list of the embedded demo set.
+
+    Args:
+        config: Of the run.
+        listed: They, where they are listed already; they are checked.
 
     Raises:
         DataError: The input is missing, broken, or holds no readable video.
         ConfigError: `input_dir` is empty, or the weights do not fit the inputs.
     """
     require_input(config)
-    videos = read_inputs(inputs_of(config, config.input_dir))
+    videos = listed or read_inputs(inputs_of(config, config.input_dir))
     _sampler(config, videos, config.seed, total_steps=1)  # finds weights that cannot work
     require_readable(videos, config.method.data.reader, config.method.data.timeout)
     return videos

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import timm
-from timm.layers import Format
-from timm.models import is_model
 from torch import Tensor, nn
 
 from salt_plugin.checkpoints import read_safetensors, read_torch_file
@@ -35,8 +32,10 @@ class ImageFrames(nn.Module):
     def __init__(
         self, name: str, size: int, file: Path | None = None, tubelet: int = TUBELET
     ) -> None:
+        import timm  # seconds
+
         super().__init__()
-        if not is_model(name):
+        if not timm.is_model(name):
             raise ConfigError(
                 f"timm:{name}: timm has no model of this name; see timm.list_models()"
             )
@@ -66,7 +65,7 @@ class ImageFrames(nn.Module):
         B, _, T, _, _ = clip_bcthw.shape
         x = self.model.forward_features(clip_bcthw.transpose(1, 2).flatten(0, 1))
         if x.ndim == 4:
-            channels_last = getattr(self.model, "output_fmt", Format.NCHW) == Format.NHWC
+            channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
             x = x.flatten(1, 2) if channels_last else x.flatten(2).transpose(1, 2)
         else:
             x = x[:, getattr(self.model, "num_prefix_tokens", 0) :]

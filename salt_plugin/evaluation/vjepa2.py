@@ -20,6 +20,7 @@ from salt_plugin.errors import ConfigError
 from salt_plugin.evaluation.bank import ProbeBank
 from salt_plugin.evaluation.convergence import unconverged
 from salt_plugin.evaluation.encoders import FrozenEncoder
+from salt_plugin.evaluation.epoch_file import EpochFile
 from salt_plugin.evaluation.features import Progress, precision_of, quiet
 from salt_plugin.evaluation.grid import (
     DTYPES,
@@ -89,7 +90,7 @@ def train_heads(
     """Trains every probe on augmented segments, whose tokens are computed anew in each epoch.
 
     A probe reads the tokens of all segments of a video together. In a test its softmax is averaged
-    over the crops.
+    over the crops. After an interruption training goes on from the last whole epoch.
 
     Args:
         encoder: On the device where it computes.
@@ -121,13 +122,21 @@ def train_heads(
     bank = ProbeBank(probes, DTYPES[settings.precision])
     loop = SegmentLoop(encoder, config, processes)
     losses_sp = torch.zeros(config.epochs * per_epoch, len(probes), device=encoder.device)
-    step = 0
+    file, done = EpochFile(encoder, train, config, processes), 0
+    if (held := file.read()) is not None:
+        done = held["epoch"]
+        for probe, state in zip(probes, held["probes"], strict=True):
+            probe.load_state_dict(state)
+        optimizer.load_state_dict(held["optimizer"])
+        if processes.rank == 0:  # losses are added up in the end
+            losses_sp += held["losses"].to(losses_sp)
+    step = done * per_epoch
 
     def learn(places: Tensor, tokens_bvnd: Tensor, whole: int) -> None:
         labels_b = train.labels_n[places].to(encoder.device)
         losses_sp[step] += bank.backward(tokens_bvnd[:, 0], labels_b, whole)
 
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(done + 1, config.epochs + 1):
         batches = list(batches_of(settings, epoch, len(train.paths)))
         for _ in loop.steps(train.paths, batches, epoch, learn):
             step += 1
@@ -140,6 +149,11 @@ def train_heads(
             optimizer.step()
             optimizer.zero_grad()
             progress(TITLE, step, len(losses_sp))
+        losses_of_all_sp = losses_sp.clone()
+        processes.add_up([losses_of_all_sp])
+        states = [probe.state_dict() for probe in probes]
+        state = {"epoch": epoch, "probes": states, "optimizer": optimizer.state_dict()}
+        file.write({**state, "losses": losses_of_all_sp})
     processes.add_up([losses_sp])
     found_pn, finite_p = loop.predictions(bank, choose.paths)
     right_p = (found_pn == choose.labels_n).double().mean(1).tolist()
@@ -156,6 +170,7 @@ def train_heads(
     else:
         chosen = ProbeBank([probes[best]], bank.dtype)
         predicted_n = loop.predictions(chosen, lists.test.paths)[0][0]
+    file.remove()
     reason = unconverged(losses_sp[:, best].cpu(), len(lists.classes))
     return HeadsResult(points, best, probes[best].eval(), predicted_n, chosen_on, reason)
 

@@ -168,7 +168,8 @@ def embed(
 
     Args:
         videos: A video, an image, a folder, a list of videos, or several of these.
-        encoder: What `salt probe` takes, such as a run directory; or an encoder.
+        encoder: What `salt probe` takes, such as a run directory; or an encoder. There is no
+            default, because no weights come with the package.
         device: Where to compute; None: where a given encoder is, else a GPU where there is one.
         **settings: As of `FeatureSettings`: `window="2s"`, `stride`, `pool`, `layers` and others.
 

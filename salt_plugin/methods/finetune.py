@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data.mixup import mixup_target
-from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 from torch.optim import AdamW
 
@@ -55,7 +53,7 @@ class FineTune(VideoMethod):
         super().__init__(recipe)
         self.encoder = encoder
         self.head = head
-        self.loss = SoftTargetCrossEntropy()
+        self.loss = nn.CrossEntropyLoss()
         self.label_smoothing, self.mixup, self.layer_decay = label_smoothing, mixup, layer_decay
 
     @classmethod
@@ -102,6 +100,8 @@ class FineTune(VideoMethod):
 
     def mixed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns normalised clips and their targets [B, C], mixed in pairs under mixup."""
+        from timm.data.mixup import mixup_target  # seconds
+
         classes, smoothing = self.head.shape.classes, self.label_smoothing
         clips = batch.normalized()
         targets_bc = mixup_target(batch.labels, classes, smoothing=smoothing)

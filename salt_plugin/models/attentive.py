@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 import torch
-from timm.layers import Mlp
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_, zeros_
 
+from salt_plugin.models.block import Mlp
 from salt_plugin.shapes import ATTENTIVE_DEPTH, ATTENTIVE_HEADS, ATTENTIVE_MLP_RATIO
 
 INIT_STD = 0.02
@@ -73,6 +72,8 @@ class AttentivePooler(nn.Module):
     """
 
     def __init__(self, dim: int, num_heads: int, depth: int) -> None:
+        from timm.models.vision_transformer import Block  # seconds
+
         super().__init__()
         self.query_tokens = nn.Parameter(torch.empty(1, 1, dim))
         self.cross_attention_block = _CrossBlock(dim, num_heads)

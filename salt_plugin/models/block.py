@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_, zeros_
 from torch.utils.checkpoint import checkpoint
@@ -17,6 +16,20 @@ from salt_plugin.models.attention import RopeAttention, RopeTables, Segments, pa
 NORM_EPS = 1e-6
 # V-JEPA's, at every width.
 INIT_STD = 0.02
+
+
+class Mlp(nn.Module):
+    """timm's, without its options: importing timm takes seconds."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x_nd: Tensor) -> Tensor:
+        """Maps tokens [..., D] to [..., D]."""
+        return self.fc2(self.act(self.fc1(x_nd)))
 
 
 class Block(nn.Module):

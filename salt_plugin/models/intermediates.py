@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.models._features import FeatureGetterNet
-from torch import Tensor, nn
+from torch import Tensor
 
 from salt_plugin.errors import ConfigError
 from salt_plugin.models.encoder import VideoEncoder
 
 FORMATS = ("NCHW", "NLC")
-PRUNED = ("blocks.", "norm.", "attn_pool.", "head.")
 
 
 def intermediates(
@@ -110,24 +108,3 @@ def forward_intermediates(
     if return_prefix_tokens and prefix:
         given = [(one, all_bnd[:, :prefix]) for one, all_bnd in zip(features, found, strict=True)]
     return given if intermediates_only else (tokens_bnd, given)
-
-
-class VideoFeatures(FeatureGetterNet):
-    """`create_model(..., features_only=True)`: clips to a list of [B, D, t, h, w].
-
-    It also loads the weights of a whole encoder, of which it leaves out what it has not.
-    """
-
-    def __init__(self, *args: Any, **given: Any) -> None:
-        super().__init__(*args, **given)
-        self.register_load_state_dict_pre_hook(_of_encoder)
-
-
-def _of_encoder(features: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    if any(name.startswith(prefix + "model.") for name in state):
-        return
-    own = features.state_dict()
-    for name in list(state):
-        value, inner = state.pop(name), f"model.{name}"
-        if inner in own or not name.startswith(PRUNED):
-            state[inner] = value

@@ -12,15 +12,16 @@ from timm.models import (
     generate_default_cfgs,
     register_model,
 )
-from torch import Tensor
+from timm.models._features import FeatureGetterNet
+from torch import Tensor, nn
 
 from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD
 from salt_plugin.errors import CheckpointError, ConfigError
 from salt_plugin.models.block import INIT_STD
 from salt_plugin.models.classifier import VideoClassifier
-from salt_plugin.models.intermediates import VideoFeatures
 from salt_plugin.shapes import ATTENTIVE_DEPTH, ENCODER_SIZES, EncoderShape
 
+PRUNED = ("blocks.", "norm.", "attn_pool.", "head.")
 default_cfgs = generate_default_cfgs(
     {
         f"salt_{size}": {
@@ -34,6 +35,27 @@ default_cfgs = generate_default_cfgs(
         for size in ENCODER_SIZES
     }
 )
+
+
+class VideoFeatures(FeatureGetterNet):
+    """`create_model(..., features_only=True)`: clips to a list of [B, D, t, h, w].
+
+    It also loads the weights of a whole encoder, of which it leaves out what it has not.
+    """
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        self.register_load_state_dict_pre_hook(_of_encoder)
+
+
+def _of_encoder(features: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    if any(name.startswith(prefix + "model.") for name in state):
+        return
+    own = features.state_dict()
+    for name in list(state):
+        value, inner = state.pop(name), f"model.{name}"
+        if inner in own or not name.startswith(PRUNED):
+            state[inner] = value
 
 
 def _model(

@@ -9,10 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
-from timm.models import is_model
 from torch import Tensor, nn
 
 from salt_plugin.batch import Normalization
@@ -105,7 +103,9 @@ class TeacherFile(NamedTuple):
 
 def _reduction(name: str) -> int:
     """Returns the pixels from one token of an image model to the next; 1 where it does not say."""
-    if not is_model(name):
+    import timm  # seconds
+
+    if not timm.is_model(name):
         return 1  # whoever builds it says so
     with torch.device("meta"):
         info = getattr(timm.create_model(name, num_classes=0), "feature_info", None)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
 
 from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD, Views
 from salt_plugin.errors import ConfigError
@@ -18,7 +17,7 @@ from salt_plugin.transforms.salt_transform import (
     crop_and_flip,
 )
 
-_BICUBIC = InterpolationMode.BICUBIC
+_BICUBIC = "bicubic"
 
 
 class MultiViewTransform(SALTTransform):
@@ -84,6 +83,8 @@ class MultiViewTransform(SALTTransform):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
+        from torchvision.transforms import v2  # seconds
+
         super().__init__(size, scale, ratio, hflip, mean, std)
         if local_views < 1:
             raise ConfigError(f"method.transform.local_views={local_views}: expected at least 1")

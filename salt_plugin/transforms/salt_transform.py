@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
+from torch.nn.functional import interpolate
 
 from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD, Normalization, Views
 from salt_plugin.errors import ConfigError
+
+if TYPE_CHECKING:  # which loads torch._dynamo: seconds
+    from torchvision.transforms import v2
 
 
 class SALTTransform:
@@ -130,11 +134,12 @@ class SALTEvalTransform:
         height, width = frames.shape[-2:]
         factor = max(self.size[0] / height, self.size[1] / width)
         covering = [round(height * factor), round(width * factor)]
-        resized = v2.functional.resize(frames, covering, antialias=True)
+        resized = _resized(frames, covering)
         slack = [covering[0] - self.size[0], covering[1] - self.size[1]]
         shares = [0.5] if count == 1 else [i / (count - 1) for i in range(count)]
         places = [[round(share * side) for side in slack] for share in shares]
-        return [v2.functional.crop(resized, *place, *self.size) for place in places]
+        height, width = self.size
+        return [resized[..., top : top + height, left : left + width] for top, left in places]
 
     def denormalize(self, clip: Tensor) -> Tensor:
         """Undoes the normalization ([..., C, T, H, W], any float -> values in [0, 1])."""
@@ -146,13 +151,15 @@ def crop_and_flip(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     hflip: float,
-    interpolation: InterpolationMode = InterpolationMode.BILINEAR,
+    interpolation: str = "bilinear",
 ) -> v2.Compose:
     """Returns a random resized crop and a random flip, antialiased.
 
     Raises:
         ConfigError: A number is out of range.
     """
+    from torchvision.transforms import InterpolationMode, v2
+
     for name, pair in (("scale", scale), ("ratio", ratio)):
         if not isinstance(pair, Sequence) or len(pair) != 2 or not 0 < pair[0] <= pair[1]:
             raise ConfigError(
@@ -166,7 +173,7 @@ def crop_and_flip(
         list(size),
         scale=tuple(scale),
         ratio=tuple(ratio),
-        interpolation=interpolation,
+        interpolation=InterpolationMode(interpolation),
         antialias=True,
     )
     return v2.Compose([crop, v2.RandomHorizontalFlip(hflip)])
@@ -182,6 +189,16 @@ def checked_size(size: int | Sequence[int]) -> tuple[int, int]:
     if height < 1 or width < 1:
         raise ConfigError(f"method.clip.size={size}: expected a positive number of pixels.")
     return height, width
+
+
+def _resized(frames: Tensor, size: list[int]) -> Tensor:
+    """Resizes uint8 frames [T, C, H, W] as torchvision's v2 does."""
+    if [*frames.shape[-2:]] == size:
+        return frames
+    if frames.device.type == "cpu":
+        return interpolate(frames, size, mode="bilinear", antialias=True)
+    resized = interpolate(frames.float(), size, mode="bilinear", antialias=True)
+    return resized.round().to(torch.uint8)
 
 
 def channels_first(frames: Tensor) -> Tensor:

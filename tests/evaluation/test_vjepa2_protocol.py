@@ -109,6 +109,30 @@ def test_the_protocol_is_that_of_a_plain_loop(nano: FrozenEncoder, config: Probe
     assert found.chosen_on == "test"
 
 
+def test_an_interrupted_evaluation_goes_on_from_its_last_epoch(
+    nano: FrozenEncoder, config: ProbeConfig, tmp_path: Path
+) -> None:
+    config = replace(config, cache=str(tmp_path / "cache"))
+    lists = read_lists(config)
+    whole = train_heads(nano, lists, config)
+    made: list[int] = []
+
+    def count(title: str, step: int, steps: int) -> None:
+        made.append(step)
+        if step == 5 and made.count(5) == 1:  # of three steps an epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_heads(nano, lists, config, count)
+    assert len(list((tmp_path / "cache").glob("vjepa2-*.pt"))) == 1
+    found = train_heads(nano, lists, config, count)
+    assert made == [1, 2, 3, 4, 5, 4, 5, 6]
+    assert found.points == whole.points
+    for mine, theirs in zip(found.probe.parameters(), whole.probe.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_heads_are_chosen_on_a_part_of_the_training_list_by_default(
     nano: FrozenEncoder, config: ProbeConfig, labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -282,3 +284,29 @@ def test_devices_share_the_work(encoder: Path, videos: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(one.pop("features"), two.pop("features"), atol=1e-5)
     for name, values in one.items():
         assert (values == two[name]).all()
+
+
+LOADED = """
+import sys, salt_plugin
+rows = salt_plugin.embed(sys.argv[1], sys.argv[2], workers=0)
+assert len(rows.features) and not {"timm", "torchvision", "torch._dynamo"} & sys.modules.keys()
+"""
+# The order of other tests is the other one.
+REGISTERED = """
+import importlib.util, salt_plugin.models
+assert importlib.util.find_spec("timm")  # as libraries ask whether it is installed
+import timm
+assert timm.is_model("salt_vit_nano")
+"""
+
+
+def test_features_load_neither_timm_nor_torchvision_which_take_seconds(
+    encoder: Path, videos: Path
+) -> None:
+    command = [sys.executable, "-c", LOADED, str(videos / "00.mp4"), str(encoder)]
+    subprocess.run(command, check=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_timm_knows_the_encoders_when_it_is_imported_after_them() -> None:
+    subprocess.run([sys.executable, "-c", REGISTERED], check=True, timeout=120)
