@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from salt_plugin.config import ProbeConfig, probe_config
+from salt_plugin.config import ProbeConfig, probe_config, registry
 from salt_plugin.errors import DataError, SaltError
 from salt_plugin.evaluation import open_encoder, probe
 from salt_plugin.files import write_json
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
 
     Args:
         arguments: `product=FILE`, `seed=N`, then `encoder=RUN`, or `random_of=FOLDER size=NAME` for
-            a random encoder shaped as that of a finished run in the folder; and
+            the encoder before training of a finished run in the folder, of this seed; and
             `EVALUATION.KEY=JSON`.
     """
     given = dict(one.split("=", 1) for one in arguments)
@@ -53,7 +53,9 @@ def main(arguments: Sequence[str]) -> None:
             keys.setdefault(evaluation, {})[key] = json.loads(value)
     product = Path(given["product"])
     try:
-        encoder = given.get("encoder") or _random(Path(given["random_of"]), given["size"])
+        encoder = given.get("encoder") or _random(
+            Path(given["random_of"]), given["size"], int(given["seed"])
+        )
         evaluations = {name: probe_config(**one) for name, one in keys.items()}
         found = evaluate(encoder, int(given["seed"]), evaluations)
     except SaltError as error:
@@ -62,11 +64,20 @@ def main(arguments: Sequence[str]) -> None:
     write_json(product, found)
 
 
-def _random(folder: Path, size: str) -> str:
+def _random(folder: Path, size: str, seed: int) -> str:
+    """Returns the encoder before training of the first method, in the order of the registry."""
+    found = {}
     for run in map(RunDirectory, sorted(folder.iterdir())):
-        if run.finished and run.stored_config()["method"]["encoder"] == size:
-            return f"random:{run.result.encoder}"
-    raise DataError(f"{folder}: no run of {size} is finished: its shape is not known")
+        config = run.stored_config() if run.finished else {}
+        if config and (config["method"]["encoder"], config["seed"]) == (size, seed):
+            found.setdefault(config["method"]["name"], f"random:{run.result.encoder}")
+    for name in registry.METHODS:
+        if name in found:
+            return found[name]
+    raise DataError(
+        f"{folder}: no run of {size} and seed {seed} is finished: its weights before training are "
+        "not known"
+    )
 
 
 if __name__ == "__main__":
