@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -52,7 +53,7 @@ class VideoMethod(LightningModule):
 
     1. `recipe.apply(optimizer, position)` with `position` steps done,
     2. `loss = method(batch)` and `loss.backward()`,
-    3. `clip(optimizer)` and `optimizer.step()`,
+    3. `clip(optimizer, position)` and `optimizer.step()`,
     4. `update_ema(position)`.
 
     If a loss is not finite, a hook on the module makes all its gradients NaN, so that `clip` finds
@@ -134,7 +135,7 @@ class VideoMethod(LightningModule):
         """Returns AdamW over what is trained; its schedules are set before each step."""
         return self.recipe.optimizer(self.trained())
 
-    def clip(self, optimizer: Optimizer) -> None:
+    def clip(self, optimizer: Optimizer, position: float = math.inf) -> None:
         """Clips by the recipe's norm, keeps the norm found, and skips a step that is not finite.
 
         If gradients are not finite in any process, weights and optimiser stay as they are; this is
@@ -142,10 +143,14 @@ class VideoMethod(LightningModule):
 
         Args:
             optimizer: Torch's own, not a wrapper of it.
+            position: Steps that are done; by default all of those before which nothing is clipped.
         """
-        limit = self.recipe.clip_grad or float("inf")
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.grad_norm = nn.utils.clip_grad_norm_(parameters, limit)
+        parts = [[p for group in optimizer.param_groups for p in group["params"]]]
+        if self.recipe.clip_each:
+            parts = [list(module.parameters()) for module in self.trained()]
+        limit = self.recipe.clip_at(position)
+        norms = [nn.utils.clip_grad_norm_(parameters, limit) for parameters in parts]
+        self.grad_norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
         if self.recipe.fused:  # a gradient scaler skips the step itself
             optimizer.found_inf = (~self.grad_norm.isfinite()).float()  # type: ignore[attr-defined]
 
@@ -183,7 +188,7 @@ class VideoMethod(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips as the recipe says, whatever the trainer is told."""
-        self.clip(optimizer)
+        self.clip(optimizer, self.trainer.global_step)
 
     def optimizer_step(
         self,

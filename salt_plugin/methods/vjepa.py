@@ -111,7 +111,7 @@ class VJEPA(VideoMethod):
     def momentum_at(self, position: float) -> float:
         """Returns the momentum after `position` of the recipe's steps, counted from 0."""
         start, end = self.momentum
-        return start + (end - start) * position / self.recipe.total_steps
+        return start + (end - start) * position / (self.recipe.total_steps * self.recipe.stretch)
 
     @torch.no_grad()
     def update_ema(self, position: float) -> None:

@@ -76,7 +76,7 @@ def train(
             paths += batch.paths
             skipped += batch.skipped
         fabric.strategy.precision.unscale_gradients(optimizer.optimizer)
-        method.clip(optimizer.optimizer)
+        method.clip(optimizer.optimizer, position)
         optimizer.step()
         optimizer.zero_grad()
         method.update_ema(position)
