@@ -119,13 +119,12 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert outcome.equal(*saved)
 
 
-def test_vjepa2_keeps_rate_and_weight_decay_after_its_warm_up(
-    tiny_videos: Path, tmp_path: Path
-) -> None:
-    train(tiny_videos, tmp_path, "vjepa2", "method.optim.max_warmup_share=0.4")
+def test_vjepa2_keeps_its_rate_from_warm_up_to_cool_down(tiny_videos: Path, tmp_path: Path) -> None:
+    few = ["method.optim.max_warmup_share=0.4", "method.optim.cooldown_share=0.2"]
+    train(tiny_videos, tmp_path, "vjepa2", *few)
     rows = read_metrics(tmp_path / "student" / "metrics.csv")
     start, rate = 0.19 * 5.25e-4, 5.25e-4
-    expected = [(start + rate) / 2, rate, rate, rate, rate]
+    expected = [(start + rate) / 2, rate, rate, rate, 0.202 * rate]
     assert [row["lr"] for row in rows] == pytest.approx(expected)
     assert [row["weight_decay"] for row in rows] == pytest.approx([0.04] * 5)
 
