@@ -19,7 +19,7 @@ from salt_plugin.run_directory import flat
 
 METHODS = ("levjepa", "pixel_teacher", "salt", "videomae", "vjepa", "vjepa2")
 STEPS = {"pixel_teacher": 1000}
-CLIP_GRAD = {"vjepa2": 0.0}
+CLIP_GRAD = {"vjepa": 10.0, "vjepa2": 0.0}
 DEMO = {
     "input_dir": "demo:train.csv",
     "loader.batch_size": 16,
