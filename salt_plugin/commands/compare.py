@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
 
     from salt_plugin.config.compare import compare_config, evaluations
     from salt_plugin.evaluation.lists import read_lists
-    from salt_plugin.studies.comparison import CELLS, common_settings, study_of
+    from salt_plugin.studies.comparison import CELLS, common_settings, differences, study_of
     from salt_plugin.studies.costs import composed_config
 
     show_log()
@@ -62,11 +62,16 @@ def main(arguments: list[str]) -> None:
     pipeline, elements = study_of(config, name, study.root)
     runs = [one for one in elements if one.stage == CELLS]
     with nullcontext() if given.dry_run else study.claimed():
-        common = common_settings({one.name: composed_config(one) for one in runs})
-        text = yaml.safe_dump({**asdict(config), "common": common}, sort_keys=False)
+        configs = {one.name: composed_config(one) for one in runs}
+        common, differing = common_settings(configs), differences(configs, config)
+        told = {"common": common, "differing": differing}
+        text = yaml.safe_dump({**asdict(config), **told}, sort_keys=False)
         study.plan(pipeline, profile, elements, compare=text)
         for one in evaluations(config).values():
             read_lists(one)
+        for key, values in differing.items():
+            shown = ", ".join(f"{value} in {method}" for method, value in values.items())
+            console(stderr=True).print(f"differs by intent: {key}: {shown}", soft_wrap=True)
         if given.dry_run:
             for run in runs:  # without the verb and the folder
                 print(f"{run.name}: {shlex.join(run.arguments[1:-1])}")

@@ -75,6 +75,8 @@ class CompareConfig:
             given.
         method_overrides: Further ones of a method, e.g. `{salt:
             [method.teacher.encoder=vit_large]}`.
+        may_differ: Keys or nodes that `method_overrides` may set apart between methods, although
+            they have to be alike, e.g. `[method.masks]`.
         probe: Evaluations: `data`, a set or a `.yaml` file, and other keys of it
             (docs/evaluation.md), e.g. `[{data: ssv2, train: a.csv, test: b.csv, protocols:
             [attentive]}]`; `name` where two have the same data.
@@ -88,6 +90,7 @@ class CompareConfig:
     teacher_shares: Shares
     overrides: list[str]
     method_overrides: dict[str, list[str]]
+    may_differ: list[str]
     probe: Evaluations
     baseline: bool
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from salt_plugin.config.values import (
+    ALIKE,
     COMPARED,
     OPERATIONAL,
     STRICT,
@@ -58,10 +59,10 @@ class PredictorConfig:
         init_std: Standard deviation of the initial weights of both.
     """
 
-    dim: AtLeast1 | None
-    depth: AtLeast1 | None
-    num_heads: AtLeast1 | None
-    init_std: Positive
+    dim: Annotated[AtLeast1 | None, ALIKE]
+    depth: Annotated[AtLeast1 | None, ALIKE]
+    num_heads: Annotated[AtLeast1 | None, ALIKE]
+    init_std: Annotated[Positive, ALIKE]
 
 
 @dataclass(config=STRICT)
@@ -83,8 +84,8 @@ class ModelConfig:
 
     patch_size: Annotated[AtLeast1, COMPARED]
     tubelet_size: Annotated[AtLeast1, COMPARED]
-    drop_path: Rate
-    init_std: Positive
+    drop_path: Annotated[Rate, ALIKE]
+    init_std: Annotated[Positive, ALIKE]
     predictor: PredictorConfig
     activation_checkpointing: Annotated[bool, OPERATIONAL]
     compile: Annotated[Auto, OPERATIONAL]
@@ -138,7 +139,7 @@ class DataConfig:
     """
 
     weights: Annotated[list[Number] | None, COMPARED]
-    reader: Literal["pyav", "auto", "decord"]
+    reader: Annotated[Literal["pyav", "auto", "decord"], ALIKE]
     timeout: Annotated[Positive | None, OPERATIONAL]
     stall: Annotated[Positive | None, OPERATIONAL]
     max_bad: Annotated[Share, OPERATIONAL]

@@ -20,6 +20,7 @@ from salt_plugin.config.method_nodes import (
     TeacherConfig,
 )
 from salt_plugin.config.values import (
+    ALIKE,
     COMPARED,
     OPERATIONAL,
     STRICT,
@@ -68,7 +69,7 @@ class LoaderConfig:
     """
 
     batch_size: Annotated[AtLeast1, OPERATIONAL]
-    shuffle: bool
+    shuffle: Annotated[bool, ALIKE]
     num_workers: Annotated[Workers, OPERATIONAL]
     prefetch_factor: Annotated[AtLeast1 | None, OPERATIONAL]
     drop_last: bool
@@ -92,7 +93,7 @@ class TrainerConfig:
     gpus: Annotated[Count, OPERATIONAL]
     max_epochs: Limit
     max_steps: Steps
-    precision: Precision
+    precision: Annotated[Precision, ALIKE]
     enable_model_summary: Annotated[bool, OPERATIONAL]
     logger: Annotated[
         Logger | list[Logger],
@@ -165,7 +166,7 @@ class MethodConfig:
     mask_group: Annotated[AtLeast1, COMPARED]
     clip: ClipConfig
     model: ModelConfig
-    transform: dict[str, Any]
+    transform: Annotated[dict[str, Any], ALIKE]
     data: DataConfig
     optim: OptimConfig
     checkpoint: CheckpointConfig
@@ -186,7 +187,7 @@ class MaskedConfig(MethodConfig):
         masks: Masks; `method/masks=NAME` selects others.
     """
 
-    masks: dict[str, Any]
+    masks: Annotated[dict[str, Any], ALIKE]
 
 
 @dataclass(config=STRICT)
@@ -257,7 +258,7 @@ class RunConfig:
 
     method: Any
     input_dir: Annotated[Inputs, COMPARED]
-    checkpoint: str | None
+    checkpoint: Annotated[str | None, ALIKE]
     seed: Seed
     loader: LoaderConfig
     trainer: TrainerConfig

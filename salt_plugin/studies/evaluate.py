@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _random(folder: Path, size: str, seed: int) -> str:
     """Returns the encoder before training of the first method, in the order of the registry."""
-    found = {}
+    found: dict[str, str] = {}
     for run in map(RunDirectory, sorted(folder.iterdir())):
         config = run.stored_config() if run.finished else {}
         if config and (config["method"]["encoder"], config["seed"]) == (size, seed):

@@ -112,6 +112,32 @@ def test_runs_of_different_resolution_are_refused_before_anything_is_written(
     assert not out.exists()
 
 
+APART = ["method/masks=tube", "method.model.init_std=0.1", "trainer.precision=bf16-mixed"]
+
+
+def test_methods_differ_in_themselves_or_by_intent_alone(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--out", str(tmp_path / "out"), "--dry-run"]
+    by_themselves = {"methods": ["salt", "videomae"]}
+    main([str(tiny(**by_themselves)), *command])
+    said = capsys.readouterr().err
+    assert "method.masks._target_: salt_plugin.masks.MultiBlockMasks in salt, " in said
+    rates = {"method_overrides": {"salt": ["optimizer.lr=0.5"]}}
+    main([str(tiny(**rates)), *command])
+    assert "optimizer.lr: 0.5 in salt, 0.000625 in pixel_teacher" in capsys.readouterr().err
+    for change in APART:
+        key = change.partition("=")[0].replace("/", ".")
+        apart = {"method_overrides": {"pixel_teacher": [change]}}
+        with pytest.raises(ConfigError, match=rf"differ in more than themselves .*{key}.*may_diff"):
+            main([str(tiny(**apart)), *command])
+        main([str(tiny(**apart, may_differ=[key])), *command])
+        assert f"differs by intent: {key}" in capsys.readouterr().err
+        both = {"salt": [change], "pixel_teacher": [change]}
+        main([str(tiny(method_overrides=both)), *command])
+        assert f"differs by intent: {key}" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
