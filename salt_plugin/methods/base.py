@@ -146,9 +146,11 @@ class VideoMethod(LightningModule):
             position: Steps that are done; by default all of those before which nothing is clipped.
         """
         parts = [[p for group in optimizer.param_groups for p in group["params"]]]
-        if self.recipe.clip_each:
+        recipe = self.recipe
+        if recipe.clip_each:
             parts = [list(module.parameters()) for module in self.trained()]
-        limit = self.recipe.clip_at(position)
+        late = position >= recipe.clip_after * recipe.warmup_steps
+        limit = recipe.clip_grad if recipe.clip_grad and late else math.inf
         norms = [nn.utils.clip_grad_norm_(parameters, limit) for parameters in parts]
         self.grad_norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
         if self.recipe.fused:  # a gradient scaler skips the step itself

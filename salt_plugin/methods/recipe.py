@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -95,11 +94,6 @@ class Recipe:
         """Returns the weight decay after `position` of `total_steps` steps, counted from 0."""
         steps = self.total_steps * self.stretch
         return float(cosine_schedule(position, steps, self.weight_decay, self.final_weight_decay))
-
-    def clip_at(self, position: float) -> float:
-        """Returns the largest gradient norm after `position` steps; infinity for no limit."""
-        late = position >= self.clip_after * self.warmup_steps
-        return self.clip_grad if self.clip_grad and late else math.inf
 
     def apply(self, optimizer: torch.optim.Optimizer, position: float) -> None:
         """Sets learning rate and weight decay for the step after `position` steps."""
