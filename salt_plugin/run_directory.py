@@ -36,6 +36,7 @@ ABSENT = {
     "method.optim.stretch": 1.0,
     "method.optim.clip_each": False,
     "method.optim.clip_after": 0.0,
+    "method.ema": 0.0,
 }
 
 # Commands that train, as users type them; Hydra sees the first without its verb.

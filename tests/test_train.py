@@ -243,6 +243,27 @@ def test_before_training_is_the_encoder_that_the_run_began_with(
             torch.testing.assert_close(left[name], value, rtol=0, atol=1e-20)
 
 
+def test_an_average_of_the_student_changes_nothing_that_is_trained_or_billed(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    train(tiny_videos, tmp_path, "method.ema=0.9")
+    trained = load_file(finished / "student" / "encoder.safetensors")
+    for name, value in load_file(tmp_path / "student" / "encoder.safetensors").items():
+        assert torch.equal(value, trained[name])
+    average = load_file(tmp_path / "student" / "ema.safetensors")
+    assert not all(torch.equal(value, trained[name]) for name, value in average.items())
+    assert not (finished / "student" / "ema.safetensors").exists()
+    without, with_it = (
+        json.loads((folder / "student" / "compute.json").read_text())
+        for folder in (finished, tmp_path)
+    )
+    assert with_it["flops"] == without["flops"]
+    assert with_it["bill"] == without["bill"]
+    assert without["evaluation"]["flops"] == 0
+    weights = sum(value.numel() for value in average.values())
+    assert with_it["evaluation"]["flops"] == 5 * 3 * weights
+
+
 def test_epochs_limit_the_steps(tiny_videos: Path, tmp_path: Path) -> None:
     # 6 videos in batches of 4: one whole batch an epoch.
     summary = train(tiny_videos, tmp_path, "trainer.max_epochs=3", method="pixel_teacher")

@@ -87,7 +87,8 @@ def main(arguments: list[str]) -> None:
 def _print_outcome(study: Study, failed: dict[str, str], as_json: bool) -> None:
     """Prints the table; raises what has failed."""
     from salt_plugin.report.comparison_table import comparison_table
-    from salt_plugin.studies.report import comparison_rows, groups
+    from salt_plugin.studies.report import groups
+    from salt_plugin.studies.rows import comparison_rows
 
     rows, columns, unusable = comparison_rows(study)
     means = groups(rows, columns)

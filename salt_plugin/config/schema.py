@@ -206,11 +206,15 @@ class SALTConfig(MaskedConfig):
     """`method` of `method=salt`.
 
     Attributes:
+        ema: Largest momentum of a moving average of the student, which is kept beside it
+            (`student/ema.safetensors`) for evaluations and plays no part in training; it is booked
+            as an evaluation, outside the budget. 0: none.
         loss: Loss of predicted latents.
         pixel_loss: Loss of stage 1.
     """
 
     teacher: TeacherConfig
+    ema: Rate
     loss: dict[str, Any]
     pixel_loss: dict[str, Any]
 

@@ -106,6 +106,16 @@ class VideoMethod(LightningModule):
         """The encoder that a run leaves."""
         raise NotImplementedError  # abstract
 
+    @property
+    def others(self) -> dict[str, VideoEncoder]:
+        """Encoders that a run leaves beside `result`, by their kind, `online` or `ema`."""
+        return {}
+
+    @property
+    def evaluation_flops(self) -> int:
+        """FLOPs of a step that serve evaluations alone: no part of training or its budget."""
+        return 0
+
     def targets(self, clips: Tensor) -> Tensor | None:
         """Returns the latents that are to be predicted of whole clips, before normalisation.
 

@@ -15,6 +15,7 @@ from salt_plugin.errors import DataError, SaltError
 from salt_plugin.evaluation import open_encoder, probe
 from salt_plugin.files import write_json
 from salt_plugin.run_directory import RunDirectory
+from salt_plugin.stage_directory import KINDS
 
 
 def evaluate(encoder: str, seed: int, evaluations: dict[str, ProbeConfig]) -> dict[str, Any]:
@@ -41,9 +42,9 @@ def main(arguments: Sequence[str]) -> None:
     """Evaluates, and writes what was found in one piece.
 
     Args:
-        arguments: `product=FILE`, `seed=N`, then `encoder=RUN`, or `random_of=FOLDER size=NAME` for
-            the encoder before training of a finished run in the folder, of this seed; and
-            `EVALUATION.KEY=JSON`.
+        arguments: `product=FILE` (what is found of a run's other encoder goes to `FILE-KIND`),
+            `seed=N`, then `encoder=RUN`, or `random_of=FOLDER size=NAME` for the encoder before
+            training of a finished run in the folder, of this seed; and `EVALUATION.KEY=JSON`.
     """
     given = dict(one.split("=", 1) for one in arguments)
     keys: dict[str, dict[str, Any]] = {}
@@ -57,11 +58,27 @@ def main(arguments: Sequence[str]) -> None:
             Path(given["random_of"]), given["size"], int(given["seed"])
         )
         evaluations = {name: probe_config(**one) for name, one in keys.items()}
-        found = evaluate(encoder, int(given["seed"]), evaluations)
+        encoders = {product: encoder}
+        if "encoder" in given:
+            encoders = _others(RunDirectory(Path(encoder)), product) | encoders
+        found = {
+            file: evaluate(one, int(given["seed"]), evaluations) for file, one in encoders.items()
+        }
     except SaltError as error:
         raise SystemExit(f"error: {error}") from None
     product.parent.mkdir(exist_ok=True)
-    write_json(product, found)
+    for file, one in found.items():  # the product itself last
+        write_json(file, one)
+
+
+def _others(run: RunDirectory, product: Path) -> dict[Path, str]:
+    """Returns the encoders beside the result of a run, by where what is found of them goes."""
+    files = {kind: run.result.other(kind) for kind in KINDS} if run.finished else {}
+    return {
+        product.with_stem(f"{product.stem}-{kind}"): str(file)
+        for kind, file in files.items()
+        if file.is_file()
+    }
 
 
 def _random(folder: Path, size: str, seed: int) -> str:

@@ -80,6 +80,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         method.update_ema(position)
+        r.ledger.add_evaluation(method.evaluation_flops, 0.0)
 
         seconds, waited = timed.step()
         tokens = price.context_tokens + price.target_tokens

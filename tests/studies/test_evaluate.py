@@ -44,6 +44,9 @@ def test_before_training_is_a_run_of_the_same_size_and_seed(
         evaluate_process(_arguments(tiny(), tmp_path / f"{name}.json", *encoder))
         found[name] = json.loads((tmp_path / f"{name}.json").read_text())["bees"]
     assert found["before"]["random_weights"]
+    online = json.loads((tmp_path / "trained-online.json").read_text())["bees"]
+    assert online["encoder"].endswith("online.safetensors")
+    assert not (tmp_path / "before-online.json").exists()
     for protocol in ("linear", "knn"):
         assert found["before"][protocol]["interval"] == found["trained"][protocol]["interval"]
     other = [one.replace("seed=1", "seed=2") for one in _arguments(tiny(), tmp_path / "a.json")]
