@@ -24,7 +24,7 @@ from salt_plugin.config.compare import CompareConfig
 from salt_plugin.config.evaluation import ProbeConfig
 from salt_plugin.config.keys import Key, documented, keys_of, marked, run_keys
 from salt_plugin.config.planning import compose_alone
-from salt_plugin.config.values import COMPARED, OPERATIONAL, expected
+from salt_plugin.config.values import ALIKE, COMPARED, OPERATIONAL, expected
 from salt_plugin.studies.cluster import ClusterConfig
 from salt_plugin.studies.pipeline import StageConfig
 
@@ -61,7 +61,7 @@ def _table(what: str) -> str:
         "probe": (ProbeConfig, conf_folder() / "probe" / "base.yaml"),
         "cluster": (ClusterConfig, slurm_folder() / "clusters" / "base.yaml"),
     }
-    if what in (OPERATIONAL, COMPARED):
+    if what in (OPERATIONAL, COMPARED, ALIKE):
         return "\n".join(f"- `{name}`" for name in sorted(marked(what))) + "\n"
     if what == "stage":
         return _lines(

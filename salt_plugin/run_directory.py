@@ -29,6 +29,16 @@ OPERATIONAL = {
     "method.data.root",  # of earlier versions
 }
 
+# Keys that earlier versions did not have, with the values that do what these did.
+ABSENT = {
+    "method.optim.cooldown_share": 0.0,
+    "method.optim.cooldown_lr": 0.0,
+    "method.optim.stretch": 1.0,
+    "method.optim.clip_each": False,
+    "method.optim.clip_after": 0.0,
+    "method.ema": 0.0,
+}
+
 # Commands that train, as users type them; Hydra sees the first without its verb.
 PROGRAMS = (["salt", "train"], ["lightly-ssl-train"])
 
@@ -112,7 +122,9 @@ class RunDirectory:
         """
         if not self.config.is_file():
             return
-        before, now = comparable(_read_config(self.config)), comparable(asdict(config))
+        now = comparable(asdict(config))
+        before = {key: value for key, value in ABSENT.items() if key in now}
+        before |= comparable(_read_config(self.config))
         if self.finished:  # by an earlier version, which stored other things
             for key in ("method.mask_group", "method.global_batch_size"):
                 if before.get(key) is None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from salt_plugin.errors import ConfigError
 
+# Kinds of encoders of a run: what was trained, and its moving average.
+KINDS = ONLINE, EMA = "online", "ema"
+
 
 class StageDirectory:
     """The files of one stage."""
@@ -23,6 +26,10 @@ class StageDirectory:
         self.last_checkpoint = root / "checkpoints" / "last.ckpt"
         self.best_checkpoint = root / "checkpoints" / "best.ckpt"
         self.encoders = root / "encoders"
+
+    def other(self, kind: str) -> Path:
+        """Returns where the encoder beside the result is kept: `online`, or `ema`."""
+        return self.root / f"{kind}.safetensors"
 
     def encoder_at(self, step: int) -> Path:
         """Returns where the encoder of a step is kept, by `method.encoders_every_n_steps`."""

@@ -106,6 +106,20 @@ def test_the_moving_average_is_kept_and_the_student_stays_in_the_checkpoint(vjep
     assert torch.equal(predictor.predictor_proj.weight, state["predictor.predictor_proj.weight"])
 
 
+def test_what_was_trained_is_kept_beside_its_average(vjepa: Path) -> None:
+    state = torch.load(vjepa / "student" / "checkpoints" / "last.ckpt", weights_only=True)
+    for name, value in load_file(vjepa / "student" / "online.safetensors").items():
+        assert torch.equal(value, state["state_dict"][f"student.{name}"])
+    online = vjepa / "student" / "online.safetensors"
+    clip = torch.zeros(1, 3, 8, 64, 64)
+    assert not torch.equal(load_encoder(online)(clip), load_encoder(vjepa)(clip))
+    bills = [
+        read_card(file)["compute"]["bill"]
+        for file in (online, online.with_name("encoder.safetensors"))
+    ]
+    assert bills[0] == bills[1]
+
+
 @pytest.mark.parametrize("step", [4, 5])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
     vjepa: Path, tiny_videos: Path, tmp_path: Path, step: int
@@ -119,13 +133,12 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert outcome.equal(*saved)
 
 
-def test_vjepa2_keeps_rate_and_weight_decay_after_its_warm_up(
-    tiny_videos: Path, tmp_path: Path
-) -> None:
-    train(tiny_videos, tmp_path, "vjepa2", "method.optim.max_warmup_share=0.4")
+def test_vjepa2_keeps_its_rate_from_warm_up_to_cool_down(tiny_videos: Path, tmp_path: Path) -> None:
+    few = ["method.optim.max_warmup_share=0.4", "method.optim.cooldown_share=0.2"]
+    train(tiny_videos, tmp_path, "vjepa2", *few)
     rows = read_metrics(tmp_path / "student" / "metrics.csv")
     start, rate = 0.19 * 5.25e-4, 5.25e-4
-    expected = [(start + rate) / 2, rate, rate, rate, rate]
+    expected = [(start + rate) / 2, rate, rate, rate, 0.202 * rate]
     assert [row["lr"] for row in rows] == pytest.approx(expected)
     assert [row["weight_decay"] for row in rows] == pytest.approx([0.04] * 5)
 

@@ -17,6 +17,7 @@ from salt_plugin import load_encoder
 from salt_plugin.checkpoints import read_card
 from salt_plugin.config import compose
 from salt_plugin.errors import CheckpointError, ConfigError, DataError, SaltError
+from salt_plugin.evaluation import open_encoder
 from salt_plugin.run_directory import read_metrics
 from salt_plugin.train import run
 
@@ -225,6 +226,42 @@ def test_a_run_ends_with_a_probe_of_its_encoders_on_a_set(
     printed = " ".join(capsys.readouterr().out.split())
     assert "Frozen probes on the test clips of folder" in printed
     assert "test videos that are in the training list, too: 6" in printed
+
+
+@pytest.mark.parametrize("method", ["salt", "vjepa"])
+def test_before_training_is_the_encoder_that_the_run_began_with(
+    tiny_videos: Path, tmp_path: Path, method: str
+) -> None:
+    still = ["optimizer.lr=1e-30", "method.model.init_std=0.1", "seed=5", "trainer.max_steps=1"]
+    train(tiny_videos, tmp_path, *still, method=method)
+    for stage in {"salt": ["student", "teacher"]}.get(method, ["student"]):
+        began, left = (
+            open_encoder(f"{prefix}{tmp_path / stage}", seed=9).model.state_dict()
+            for prefix in ("random:", "")
+        )
+        for name, value in began.items():
+            torch.testing.assert_close(left[name], value, rtol=0, atol=1e-20)
+
+
+def test_an_average_of_the_student_changes_nothing_that_is_trained_or_billed(
+    finished: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    train(tiny_videos, tmp_path, "method.ema=0.9")
+    trained = load_file(finished / "student" / "encoder.safetensors")
+    for name, value in load_file(tmp_path / "student" / "encoder.safetensors").items():
+        assert torch.equal(value, trained[name])
+    average = load_file(tmp_path / "student" / "ema.safetensors")
+    assert not all(torch.equal(value, trained[name]) for name, value in average.items())
+    assert not (finished / "student" / "ema.safetensors").exists()
+    without, with_it = (
+        json.loads((folder / "student" / "compute.json").read_text())
+        for folder in (finished, tmp_path)
+    )
+    assert with_it["flops"] == without["flops"]
+    assert with_it["bill"] == without["bill"]
+    assert without["evaluation"]["flops"] == 0
+    weights = sum(value.numel() for value in average.values())
+    assert with_it["evaluation"]["flops"] == 5 * 3 * weights
 
 
 def test_epochs_limit_the_steps(tiny_videos: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from salt_plugin.checkpoints.load import (
     load_predictor,
     read_bill,
     read_input,
+    read_start,
 )
 from salt_plugin.checkpoints.own_files import (
     ENCODER_FILE,
@@ -45,6 +46,7 @@ __all__ = [
     "read_input",
     "read_predictor_card",
     "read_safetensors",
+    "read_start",
     "read_torch_file",
     "save_encoder",
     "save_encoder_folder",

@@ -204,6 +204,42 @@ def read_input(file: Path) -> dict[str, Any]:
         ) from None
 
 
+class Start(BaseModel):
+    """How the weights of a run began, where they were not those of a file.
+
+    Attributes:
+        seed: Of the stage.
+        std: Standard deviation.
+    """
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    std: Annotated[float, Field(gt=0)]
+
+
+def read_start(file: Path) -> Start | None:
+    """Returns how the weights of an encoder began, by its card; None where it does not say.
+
+    Args:
+        file: As `find_encoder` gives it.
+
+    Raises:
+        CheckpointError: The card is damaged.
+    """
+    if is_vjepa2(file) or is_huggingface(file):
+        return None
+    training = read_card(file).get("training")
+    found = training.get("start") if isinstance(training, dict) else None
+    try:
+        return None if found is None else Start.model_validate(found)
+    except ValidationError:
+        raise CheckpointError(
+            f"{file.with_suffix('.json')}: training.start is {str(found)[:99]}: expected seed, a "
+            "whole number, and std, above 0; copy the card again"
+        ) from None
+
+
 def read_bill(file: Path) -> int | None:
     """Returns the FLOPs that an encoder has cost in all, its teacher's included.
 

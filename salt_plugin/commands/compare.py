@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> None:
         "Trains methods at matched FLOPs, evaluates the frozen encoders by the same probes, and "
         "writes a CSV row a run, a table and figures. Interrupted, the same command goes on."
     )
-    parser = study_parser("compare", description, "demo, demo_small, paper", "runs/compare-NAME")
+    shipped = "demo, demo_grid8, demo_small, paper"
+    parser = study_parser("compare", description, shipped, "runs/compare-NAME")
     parser.add_argument(
         "--jobs",
         type=int,
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> None:
 
     from salt_plugin.config.compare import compare_config, evaluations
     from salt_plugin.evaluation.lists import read_lists
-    from salt_plugin.studies.comparison import CELLS, common_settings, study_of
+    from salt_plugin.studies.comparison import CELLS, common_settings, differences, study_of
     from salt_plugin.studies.costs import composed_config
 
     show_log()
@@ -62,11 +63,16 @@ def main(arguments: list[str]) -> None:
     pipeline, elements = study_of(config, name, study.root)
     runs = [one for one in elements if one.stage == CELLS]
     with nullcontext() if given.dry_run else study.claimed():
-        common = common_settings({one.name: composed_config(one) for one in runs})
-        text = yaml.safe_dump({**asdict(config), "common": common}, sort_keys=False)
+        configs = {one.name: composed_config(one) for one in runs}
+        common, differing = common_settings(configs), differences(configs, config)
+        told = {"common": common, "differing": differing}
+        text = yaml.safe_dump({**asdict(config), **told}, sort_keys=False)
         study.plan(pipeline, profile, elements, compare=text)
         for one in evaluations(config).values():
             read_lists(one)
+        for key, values in differing.items():
+            shown = ", ".join(f"{value} in {method}" for method, value in values.items())
+            console(stderr=True).print(f"differs by intent: {key}: {shown}", soft_wrap=True)
         if given.dry_run:
             for run in runs:  # without the verb and the folder
                 print(f"{run.name}: {shlex.join(run.arguments[1:-1])}")
@@ -81,7 +87,8 @@ def main(arguments: list[str]) -> None:
 def _print_outcome(study: Study, failed: dict[str, str], as_json: bool) -> None:
     """Prints the table; raises what has failed."""
     from salt_plugin.report.comparison_table import comparison_table
-    from salt_plugin.studies.report import comparison_rows, groups
+    from salt_plugin.studies.report import groups
+    from salt_plugin.studies.rows import comparison_rows
 
     rows, columns, unusable = comparison_rows(study)
     means = groups(rows, columns)

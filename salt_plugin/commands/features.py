@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         "encoder",
         metavar="ENCODER",
         help="a run directory, an encoder file, V-JEPA 2 weights in either public layout, "
-        "timm:NAME[:FILE], random:SIZE, or random:PATH for the shape of an encoder",
+        "timm:NAME[:FILE], random:SIZE, or random:PATH for an encoder before training",
     )
     parser.add_argument(
         "input", metavar="INPUT", nargs="+", help="a video, an image, a folder or a list of them"

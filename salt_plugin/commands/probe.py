@@ -157,8 +157,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ENCODER",
         nargs="+",
         help="a run directory, an encoder file, V-JEPA 2 weights in either public layout, "
-        "timm:NAME[:FILE], random:SIZE, or random:PATH for the shape of an encoder; several make "
-        "one table",
+        "timm:NAME[:FILE], random:SIZE, or random:PATH for an encoder before training; several "
+        "make one table",
     )
     parser.add_argument(
         "--data",

@@ -75,9 +75,14 @@ class CompareConfig:
             given.
         method_overrides: Further ones of a method, e.g. `{salt:
             [method.teacher.encoder=vit_large]}`.
+        may_differ: Keys or nodes that `method_overrides` may set apart between methods, although
+            they have to be alike, e.g. `[method.masks]`.
         probe: Evaluations: `data`, a set or a `.yaml` file, and other keys of it
             (docs/evaluation.md), e.g. `[{data: ssv2, train: a.csv, test: b.csv, protocols:
             [attentive]}]`; `name` where two have the same data.
+        choose: Name of an evaluation, on validation videos: of methods with two encoders, what was
+            trained and its EMA, the one with the higher mean over all runs is drawn and starred;
+            null: the one that their papers evaluate. Both have their rows.
         baseline: Also evaluate the encoder before training, at 0 FLOPs.
     """
 
@@ -88,7 +93,9 @@ class CompareConfig:
     teacher_shares: Shares
     overrides: list[str]
     method_overrides: dict[str, list[str]]
+    may_differ: list[str]
     probe: Evaluations
+    choose: str | None
     baseline: bool
 
 
@@ -118,7 +125,9 @@ def compare_config(name: str, changes: Sequence[str] = ()) -> CompareConfig:
     base = Path.cwd() if probe_is_changed else file.absolute().parent
     config.probe = [_with_absolute_paths(entry, base) for entry in config.probe]
     _check_overrides(config)
-    evaluations(config)
+    found = evaluations(config)
+    if config.choose is not None:
+        require_known(config.choose, found, "compare.choose: not one of the evaluations")
     return config
 
 

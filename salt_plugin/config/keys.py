@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from salt_plugin.config import registry
 from salt_plugin.config.schema import RunConfig
-from salt_plugin.config.values import COMPARED, OPERATIONAL
+from salt_plugin.config.values import ALIKE, COMPARED, OPERATIONAL
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Key:
         name: With dots.
         kind: Its type, with its range.
         owner: The class whose field it is; the docstring says what it means.
-        marks: Some of `values.OPERATIONAL` and `values.COMPARED`.
+        marks: Some of `values.OPERATIONAL`, `values.COMPARED` and `values.ALIKE`.
     """
 
     name: str
@@ -43,7 +43,7 @@ def keys_of(schema: type, prefix: str = "") -> Iterator[Key]:
         if is_dataclass(kind):
             yield from keys_of(kind, f"{name}.")  # type: ignore[arg-type]
         else:
-            marks = {OPERATIONAL, COMPARED}.intersection(_strings(kind))
+            marks = {OPERATIONAL, COMPARED, ALIKE}.intersection(_strings(kind))
             yield Key(name, kind, schema, frozenset(marks))
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from salt_plugin.config.values import (
+    ALIKE,
     COMPARED,
     OPERATIONAL,
     STRICT,
@@ -58,10 +59,10 @@ class PredictorConfig:
         init_std: Standard deviation of the initial weights of both.
     """
 
-    dim: AtLeast1 | None
-    depth: AtLeast1 | None
-    num_heads: AtLeast1 | None
-    init_std: Positive
+    dim: Annotated[AtLeast1 | None, ALIKE]
+    depth: Annotated[AtLeast1 | None, ALIKE]
+    num_heads: Annotated[AtLeast1 | None, ALIKE]
+    init_std: Annotated[Positive, ALIKE]
 
 
 @dataclass(config=STRICT)
@@ -83,8 +84,8 @@ class ModelConfig:
 
     patch_size: Annotated[AtLeast1, COMPARED]
     tubelet_size: Annotated[AtLeast1, COMPARED]
-    drop_path: Rate
-    init_std: Positive
+    drop_path: Annotated[Rate, ALIKE]
+    init_std: Annotated[Positive, ALIKE]
     predictor: PredictorConfig
     activation_checkpointing: Annotated[bool, OPERATIONAL]
     compile: Annotated[Auto, OPERATIONAL]
@@ -138,7 +139,7 @@ class DataConfig:
     """
 
     weights: Annotated[list[Number] | None, COMPARED]
-    reader: Literal["pyav", "auto", "decord"]
+    reader: Annotated[Literal["pyav", "auto", "decord"], ALIKE]
     timeout: Annotated[Positive | None, OPERATIONAL]
     stall: Annotated[Positive | None, OPERATIONAL]
     max_bad: Annotated[Share, OPERATIONAL]
@@ -157,8 +158,17 @@ class OptimConfig:
         max_warmup_share: Longest warm-up, as a share of a stage's steps; shortens it in short runs.
         final_lr: Learning rate at the end of the cosine, as a share of `optimizer.lr`; 1: constant
             after the warm-up.
+        cooldown_share: Share of a stage's steps (or budget), the last ones, in which the learning
+            rate goes linearly from where its cosine ends to `cooldown_lr`; 0: no cool-down.
+        cooldown_lr: Learning rate at the end of the cool-down, as a share of `optimizer.lr`.
         final_weight_decay: Weight decay at the end of its cosine from `optimizer.weight_decay`.
+        stretch: The schedules of learning rate, weight decay and EMA are made for so many times
+            their steps, and stop before they are through (V-JEPA's `ipe_scale`, 1.25); 1: they
+            end with the steps.
         clip_grad: Largest gradient norm; 0: no limit.
+        clip_each: Whether encoder and predictor (decoder, projector) are clipped each by its own
+            norm, instead of both by one.
+        clip_after: Clipping begins after so many times the warm-up's steps.
     """
 
     betas: Betas
@@ -166,8 +176,13 @@ class OptimConfig:
     warmup_steps: Count
     max_warmup_share: Share
     final_lr: Share
+    cooldown_share: Rate
+    cooldown_lr: Share
     final_weight_decay: NotNegative
+    stretch: Annotated[Number, Field(ge=1)]
     clip_grad: Annotated[NotNegative, Field(title="0 (off) or more")]
+    clip_each: bool
+    clip_after: NotNegative
 
 
 @dataclass(config=STRICT)

@@ -20,6 +20,7 @@ from salt_plugin.config.method_nodes import (
     TeacherConfig,
 )
 from salt_plugin.config.values import (
+    ALIKE,
     COMPARED,
     OPERATIONAL,
     STRICT,
@@ -68,7 +69,7 @@ class LoaderConfig:
     """
 
     batch_size: Annotated[AtLeast1, OPERATIONAL]
-    shuffle: bool
+    shuffle: Annotated[bool, ALIKE]
     num_workers: Annotated[Workers, OPERATIONAL]
     prefetch_factor: Annotated[AtLeast1 | None, OPERATIONAL]
     drop_last: bool
@@ -92,7 +93,7 @@ class TrainerConfig:
     gpus: Annotated[Count, OPERATIONAL]
     max_epochs: Limit
     max_steps: Steps
-    precision: Precision
+    precision: Annotated[Precision, ALIKE]
     enable_model_summary: Annotated[bool, OPERATIONAL]
     logger: Annotated[
         Logger | list[Logger],
@@ -165,7 +166,7 @@ class MethodConfig:
     mask_group: Annotated[AtLeast1, COMPARED]
     clip: ClipConfig
     model: ModelConfig
-    transform: dict[str, Any]
+    transform: Annotated[dict[str, Any], ALIKE]
     data: DataConfig
     optim: OptimConfig
     checkpoint: CheckpointConfig
@@ -186,7 +187,7 @@ class MaskedConfig(MethodConfig):
         masks: Masks; `method/masks=NAME` selects others.
     """
 
-    masks: dict[str, Any]
+    masks: Annotated[dict[str, Any], ALIKE]
 
 
 @dataclass(config=STRICT)
@@ -205,11 +206,15 @@ class SALTConfig(MaskedConfig):
     """`method` of `method=salt`.
 
     Attributes:
+        ema: Largest momentum of a moving average of the student, which is kept beside it
+            (`student/ema.safetensors`) for evaluations and plays no part in training; it is booked
+            as an evaluation, outside the budget. 0: none.
         loss: Loss of predicted latents.
         pixel_loss: Loss of stage 1.
     """
 
     teacher: TeacherConfig
+    ema: Rate
     loss: dict[str, Any]
     pixel_loss: dict[str, Any]
 
@@ -257,7 +262,7 @@ class RunConfig:
 
     method: Any
     input_dir: Annotated[Inputs, COMPARED]
-    checkpoint: str | None
+    checkpoint: Annotated[str | None, ALIKE]
     seed: Seed
     loader: LoaderConfig
     trainer: TrainerConfig

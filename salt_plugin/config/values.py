@@ -10,8 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 # Marks in the annotation of a key: it changes how fast a run goes, or whether it goes on, but not
-# what it computes; it has to be alike in all runs of a comparison.
-OPERATIONAL, COMPARED = "operational", "compared"
+# what it computes; it has to be alike in all runs of a comparison; so it has, but where the methods
+# themselves differ.
+OPERATIONAL, COMPARED, ALIKE = "operational", "compared", "alike"
 
 # Of every class of keys. Hydra and YAML take a path such as 2024 for a number.
 STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from salt_plugin.batch import IMAGENET_MEAN, IMAGENET_STD
-from salt_plugin.checkpoints import find_encoder, load_encoder, read_input
+from salt_plugin.checkpoints import find_encoder, load_encoder, read_input, read_start
 from salt_plugin.checkpoints.load import is_huggingface
 from salt_plugin.config.evaluation import CLIP
 from salt_plugin.errors import ConfigError
@@ -185,7 +185,8 @@ def open_encoder(spec: str, *, size: int = 224, seed: int = 0) -> FrozenEncoder:
         spec: A run directory, an encoder file, V-JEPA 2's weights in either public layout;
             `timm:NAME`, an image model with random weights, or `timm:NAME:FILE`; `random:SIZE`, an
             untrained encoder such as `random:vit_tiny` or `timm:salt_vit_tiny`, or `random:PATH`,
-            one of the shape of an encoder.
+            a trained encoder as it was before training: by the deviation and the seed of its run;
+            where its card does not say them, by 0.02, V-JEPA's, and `seed`.
         size: Height and width of the clips in pixels; image models are built for it.
         seed: Of random weights.
 
@@ -208,8 +209,10 @@ def open_encoder(spec: str, *, size: int = 224, seed: int = 0) -> FrozenEncoder:
         return FrozenEncoder(spec, VideoEncoder(EncoderShape.named(named)), random=True)
     encoder, place = load_encoder(named), find_encoder(named)
     if prefix:
-        torch.manual_seed(seed)
-        trained, encoder = encoder, VideoEncoder(encoder.shape)
+        trained, start = encoder, read_start(place)
+        torch.manual_seed(seed if start is None else start.seed)
+        std = {} if start is None else {"init_std": start.std}
+        encoder = VideoEncoder(trained.shape, **std)
         encoder.preprocessing = trained.preprocessing
     card = read_input(place)
     mean, std = card.get("mean", IMAGENET_MEAN), card.get("std", IMAGENET_STD)

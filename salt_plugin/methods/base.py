@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -52,7 +53,7 @@ class VideoMethod(LightningModule):
 
     1. `recipe.apply(optimizer, position)` with `position` steps done,
     2. `loss = method(batch)` and `loss.backward()`,
-    3. `clip(optimizer)` and `optimizer.step()`,
+    3. `clip(optimizer, position)` and `optimizer.step()`,
     4. `update_ema(position)`.
 
     If a loss is not finite, a hook on the module makes all its gradients NaN, so that `clip` finds
@@ -105,6 +106,16 @@ class VideoMethod(LightningModule):
         """The encoder that a run leaves."""
         raise NotImplementedError  # abstract
 
+    @property
+    def others(self) -> dict[str, VideoEncoder]:
+        """Encoders that a run leaves beside `result`, by their kind, `online` or `ema`."""
+        return {}
+
+    @property
+    def evaluation_flops(self) -> int:
+        """FLOPs of a step that serve evaluations alone: no part of training or its budget."""
+        return 0
+
     def targets(self, clips: Tensor) -> Tensor | None:
         """Returns the latents that are to be predicted of whole clips, before normalisation.
 
@@ -134,7 +145,7 @@ class VideoMethod(LightningModule):
         """Returns AdamW over what is trained; its schedules are set before each step."""
         return self.recipe.optimizer(self.trained())
 
-    def clip(self, optimizer: Optimizer) -> None:
+    def clip(self, optimizer: Optimizer, position: float = math.inf) -> None:
         """Clips by the recipe's norm, keeps the norm found, and skips a step that is not finite.
 
         If gradients are not finite in any process, weights and optimiser stay as they are; this is
@@ -142,10 +153,16 @@ class VideoMethod(LightningModule):
 
         Args:
             optimizer: Torch's own, not a wrapper of it.
+            position: Steps that are done; by default all of those before which nothing is clipped.
         """
-        limit = self.recipe.clip_grad or float("inf")
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.grad_norm = nn.utils.clip_grad_norm_(parameters, limit)
+        parts = [[p for group in optimizer.param_groups for p in group["params"]]]
+        recipe = self.recipe
+        if recipe.clip_each:
+            parts = [list(module.parameters()) for module in self.trained()]
+        late = position >= recipe.clip_after * recipe.warmup_steps
+        limit = recipe.clip_grad if recipe.clip_grad and late else math.inf
+        norms = [nn.utils.clip_grad_norm_(parameters, limit) for parameters in parts]
+        self.grad_norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
         if self.recipe.fused:  # a gradient scaler skips the step itself
             optimizer.found_inf = (~self.grad_norm.isfinite()).float()  # type: ignore[attr-defined]
 
@@ -183,7 +200,7 @@ class VideoMethod(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips as the recipe says, whatever the trainer is told."""
-        self.clip(optimizer)
+        self.clip(optimizer, self.trainer.global_step)
 
     def optimizer_step(
         self,

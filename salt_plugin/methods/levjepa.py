@@ -13,11 +13,13 @@ from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
 
 from salt_plugin.batch import Batch
+from salt_plugin.methods.average import follow, rising
 from salt_plugin.methods.base import Pieces, VideoMethod
 from salt_plugin.methods.recipe import Recipe
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.teacher import FrozenTeacher
 from salt_plugin.shapes import ProjectorShape
+from salt_plugin.stage_directory import ONLINE
 
 # The last word of the seed of SIGReg's directions.
 _OF_DIRECTIONS = 0x64697273
@@ -37,8 +39,7 @@ class LeVJEPA(VideoMethod):
         recipe: Optimiser and schedules.
         sigreg_weight: Printed: 0.02.
         sync_batch_norm: Whether the projector's BatchNorm takes its statistics over all devices.
-        momentum: Of the moving average: after step k, counted from 0, min(momentum, (1 + k) /
-            (10 + k)), so that a short run does not keep its random start.
+        momentum: Of the moving average, as `average.rising` takes it.
 
     Attributes:
         ema: The moving average of the encoder; it is kept, and plays no part in training.
@@ -85,6 +86,11 @@ class LeVJEPA(VideoMethod):
         """The moving average."""
         return self.ema
 
+    @property
+    def others(self) -> dict[str, VideoEncoder]:
+        """The encoder that was trained."""
+        return {ONLINE: self.encoder}
+
     def trained(self) -> list[nn.Module]:
         """Returns encoder and projector."""
         return [self.encoder, self.projector]
@@ -120,13 +126,9 @@ class LeVJEPA(VideoMethod):
         patches_bnp, grid = self.encoder.patchify(clips), self.encoder.grid(clips)
         return self.encoder.forward_cls(patches_bnp, grid, indices_bk)
 
-    @torch.no_grad()
     def update_ema(self, position: float) -> None:
         """Moves the moving average towards the encoder, after the step at `position`."""
-        average: list[Tensor] = list(self.ema.parameters())
-        encoder: list[Tensor] = list(self.encoder.parameters())
-        momentum = min(self.momentum, (1 + position) / (10 + position)) if self.momentum else 0.0
-        torch._foreach_lerp_(average, encoder, 1 - momentum)
+        follow(self.ema, self.encoder, rising(self.momentum, position))
 
 
 class BatchNorm(nn.BatchNorm1d):

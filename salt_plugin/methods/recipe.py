@@ -15,7 +15,7 @@ from torch.optim import AdamW
 
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW with warm-up and cosine, a rising weight decay, and gradient clipping.
+    """AdamW with warm-up, cosine and cool-down, a rising weight decay, and gradient clipping.
 
     Attributes:
         total_steps: Steps of the stage.
@@ -25,8 +25,14 @@ class Recipe:
         betas: Of AdamW.
         warmup_start: Learning rate at the start of the warm-up, as a share of `lr`.
         warmup_steps: Length of the warm-up.
-        final_lr: Learning rate at the end, as a share of `lr`.
+        final_lr: Learning rate at the end of the cosine, as a share of `lr`.
+        cooldown_share: Share of the steps, the last ones, in which the learning rate goes linearly
+            from where its cosine ends to `cooldown_lr`.
+        cooldown_lr: Learning rate at the last step of that, as a share of `lr`.
+        stretch: Cosines are made for so many times their steps, and stop before they are through.
         clip_grad: Largest gradient norm; 0 for no limit.
+        clip_each: Whether each trained module is clipped by its own norm, or all by one.
+        clip_after: Clipping begins after so many times the warm-up's steps.
         fused: Whether to use the fused AdamW, which float16 with gradient scaling does not allow.
     """
 
@@ -38,7 +44,12 @@ class Recipe:
     warmup_start: float = 0.32
     warmup_steps: int = 10_000
     final_lr: float = 0.0016
+    cooldown_share: float = 0.0
+    cooldown_lr: float = 0.0
+    stretch: float = 1.0
     clip_grad: float = 0.02
+    clip_each: bool = False
+    clip_after: float = 0.0
     fused: bool = True
 
     def optimizer(
@@ -65,21 +76,24 @@ class Recipe:
 
     def lr_at(self, position: float) -> float:
         """Returns the learning rate after `position` of `total_steps` steps, counted from 0."""
+        begins = self.total_steps * (1 - self.cooldown_share)
         share = cosine_warmup_schedule(
-            step=position,
-            max_steps=self.total_steps,
+            step=min(position, begins),
+            max_steps=max(begins * self.stretch, self.warmup_steps),
             start_value=1.0,
             end_value=self.final_lr,
             warmup_steps=self.warmup_steps,
             warmup_start_value=self.warmup_start,
         )
+        if self.cooldown_share and position >= begins:
+            done = min(1.0, (position + 1 - begins) / (self.total_steps - begins))
+            share += (self.cooldown_lr - share) * done
         return float(self.lr * share)
 
     def weight_decay_at(self, position: float) -> float:
         """Returns the weight decay after `position` of `total_steps` steps, counted from 0."""
-        return float(
-            cosine_schedule(position, self.total_steps, self.weight_decay, self.final_weight_decay)
-        )
+        steps = self.total_steps * self.stretch
+        return float(cosine_schedule(position, steps, self.weight_decay, self.final_weight_decay))
 
     def apply(self, optimizer: torch.optim.Optimizer, position: float) -> None:
         """Sets learning rate and weight decay for the step after `position` steps."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor, nn
 
 from salt_plugin.batch import Batch
+from salt_plugin.compute.cost import FLOPS_PER_EMA_PARAMETER, encoder_parameters
 from salt_plugin.errors import CheckpointError, SaltError
 from salt_plugin.losses import LatentLoss
+from salt_plugin.methods.average import follow, rising
 from salt_plugin.methods.base import Pieces, VideoMethod
 from salt_plugin.methods.recipe import Recipe
 from salt_plugin.models.encoder import VideoEncoder, gather_tokens
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import FrozenTeacher
+from salt_plugin.stage_directory import EMA
 
 
 class SALT(VideoMethod):
@@ -29,6 +33,12 @@ class SALT(VideoMethod):
         teacher: Any encoder on the same tubelets; sizes may differ.
         loss: Distance to the latents.
         recipe: Optimiser and schedules.
+        momentum: Largest of a moving average of the student, which is kept beside it for
+            evaluations and plays no part in training; 0: there is none. It rises as
+            `average.rising` says.
+
+    Attributes:
+        ema: The moving average; None where there is none.
     """
 
     def __init__(
@@ -38,6 +48,7 @@ class SALT(VideoMethod):
         teacher: FrozenTeacher,
         loss: LatentLoss,
         recipe: Recipe,
+        momentum: float = 0.0,
     ) -> None:
         super().__init__(recipe)
         self.student = student
@@ -45,6 +56,8 @@ class SALT(VideoMethod):
         self.teacher = teacher
         self.loss = loss
         self.teacher_fingerprint = teacher.fingerprint()
+        self.momentum = momentum
+        self.ema = copy.deepcopy(student).eval().requires_grad_(False) if momentum else None
 
     @classmethod
     def configured(
@@ -59,12 +72,24 @@ class SALT(VideoMethod):
         assert pieces.latent_loss is not None
         assert teacher is not None
         predictor = pieces.new_predictor(encoder, teacher.embed_dim)
-        return cls(encoder, predictor, teacher, pieces.latent_loss, recipe)
+        return cls(encoder, predictor, teacher, pieces.latent_loss, recipe, node.ema)
 
     @property
     def result(self) -> VideoEncoder:
         """The student."""
         return self.student
+
+    @property
+    def others(self) -> dict[str, VideoEncoder]:
+        """The moving average, where there is one."""
+        return {} if self.ema is None else {EMA: self.ema}
+
+    @property
+    def evaluation_flops(self) -> int:
+        """Those of the moving average."""
+        if self.ema is None:
+            return 0
+        return FLOPS_PER_EMA_PARAMETER * encoder_parameters(self.ema.shape)
 
     def targets(self, clips: Tensor) -> Tensor:
         """Returns the teacher's latents; see `VideoMethod.targets`."""
@@ -73,6 +98,18 @@ class SALT(VideoMethod):
     def trained(self) -> list[nn.Module]:
         """Returns student and predictor."""
         return [self.student, self.predictor]
+
+    def train(self, mode: bool = True) -> SALT:
+        """Leaves the moving average in evaluation mode."""
+        super().train(mode)
+        if self.ema is not None:
+            self.ema.eval()
+        return self
+
+    def update_ema(self, position: float) -> None:
+        """Moves the moving average towards the student, after the step at `position`."""
+        if self.ema is not None:
+            follow(self.ema, self.student, rising(self.momentum, position))
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch."""

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from salt_plugin.batch import Batch
 from salt_plugin.losses import LatentLoss
+from salt_plugin.methods.average import follow
 from salt_plugin.methods.base import Pieces, VideoMethod
 from salt_plugin.methods.recipe import Recipe
 from salt_plugin.models.encoder import VideoEncoder, gather_tokens
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import FrozenTeacher
+from salt_plugin.stage_directory import ONLINE
 
 # Tokens of the targets that are looked at for collapse.
 WATCHED_TOKENS = 1024
@@ -39,7 +41,7 @@ class VJEPA(VideoMethod):
 
     Attributes:
         teacher: The moving average, V-JEPA's target encoder: no gradient, evaluation mode, in the
-            checkpoint. It is what is kept, since it is what V-JEPA evaluates.
+            checkpoint. It is the result, since it is what V-JEPA evaluates.
     """
 
     def __init__(
@@ -77,6 +79,11 @@ class VJEPA(VideoMethod):
         """The teacher."""
         return self.teacher
 
+    @property
+    def others(self) -> dict[str, VideoEncoder]:
+        """The student, which is what was trained."""
+        return {ONLINE: self.student}
+
     def targets(self, clips: Tensor) -> Tensor:
         """Returns the teacher's latents; see `VideoMethod.targets`."""
         patches_bnp, grid = self.teacher.patchify(clips), self.teacher.grid(clips)
@@ -111,11 +118,8 @@ class VJEPA(VideoMethod):
     def momentum_at(self, position: float) -> float:
         """Returns the momentum after `position` of the recipe's steps, counted from 0."""
         start, end = self.momentum
-        return start + (end - start) * position / self.recipe.total_steps
+        return start + (end - start) * position / (self.recipe.total_steps * self.recipe.stretch)
 
-    @torch.no_grad()
     def update_ema(self, position: float) -> None:
         """Moves the teacher towards the student, after the optimiser's step at `position`."""
-        teacher: list[Tensor] = list(self.teacher.parameters())
-        student: list[Tensor] = list(self.student.parameters())
-        torch._foreach_lerp_(teacher, student, 1 - self.momentum_at(position))
+        follow(self.teacher, self.student, self.momentum_at(position))

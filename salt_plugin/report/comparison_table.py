@@ -37,7 +37,7 @@ def markdown_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> str:
     rows = []
     for group in groups:
         spent = flops(group["flops"]) if group["flops"] else "0"
-        key = [group[name] for name in ("method", "encoder", "teacher_share")]
+        key = [named(group), group["encoder"], group["teacher_share"]]
         key += [budget(group), spent, group["n"]]
         rows.append([*key, *(_accuracy(group, column) for column in columns)])
     return markdown(header, rows)
@@ -57,7 +57,13 @@ def comparison_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> Tabl
 def label(group: GroupRow) -> str:
     """Returns what a line or bar stands for: method, encoder and teacher share."""
     share = group["teacher_share"]
-    return f"{group['method']} {group['encoder']}" + ("" if share is None else f" ({share:g})")
+    return f"{named(group)} {group['encoder']}" + ("" if share is None else f" ({share:g})")
+
+
+def named(group: GroupRow) -> str:
+    """Returns a method; of one with two encoders which of them, starred where it is chosen."""
+    kind = group.get("kind")
+    return group["method"] + (f" {kind}{'*' * group['chosen']}" if kind else "")
 
 
 def budget(group: GroupRow) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -14,7 +14,7 @@ from salt_plugin.config.application import absolute
 from salt_plugin.config.compare import CompareConfig, budget_name, evaluations
 from salt_plugin.config.keys import marked
 from salt_plugin.errors import ConfigError
-from salt_plugin.run_directory import flat
+from salt_plugin.run_directory import OPERATIONAL, flat
 from salt_plugin.studies.elements import Element, run_dir_override
 from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig
 from salt_plugin.training.plan import global_batch_size
@@ -24,7 +24,9 @@ RANDOM = "random"
 # Its stages, and the folder of its runs.
 CELLS, PROBES, BASELINES = "cells", "probes", "baselines"
 PRODUCT = "probe.json"
-COMPARED = marked(values.COMPARED)
+COMPARED, ALIKE = marked(values.COMPARED), marked(values.ALIKE)
+# What differs between runs by the comparison itself.
+VARIED = ("method.name", "method.encoder", "method.default_steps", "seed", "compute", "trainer")
 
 
 class Cell(NamedTuple):
@@ -153,10 +155,59 @@ def common_settings(configs: Mapping[str, RunConfig]) -> dict[str, Any]:
     return first
 
 
+def differences(
+    configs: Mapping[str, RunConfig], config: CompareConfig
+) -> dict[str, dict[str, str]]:
+    """Returns in which keys methods differ: by their own defaults, or as `may_differ` allows.
+
+    Args:
+        configs: Of the runs, by their names.
+        config: The comparison.
+
+    Returns:
+        The value of each method, by dotted key; only keys that several methods have.
+
+    Raises:
+        ConfigError: `method_overrides` set apart what has to be alike.
+    """
+    found: dict[str, dict[str, set[str]]] = {}
+    for one in configs.values():
+        for key, value in flat(asdict(one)).items():
+            if key not in OPERATIONAL and (not _within(key, VARIED) or _within(key, ALIKE)):
+                methods = found.setdefault(key, {})
+                methods.setdefault(one.method.name, set()).add(str(value))
+    names = {one.method.name for one in configs.values()}
+    given = {
+        (method, override.lstrip("+~").partition("=")[0].replace("/", "."))
+        for method, overrides in config.method_overrides.items()
+        for override in overrides
+    }
+    differing, refused = {}, []
+    for key, methods in sorted(found.items()):
+        values_of = {name: ", ".join(sorted(methods.get(name, {"absent"}))) for name in names}
+        if len(set(values_of.values())) == 1:
+            continue
+        if len(methods) > 1:
+            differing[key] = {name: values_of[name] for name in config.methods if name in methods}
+        set_apart = sorted(method for method, of in given if _within(key, [of]))
+        if set_apart and _within(key, ALIKE) and not _within(key, config.may_differ):
+            told = ", ".join(f"{values_of[name]} in {name}" for name in sorted(names))
+            refused.append(f"{key}: {told} (method_overrides of {', '.join(set_apart)})")
+    if refused:
+        raise ConfigError(
+            "methods that differ in more than themselves do not compare: "
+            f"{'; '.join(refused)}. Set these keys in compare.overrides, which hold for all, or "
+            "name those in which methods are meant to differ in compare.may_differ"
+        )
+    return differing
+
+
+def _within(key: str, nodes: Iterable[str]) -> bool:
+    return f"{key}.".startswith(tuple(f"{node}." for node in nodes))
+
+
 def _compared(config: RunConfig) -> dict[str, Any]:
-    parts = tuple(f"{part}." for part in COMPARED)
-    leaves = flat(asdict(config)).items()
-    found = {key: value for key, value in leaves if f"{key}.".startswith(parts)}
+    found = {key: value for key, value in flat(asdict(config)).items() if _within(key, COMPARED)}
     # How the clips of a step are split over devices and micro-batches changes nothing.
     found["method.global_batch_size"] = global_batch_size(config, max(1, config.trainer.gpus))
     inputs = config.input_dir

@@ -13,31 +13,23 @@ from typing import Any
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import write_csv, write_text
 from salt_plugin.report.comparison_table import markdown, markdown_table
-from salt_plugin.run_directory import RunDirectory, recent_loss
-from salt_plugin.studies.attempts import FAILED, FINISHED, ElementDirectory
-from salt_plugin.studies.comparison import BASELINES, CELLS, PROBES, PRODUCT, RANDOM
+from salt_plugin.run_directory import RunDirectory
+from salt_plugin.studies.attempts import FINISHED
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.pipeline import PROBE, TRAIN
-from salt_plugin.studies.study import Study
-
-DONE = "done"
-PARTS = (
-    "teacher_training",
-    "initialisation",
-    "teacher_forward",
-    "student",
-    "predictor",
-    "decoder",
-    "projector",
-    "ema",
+from salt_plugin.studies.rows import (
+    DONE,
+    GROUP,
+    PARTS,
+    Row,
+    accuracies_of,
+    comparison_rows,
+    cost_of,
 )
-GROUP = ("method", "encoder", "teacher_share", "budget")
-COST = ("flops", *(f"flops_{part}" for part in PARTS), "teacher_steps", "steps", "loss")
+from salt_plugin.studies.study import Study
 
 # What separates the lines of the figures; other keys would be taken for further seeds.
 COMPARED = {"method", "method.encoder", "compute.budget", "compute.teacher_share", "seed"}
-
-Row = dict[str, Any]
 
 
 def main(arguments: list[str]) -> None:
@@ -56,72 +48,6 @@ def main(arguments: list[str]) -> None:
     print(*paths, sep="\n")
 
 
-def comparison_rows(study: Study) -> tuple[list[Row], list[str], dict[str, str]]:
-    """Returns what came out of a comparison.
-
-    Returns:
-        Rows of baselines and runs, of which those that are not done have no numbers; the names of
-        the accuracies, `EVALUATION_PROTOCOL`; why runs are not done, by their names.
-    """
-    elements = study.elements()
-    found: list[Row] = []
-    columns: dict[str, None] = {}
-    failed: dict[str, str] = {}
-    for one in [each for stage in (BASELINES, PROBES) for each in elements if each.stage == stage]:
-        row: Row = dict(one.values[CELLS])
-        run = RunDirectory(study.root / CELLS / one.name)
-        try:
-            if (run.root / PRODUCT).is_file():
-                evaluations = json.loads((run.root / PRODUCT).read_text())
-                accuracies = {
-                    f"{name}_{protocol}": value
-                    for name, reports in evaluations.items()
-                    for protocol, value in _accuracies(reports).items()
-                }
-                columns |= dict.fromkeys(accuracies)
-                cost = {"flops": 0} if row["method"] == RANDOM else cost_of(run)
-                row |= accuracies | cost | {"status": DONE}
-        except ConfigError as error:
-            failed[one.name] = str(error)
-        if "status" not in row:
-            folders = [study.root / stage / one.name for stage in (CELLS, PROBES, BASELINES)]
-            for reason in (ElementDirectory(folder).reason(FAILED) for folder in folders):
-                if reason:
-                    failed.setdefault(one.name, reason)
-            row["status"] = FAILED if one.name in failed else "unfinished"
-        found.append(row)
-    names = [*GROUP, "seed", "status", *COST, "target_rank", *columns, "seconds"]
-    return [{name: row.get(name) for name in names} for row in found], list(columns), failed
-
-
-def cost_of(run: RunDirectory) -> Row:
-    """Returns what a finished run has cost: FLOPs in all and by part, steps, loss, seconds.
-
-    Raises:
-        ConfigError: Its FLOPs are unknown.
-    """
-    summary = json.loads(run.summary.read_text())
-    bill = summary["bill"]
-    if bill["total"] is None:
-        teacher = run.stored_config()["method"].get("teacher", {}).get("path")
-        raise ConfigError(
-            f"its FLOPs are unknown, for its teacher {teacher} has no ledger: expected a teacher "
-            "that one of our runs trained; name one, or let the run train its own"
-        )
-    stages = {stage["stage"]: stage for stage in summary["stages"]}
-    result = run.result
-    this = stages[result.root.name]
-    return {
-        "flops": bill["total"],
-        **{f"flops_{part}": bill["parts"].get(part) for part in PARTS},
-        "teacher_steps": stages["teacher"]["steps"] if {"teacher"} < stages.keys() else None,
-        "steps": this["steps"],
-        "loss": recent_loss(result.metrics),
-        "target_rank": this.get("target_rank"),
-        "seconds": sum(stage["seconds"] for stage in stages.values()),
-    }
-
-
 def groups(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
     """Returns mean and standard deviation over seeds.
 
@@ -130,17 +56,19 @@ def groups(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
         columns: The accuracies.
 
     Returns:
-        For each method, encoder, teacher share and budget in the order of the rows: these keys,
-        `n`, mean `flops`, mean FLOPs by part under `parts`, and the mean of each accuracy and its
-        sample standard deviation under `COLUMN_sd`, None for a single seed.
+        For each method, kind of encoder, size, teacher share and budget in the order of the rows:
+        these keys, whether the kind is `chosen`, `n`, mean `flops`, mean FLOPs by part under
+        `parts`, and the mean of each accuracy and its sample standard deviation under `COLUMN_sd`,
+        None for a single seed.
     """
     together: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row["status"] == DONE:
-            together.setdefault(tuple(row[key] for key in GROUP), []).append(row)
+            together.setdefault(tuple(row.get(key) for key in GROUP), []).append(row)
     found = []
     for key, seeds in together.items():
         group: Row = dict(zip(GROUP, key, strict=True)) | {"n": len(seeds)}
+        group["chosen"] = seeds[0].get("chosen", True)
         group["flops"] = statistics.fmean(row["flops"] for row in seeds)
         group["parts"] = {
             part: statistics.fmean(row[f"flops_{part}"] or 0 for row in seeds) for part in PARTS
@@ -159,8 +87,9 @@ def _write_means(rows: Sequence[Row], columns: Sequence[str], table: Path) -> li
 
     found = groups(rows, columns)
     write_text(table, markdown_table(found, columns))
-    done = [row for row in rows if row["status"] == DONE]
-    return [table, *draw_comparison(table.parent / "figures", done, found, columns)]
+    done = [row for row in rows if row["status"] == DONE and row.get("chosen", True)]
+    drawn = [group for group in found if group["chosen"]]
+    return [table, *draw_comparison(table.parent / "figures", done, drawn, columns)]
 
 
 def _write_study(study: Study, folder: Path) -> list[Path]:
@@ -224,15 +153,9 @@ def _compared(
 def _printed(output: Path) -> dict[str, float]:
     """Returns the accuracy of each protocol that a probe has printed as JSON, last."""
     try:
-        return _accuracies(json.loads(output.read_text().splitlines()[-1]))
+        return accuracies_of(json.loads(output.read_text().splitlines()[-1]))
     except (OSError, IndexError, ValueError):
         return {}
-
-
-def _accuracies(reports: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the accuracy of each protocol in what an evaluation has found."""
-    found = {name: one for name, one in reports.items() if isinstance(one, dict)}
-    return {name: one["accuracy"] for name, one in found.items() if "accuracy" in one}
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ class Stage:
                 "steps": ledger.steps,
                 "batch_size": method.global_batch_size,
                 "seed": self.run.config.seed,
+                "start": {"seed": self.plan.seed, "std": self.run.config.method.model.init_std},
             },
             "compute": self.compute(ledger),
             "teacher_fingerprint": self.method.teacher_fingerprint,

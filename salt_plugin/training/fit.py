@@ -155,7 +155,7 @@ def _new_fabric(config: RunConfig) -> Fabric:
 
 
 def _write_encoder(records: Records) -> None:
-    """Writes the encoder of a stage that is done, and a student's predictor."""
+    """Writes the encoders of a stage that is done, and a student's predictor; the result last."""
     stage = records.stage
     method, files = stage.method, stage.files
     method.check_frozen()
@@ -167,7 +167,10 @@ def _write_encoder(records: Records) -> None:
         head = getattr(method, "head", None)
         if isinstance(head, Head):
             save_head(head, method.result, files.head)
-        save_encoder(method.result, files.encoder, stage.card(records.ledger))
+        card = stage.card(records.ledger)
+        for kind, encoder in method.others.items():
+            save_encoder(encoder, files.other(kind), card)
+        save_encoder(method.result, files.encoder, card)
 
 
 def _ended(stage: Stage, error: LoaderError | LostOthersError, signals: StopSignals) -> SaltError:

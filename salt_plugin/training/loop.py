@@ -76,10 +76,11 @@ def train(
             paths += batch.paths
             skipped += batch.skipped
         fabric.strategy.precision.unscale_gradients(optimizer.optimizer)
-        method.clip(optimizer.optimizer)
+        method.clip(optimizer.optimizer, position)
         optimizer.step()
         optimizer.zero_grad()
         method.update_ema(position)
+        r.ledger.add_evaluation(method.evaluation_flops, 0.0)
 
         seconds, waited = timed.step()
         tokens = price.context_tokens + price.target_tokens

@@ -24,7 +24,7 @@ def empty(tmp_path: Path) -> str:
     return str(file)
 
 
-@pytest.mark.parametrize("name", ["demo", "demo_small", "paper"])
+@pytest.mark.parametrize("name", ["demo", "demo_grid8", "demo_small", "paper"])
 def test_named_comparisons(name: str) -> None:
     assert name in shipped(conf_folder() / "compare")
     if not (conf_folder() / "method" / "vjepa.yaml").is_file():

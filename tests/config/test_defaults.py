@@ -55,6 +55,9 @@ def test_vjepa() -> None:
     config = _under("vjepa")
     assert (config.method.momentum.start, config.method.momentum.end) == (0.998, 1.0)
     assert config.optimizer.lr == 6.25e-4
+    optim = config.method.optim
+    assert (optim.betas, optim.clip_grad, optim.clip_each) == ([0.9, 0.999], 10.0, True)
+    assert optim.clip_after * 12_000 == pytest.approx(12_300)  # an epoch after the warm-up
     assert (config.optimizer.weight_decay, config.method.optim.final_weight_decay) == (0.04, 0.4)
 
 
@@ -64,6 +67,9 @@ def test_vjepa2() -> None:
     assert (config.method.momentum.start, config.method.momentum.end) == (0.99925, 0.99925)
     assert config.optimizer.lr == 5.25e-4
     assert optim.final_lr == 1.0
+    assert optim.cooldown_share * config.trainer.max_steps == pytest.approx(12_000)
+    assert optim.cooldown_lr * config.optimizer.lr == pytest.approx(1.06e-4, rel=1e-3)
+    assert (optim.betas, optim.clip_grad) == ([0.9, 0.999], 0.0)
     assert (config.optimizer.weight_decay, optim.final_weight_decay) == (0.04, 0.04)
     assert config.trainer.max_steps == 240_000
 

@@ -74,6 +74,26 @@ def test_weight_decay_at_a_step(step: int) -> None:
         assert recipe.weight_decay_at(step) == pytest.approx(known[step])
 
 
+def test_a_cool_down_is_linear_within_the_steps_and_ends_at_its_rate() -> None:
+    recipe = Recipe(240_000, lr=5.25e-4, final_lr=1.0, cooldown_share=0.05, cooldown_lr=0.2)
+    assert recipe.lr_at(227_999) == pytest.approx(5.25e-4)
+    found = [recipe.lr_at(step) for step in (228_000 - 1, 234_000 - 1, 240_000 - 1)]
+    assert found == pytest.approx([5.25e-4, 3.15e-4, 1.05e-4])
+    middle = [recipe.lr_at(step + 0.5) for step in (230_000, 230_001)]  # under a budget
+    assert middle[0] - middle[1] == pytest.approx(4.2e-4 / 12_000, rel=1e-6)
+    # After a cosine, from where that ends.
+    recipe = Recipe(1000, warmup_steps=100, cooldown_share=0.2, cooldown_lr=0.0)
+    assert recipe.lr_at(799) == pytest.approx(1e-6)
+    assert recipe.lr_at(999) == 0.0
+
+
+def test_stretched_schedules_end_where_v_jepas_do() -> None:
+    """V-JEPA 1 (`ipe_scale` 1.25): 7.5e-5, .366 and, for its momentum, .9996."""
+    recipe = Recipe(90_000, warmup_steps=12_000, stretch=1.25)
+    assert recipe.lr_at(89_999) == pytest.approx(7.5e-5, rel=5e-3)
+    assert recipe.weight_decay_at(89_999) == pytest.approx(0.366, abs=5e-4)
+
+
 def test_norms_and_biases_are_not_decayed() -> None:
     modules = _modules()
     recipe = Recipe(total_steps=10, warmup_steps=0)
@@ -156,3 +176,28 @@ def test_without_a_limit_gradients_are_watched_but_not_clipped() -> None:
     watch = _train(Recipe(total_steps=2, warmup_steps=0, clip_grad=0.0), 2)
     for found, clipped in watch.norms:
         assert clipped == pytest.approx(found, rel=1e-5)
+
+
+def test_modules_are_clipped_apart_once_the_warm_up_is_over() -> None:
+    encoder, decoder = _modules()
+    recipe = Recipe(100, warmup_steps=40, clip_grad=0.5, clip_each=True, clip_after=1.025)
+    method = PixelTeacher(encoder, decoder, PixelLoss(), recipe)
+    optimizer = method.optimizer()
+    parts = [list(module.parameters()) for module in method.trained()]
+
+    def norms(position: float) -> list[float]:
+        for size, part in enumerate(parts, start=1):
+            for one in part:
+                one.grad = torch.full_like(one, float(size))
+        method.clip(optimizer, position)
+        return [float(torch.stack([one.grad.norm() for one in part]).norm()) for part in parts]
+
+    counts = [sum(one.numel() for one in part) for part in parts]
+    whole = [size * math.sqrt(count) for size, count in enumerate(counts, start=1)]
+    assert norms(40) == pytest.approx(whole)
+    assert norms(41) == pytest.approx([0.5, 0.5])
+    assert float(method.grad_norm) == pytest.approx(math.hypot(*whole))  # before clipping
+    optimizer.zero_grad()
+    parts[1][0].grad = torch.full_like(parts[1][0], math.nan)
+    method.clip(optimizer, 41)
+    assert bool(optimizer.found_inf)  # type: ignore[attr-defined]

@@ -39,6 +39,8 @@ def test_momentum_goes_linearly_from_the_first_step_to_the_end() -> None:
     assert found[0] == 0.998
     # A position need not be whole: under a budget it is a share of the steps.
     assert method.momentum_at(2.5) == pytest.approx(0.99925, abs=1e-15)
+    method.recipe = Recipe(90_000, stretch=1.25)  # V-JEPA 1's `ipe_scale`
+    assert method.momentum_at(90_000) == pytest.approx(0.9996)
     constant = _method((0.99925, 0.99925), total_steps=7)
     assert {constant.momentum_at(step) for step in range(8)} == {0.99925}
 

@@ -1,7 +1,8 @@
 """Stands for training and evaluation in tests: leaves the files of a run within milliseconds.
 
-Reads SALT_STUB_FAIL (a word of the arguments: fails at it) and SALT_STUB_WAIT (a file: waits for
-it after the first step of runs of other methods than SALT).
+Reads SALT_STUB_FAIL (a word of the arguments: fails at it), SALT_STUB_WAIT (a file: waits for
+it after the first step of runs of other methods than SALT) and SALT_STUB_ONLINE (a method: its runs
+have two encoders).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 import sys
 import time
 from pathlib import Path
+
+ONLINE = os.environ.get("SALT_STUB_ONLINE", "-")
 
 
 def number(*parts: str) -> float:
@@ -53,12 +56,14 @@ def train(overrides: list[str]) -> None:
 def evaluate(arguments: list[str]) -> None:
     given = dict(one.split("=", 1) for one in arguments)
     name, product = "bees", Path(given["product"])
-    found = {
-        protocol: {"accuracy": number(product.parent.name, given["seed"], name, protocol)}
-        for protocol in json.loads(given[f"{name}.protocols"])
-    }
     product.parent.mkdir(exist_ok=True)
-    product.write_text(json.dumps({name: found}))
+    kinds = ["-online", ""] if product.parent.name.startswith(ONLINE) else [""]
+    for kind in kinds:
+        found = {
+            protocol: {"accuracy": number(product.parent.name, given["seed"], name, protocol, kind)}
+            for protocol in json.loads(given[f"{name}.protocols"])
+        }
+        product.with_stem(product.stem + kind).write_text(json.dumps({name: found}))
 
 
 if __name__ == "__main__":

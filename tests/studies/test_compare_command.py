@@ -73,6 +73,32 @@ def test_a_comparison_leaves_rows_a_table_and_figures(
     assert {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*")} == before
 
 
+def test_both_encoders_of_a_run_have_rows_and_one_kind_is_chosen(
+    tiny: Tiny, tmp_path: Path, stub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SALT_STUB_ONLINE", "pixel_teacher")
+    out = tmp_path / "out"
+    main([str(tiny(seeds=[1, 2], choose="bees")), stub, "--out", str(out), "--jobs", "2"])
+    rows = [row for row in rows_of(out) if row["method"] == "pixel_teacher"]
+    assert [(row["kind"], row["seed"]) for row in rows] == [
+        (kind, seed) for seed in "12" for kind in ("ema", "online")
+    ]
+    assert len({row["flops"] for row in rows}) == 1
+    means = {
+        kind: sum(
+            float(row[column])
+            for row in rows
+            for column in ("bees_linear", "bees_knn")
+            if row["kind"] == kind
+        )
+        for kind in ("ema", "online")
+    }
+    best = max(means, key=means.__getitem__)
+    assert {row["kind"] for row in rows if row["chosen"] == "True"} == {best}
+    assert f"| pixel_teacher {best}* |" in (out / "table.md").read_text()
+    assert {row["chosen"] for row in rows_of(out) if row["method"] == "salt"} == {"True"}
+
+
 def test_a_failed_run_is_named_and_the_others_stand(
     tiny: Tiny, tmp_path: Path, stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +138,32 @@ def test_runs_of_different_resolution_are_refused_before_anything_is_written(
     assert not out.exists()
 
 
+APART = ["method/masks=tube", "method.model.init_std=0.1", "trainer.precision=bf16-mixed"]
+
+
+def test_methods_differ_in_themselves_or_by_intent_alone(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--out", str(tmp_path / "out"), "--dry-run"]
+    by_themselves = {"methods": ["salt", "videomae"]}
+    main([str(tiny(**by_themselves)), *command])
+    said = capsys.readouterr().err
+    assert "method.masks._target_: salt_plugin.masks.MultiBlockMasks in salt, " in said
+    rates = {"method_overrides": {"salt": ["optimizer.lr=0.5"]}}
+    main([str(tiny(**rates)), *command])
+    assert "optimizer.lr: 0.5 in salt, 0.000625 in pixel_teacher" in capsys.readouterr().err
+    for change in APART:
+        key = change.partition("=")[0].replace("/", ".")
+        apart = {"method_overrides": {"pixel_teacher": [change]}}
+        with pytest.raises(ConfigError, match=rf"differ in more than themselves .*{key}.*may_diff"):
+            main([str(tiny(**apart)), *command])
+        main([str(tiny(**apart, may_differ=[key])), *command])
+        assert f"differs by intent: {key}" in capsys.readouterr().err
+        both = {"salt": [change], "pixel_teacher": [change]}
+        main([str(tiny(method_overrides=both)), *command])
+        assert f"differs by intent: {key}" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -120,6 +172,7 @@ def test_runs_of_different_resolution_are_refused_before_anything_is_written(
         ({"overrides": ["method.clip.sise=32"]}, rf"{SALT}: .*method\.clip\.sise"),
         ({"overrides": ["method.encoder=a"]}, r"overrides: 'method.encoder=a': a comparison sets"),
         ({"probe": [{"data": "folder"}]}, r"probe\.train: missing"),
+        ({"choose": "wasps"}, r"compare\.choose: not one of the evaluations; .*bees"),
     ],
 )
 def test_what_cannot_work_is_found_before_training(

@@ -1,0 +1,140 @@
+"""What came out of the runs of a comparison, a row for each encoder."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from salt_plugin.config import read_yaml
+from salt_plugin.errors import ConfigError
+from salt_plugin.run_directory import RunDirectory, recent_loss
+from salt_plugin.stage_directory import KINDS
+from salt_plugin.studies.attempts import FAILED, ElementDirectory
+from salt_plugin.studies.comparison import BASELINES, CELLS, PROBES, PRODUCT, RANDOM
+from salt_plugin.studies.study import COMPARISON, Study
+
+DONE = "done"
+PARTS = (
+    "teacher_training",
+    "initialisation",
+    "teacher_forward",
+    "student",
+    "predictor",
+    "decoder",
+    "projector",
+    "ema",
+)
+GROUP = ("method", "kind", "encoder", "teacher_share", "budget")
+COST = ("flops", *(f"flops_{part}" for part in PARTS), "teacher_steps", "steps", "loss")
+
+Row = dict[str, Any]
+
+
+def comparison_rows(study: Study) -> tuple[list[Row], list[str], dict[str, str]]:
+    """Returns what came out of a comparison.
+
+    Returns:
+        Rows of baselines and of the encoders of runs, of which those that are not done have no
+        numbers; the names of the accuracies, `EVALUATION_PROTOCOL`; why runs are not done, by
+        their names.
+    """
+    elements = study.elements()
+    found: list[Row] = []
+    columns: dict[str, None] = {}
+    failed: dict[str, str] = {}
+    for one in [each for stage in (BASELINES, PROBES) for each in elements if each.stage == stage]:
+        row: Row = dict(one.values[CELLS])
+        run = RunDirectory(study.root / CELLS / one.name)
+        try:
+            if (run.root / PRODUCT).is_file():
+                row |= {"flops": 0} if row["method"] == RANDOM else cost_of(run)
+                for kind, file in _products(run.root / PRODUCT).items():
+                    accuracies = _evaluated(file)
+                    columns |= dict.fromkeys(accuracies)
+                    found.append(row | accuracies | {"kind": kind, "status": DONE})
+                continue
+        except ConfigError as error:
+            failed[one.name] = str(error)
+        folders = [study.root / stage / one.name for stage in (CELLS, PROBES, BASELINES)]
+        for reason in (ElementDirectory(folder).reason(FAILED) for folder in folders):
+            if reason:
+                failed.setdefault(one.name, reason)
+        found.append(row | {"status": FAILED if one.name in failed else "unfinished"})
+    _choose(found, list(columns), read_yaml(study.root / COMPARISON).get("choose"))
+    names = [*GROUP, "chosen", "seed", "status", *COST, "target_rank", *columns, "seconds"]
+    return [{name: row.get(name) for name in names} for row in found], list(columns), failed
+
+
+def _products(product: Path) -> dict[str | None, Path]:
+    """Returns what was found of the encoders of a run by their kind, that of the result first."""
+    for own, other in (KINDS, KINDS[::-1]):
+        file = product.with_stem(f"{product.stem}-{other}")
+        if file.is_file():
+            return {own: product, other: file}
+    return {None: product}
+
+
+def _evaluated(file: Path) -> dict[str, float]:
+    return {
+        f"{name}_{protocol}": value
+        for name, reports in json.loads(file.read_text()).items()
+        for protocol, value in accuracies_of(reports).items()
+    }
+
+
+def _choose(rows: Sequence[Row], columns: Sequence[str], evaluation: str | None) -> None:
+    """Marks the rows of the kind of encoder that each method is judged by.
+
+    It is the one with the highest mean of an evaluation over all runs of the method; without an
+    evaluation that of the result.
+    """
+    asked = [column for column in columns if column.rpartition("_")[0] == evaluation]
+    values: dict[str, dict[str | None, list[float]]] = {}
+    for row in rows:
+        if row["status"] == DONE:
+            kinds = values.setdefault(row["method"], {})
+            kinds.setdefault(row["kind"], []).extend(row[column] for column in asked)
+    chosen = {}
+    for method, kinds in values.items():
+        means = {kind: statistics.fmean(found) if found else 0.0 for kind, found in kinds.items()}
+        chosen[method] = max(means, key=means.__getitem__)  # of equal ones the first
+    for row in rows:
+        if row["status"] == DONE:
+            row["chosen"] = row["kind"] == chosen[row["method"]]
+
+
+def cost_of(run: RunDirectory) -> Row:
+    """Returns what a finished run has cost: FLOPs in all and by part, steps, loss, seconds.
+
+    Raises:
+        ConfigError: Its FLOPs are unknown.
+    """
+    summary = json.loads(run.summary.read_text())
+    bill = summary["bill"]
+    if bill["total"] is None:
+        teacher = run.stored_config()["method"].get("teacher", {}).get("path")
+        raise ConfigError(
+            f"its FLOPs are unknown, for its teacher {teacher} has no ledger: expected a teacher "
+            "that one of our runs trained; name one, or let the run train its own"
+        )
+    stages = {stage["stage"]: stage for stage in summary["stages"]}
+    result = run.result
+    this = stages[result.root.name]
+    return {
+        "flops": bill["total"],
+        **{f"flops_{part}": bill["parts"].get(part) for part in PARTS},
+        "teacher_steps": stages["teacher"]["steps"] if {"teacher"} < stages.keys() else None,
+        "steps": this["steps"],
+        "loss": recent_loss(result.metrics),
+        "target_rank": this.get("target_rank"),
+        "seconds": sum(stage["seconds"] for stage in stages.values()),
+    }
+
+
+def accuracies_of(reports: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the accuracy of each protocol in what an evaluation has found."""
+    found = {name: one for name, one in reports.items() if isinstance(one, dict)}
+    return {name: one["accuracy"] for name, one in found.items() if "accuracy" in one}
