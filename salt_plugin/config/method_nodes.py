@@ -177,10 +177,13 @@ class CheckpointConfig:
     Attributes:
         every_n_steps: How often `checkpoints/last.ckpt` is written.
         every_minutes: As many minutes, where that comes first; `0` or `null`: by steps alone.
+        keep_every: Set: how often, in steps, a checkpoint is kept for good as
+            `checkpoints/step-N.ckpt`, for `method.continue_from`; each is as large as `last.ckpt`.
     """
 
     every_n_steps: Annotated[AtLeast1, OPERATIONAL]
     every_minutes: Annotated[Minutes, OPERATIONAL]
+    keep_every: Annotated[AtLeast1 | None, OPERATIONAL]
 
 
 @dataclass(config=STRICT)

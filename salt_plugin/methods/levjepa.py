@@ -125,7 +125,8 @@ class LeVJEPA(VideoMethod):
         """Moves the moving average towards the encoder, after the step at `position`."""
         average: list[Tensor] = list(self.ema.parameters())
         encoder: list[Tensor] = list(self.encoder.parameters())
-        momentum = min(self.momentum, (1 + position) / (10 + position)) if self.momentum else 0.0
+        done = self.recipe.steps_before + position
+        momentum = min(self.momentum, (1 + done) / (10 + done)) if self.momentum else 0.0
         torch._foreach_lerp_(average, encoder, 1 - momentum)
 
 

@@ -28,6 +28,7 @@ class Recipe:
         final_lr: Learning rate at the end, as a share of `lr`.
         clip_grad: Largest gradient norm; 0 for no limit.
         fused: Whether to use the fused AdamW, which float16 with gradient scaling does not allow.
+        steps_before: Steps of the runs that this one continues; schedules do not count them.
     """
 
     total_steps: int
@@ -40,6 +41,7 @@ class Recipe:
     final_lr: float = 0.0016
     clip_grad: float = 0.02
     fused: bool = True
+    steps_before: int = 0
 
     def optimizer(
         self, modules: Iterable[nn.Module], scales: Mapping[nn.Parameter, float] | None = None

@@ -24,6 +24,7 @@ DONE = "done"
 PARTS = (
     "teacher_training",
     "initialisation",
+    "continued",
     "teacher_forward",
     "student",
     "predictor",
