@@ -211,7 +211,8 @@ class TeacherConfig:
     Attributes:
         encoder: Size of the teacher that stage 1 trains; by default that of the student.
         max_steps: Steps of stage 1.
-        path: Run directory, encoder file, V-JEPA 2 weights or Hugging Face folder of a teacher, or
+        path: Run directory (what the run was for: its student, where it has one; `RUN/teacher`
+            names the other), encoder file, V-JEPA 2 weights or Hugging Face folder of a teacher, or
             `timm:NAME[:FILE]`, an image model: skips stage 1; `method.teacher.encoder` is then not
             used.
     """

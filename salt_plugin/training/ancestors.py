@@ -94,7 +94,7 @@ def origin_of(config: RunConfig, shapes: RunShapes, own: Path | None = None) -> 
     if not given:
         return None
     for path in () if own is None else (own, previous_checkpoint(own)):
-        with suppress(CheckpointError):
+        with suppress(CheckpointError, KeyError, TypeError, AttributeError):
             return _kept(read_torch_file(path))
     with named_by(CONTINUE):
         path = _checkpoint(Path(given).expanduser())
@@ -144,6 +144,8 @@ def _taken(path: Path, card: Mapping[str, Any], state: Mapping[str, Any]) -> Ori
     entry = {**ancestor(str(path), card), "encoder": state["shaping"]["method.encoder"]}
     before = card["lineage"]
     lineage = {key: before[key] for key in ("teacher",) if key in before}
+    if not isinstance(entry["steps"], int) or entry["steps"] < 0:
+        raise TypeError("training.steps")
     inherited = continued_parts(card["stage"], card["compute"]["bill"]["parts"])
     return Origin(entry["steps"], inherited, {**lineage, "continued": entry}, state)
 
