@@ -228,7 +228,7 @@ def plan_configured(
         from salt_plugin.data.stream import training_videos
 
         videos = len(training_videos(config).paths)
-    path = named_teacher_path(config)
+    path = named_teacher_path(config) if teacher is None else None
     if path is None and origin is not None:
         path = origin.teacher
     if teacher is None and path is not None:
