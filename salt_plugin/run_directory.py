@@ -133,7 +133,7 @@ class RunDirectory:
         changed = [
             f"{key} was {before.get(key, absent)!r} and is now {now.get(key, absent)!r}"
             for key in sorted(before.keys() | now.keys())
-            if before.get(key, absent) != now.get(key, absent)
+            if before.get(key) != now.get(key)  # a key that a version lacks is as if null
         ]
         if changed:
             raise ConfigError(

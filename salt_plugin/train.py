@@ -11,12 +11,14 @@ from typing import Any
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from salt_plugin.config import RunConfig, load_config
+from salt_plugin.config import RunConfig, load_config, registry
 from salt_plugin.config.application import absolute
 from salt_plugin.data.stream import training_videos
 from salt_plugin.evaluation.encoders import TIMM
+from salt_plugin.models.teacher import fingerprint
 from salt_plugin.report.summary import print_summary
 from salt_plugin.run_directory import RunDirectory
+from salt_plugin.training.ancestors import lineage_of, origin_of
 from salt_plugin.training.budget import (
     budget_left,
     inherited_flops,
@@ -83,38 +85,52 @@ def _train(config: RunConfig, directory: RunDirectory) -> None:
     labelled = labelled_lists(config)
     videos = training_videos(config, None if labelled is None else labelled.train)
     probe, monitor = probe_settings(config), monitor_settings(config)
+    result = directory.stage(registry.get(config.method.name).result)
+    origin = origin_of(config, parts, result.last_checkpoint)
     path = named_teacher_path(config)
+    if path is None and origin is not None:
+        path = origin.teacher
     teacher = None if path is None else load_teacher(path, parts)
+    if origin is not None and teacher is not None:
+        origin.require_teacher(str(path), fingerprint(teacher.encoder.state_dict()))
     steps = total_steps(config, len(videos.paths))
-    shape = None if teacher is None else teacher.shape
-    plan = plan_run(config, parts, steps, shape, inherited_flops(config, path))
-    run = Run(config, parts, videos, plan, directory, labelled, probe, monitor)
+    plan = plan_run(
+        config,
+        parts,
+        steps,
+        None if teacher is None else teacher.shape,
+        inherited_flops(config, path) if origin is None else origin.inherited,
+        steps_before=0 if origin is None else origin.steps,
+    )
+    run = Run(config, parts, videos, plan, directory, labelled, probe, monitor, origin)
     rank_zero_only(announce)(run)
     if config.checkpoint:
         new_encoder(config, parts.encoder, config.seed, config.checkpoint)
     rank_zero_only(directory.claim)(config)
     try:
-        _train_stages(run, teacher)
+        _train_stages(run, teacher, path)
         rank_zero_only(leave_figures)(run)
         rank_zero_only(leave_summary)(run)
     finally:
         directory.release()
 
 
-def _train_stages(run: Run, teacher: TeacherFile | None) -> None:
+def _train_stages(run: Run, teacher: TeacherFile | None, path: str | None) -> None:
     config, inherited = run.config, dict(run.plan.inherited)
     *before, last = run.plan.stages
     for plan in before:
         files = run.directory.stage(plan.name)
         if not files.finished:
             fit(new_stage(run, plan))
-        teacher = load_teacher(str(files.encoder), run.parts)
-        inherited |= inherited_flops(config, str(files.encoder))
+        path = str(files.encoder)
+        teacher = load_teacher(path, run.parts)
+        inherited |= inherited_flops(config, path)
         # The next stage may spend what this one did not.
         share = 1 - config.compute.teacher_share
         last = last.under(budget_left(config, inherited), config.compute.budget, share)
     if not run.directory.stage(last.name).finished:
-        fit(new_stage(run, last, teacher, config.checkpoint or "", inherited))
+        lineage = lineage_of(config, path, run.origin)
+        fit(new_stage(run, last, teacher, config.checkpoint or "", inherited, lineage))
 
 
 def _make_paths_absolute(config: RunConfig) -> None:
@@ -125,6 +141,7 @@ def _make_paths_absolute(config: RunConfig) -> None:
 
     config.input_dir = from_here(inputs) if isinstance(inputs, str) else list(map(absolute, inputs))
     config.checkpoint = from_here(config.checkpoint)
+    method.continue_from = from_here(method.continue_from)
     if (path := named_teacher_path(config)) is not None:
         if path.startswith(TIMM):
             name, colon, file = path.removeprefix(TIMM).partition(":")

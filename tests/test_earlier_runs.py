@@ -72,6 +72,6 @@ def test_it_is_probed(earlier: Path, tiny_videos: Path, capsys: pytest.CaptureFi
 
 def test_it_is_a_teacher(earlier: Path, tiny_videos: Path, tmp_path: Path) -> None:
     given = ["method=salt", "preset=demo", f"input_dir={tiny_videos}", "method.probe=null"]
-    steps = ["trainer.max_steps=1", "loader.batch_size=2", f"method.teacher.path={earlier}"]
+    steps = ["trainer.max_steps=1", "loader.batch_size=2", f"method.teacher.path={earlier}/teacher"]
     summary = run(compose([*given, *steps]), tmp_path / "run")
     assert summary["bill"]["parts"]["teacher_training"] == 63986466816

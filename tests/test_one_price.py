@@ -155,8 +155,8 @@ def _config(overrides: list[str]) -> RunConfig:
     return config
 
 
-def test_students_of_a_whole_run_learn_from_its_teacher(said: Said) -> None:
-    parent = ["preset=demo", "method.teacher.encoder=vit_tiny", *SHORT]
+def test_students_of_a_whole_run_learn_from_its_student(said: Said) -> None:
+    parent = ["preset=demo", "method.encoder=vit_tiny", "method.teacher.encoder=vit_nano", *SHORT]
     child = ["preset=demo", "method.teacher.path={first}", "trainer.max_steps=8"]
     stages = {
         "first": {"method": "salt", "overrides": parent},

@@ -168,7 +168,7 @@ def test_workers_do_not_change_the_result(
 def test_a_teacher_of_another_size_skips_stage_one(
     finished: Path, tiny_videos: Path, tmp_path: Path
 ) -> None:
-    overrides = ["method.encoder=vit_tiny", f"method.teacher.path={finished}"]
+    overrides = ["method.encoder=vit_tiny", f"method.teacher.path={finished}/teacher"]
     train(tiny_videos, tmp_path, *overrides)
     assert not (tmp_path / "teacher").exists()
     card = read_card(tmp_path / "student" / "encoder.safetensors")

@@ -4,7 +4,7 @@ from salt_plugin.checkpoints.export import Exported, export_hf, export_timm, exp
 from salt_plugin.checkpoints.hub_folder import model_card, save_encoder_folder
 from salt_plugin.checkpoints.load import (
     STUDENT_FIRST,
-    TEACHER_FIRST,
+    card_of,
     find_encoder,
     find_predictor,
     load_encoder,
@@ -30,8 +30,8 @@ __all__ = [
     "ENCODER_FILE",
     "PREDICTOR_FILE",
     "STUDENT_FIRST",
-    "TEACHER_FIRST",
     "Exported",
+    "card_of",
     "export_hf",
     "export_timm",
     "export_torch",

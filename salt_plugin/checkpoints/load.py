@@ -24,7 +24,6 @@ from salt_plugin.models.predictor import Predictor
 from salt_plugin.transforms.preprocessing import Preprocessing
 
 STUDENT_FIRST = ("student", "teacher")
-TEACHER_FIRST = ("teacher", "student")
 # Of a run directory, beside the folders of its stages.
 SUMMARY_FILE = "summary.json"
 
@@ -114,13 +113,20 @@ def load_encoder(
         encoder = vjepa2.read_encoder(file, num_heads)
     else:
         encoder = (huggingface if is_huggingface(file) else own_files).read_encoder(file)
-    encoder.card = _card(file)
+    encoder.card = card_of(file)
     encoder.preprocessing = Preprocessing(**read_input(file))
     return encoder.to(device).eval()
 
 
-def _card(file: Path) -> dict[str, Any]:
-    """Returns what is known of an encoder: its card with the run's probe, or its clips."""
+def card_of(file: Path) -> dict[str, Any]:
+    """Returns what is known of an encoder: its card with the run's probe, or its clips.
+
+    Args:
+        file: As `find_encoder` gives it, of any layout.
+
+    Raises:
+        CheckpointError: The card is missing or damaged.
+    """
     if is_vjepa2(file) or is_huggingface(file):
         return {"input": read_input(file)}
     card, summary = read_card(file), file.parent.parent / SUMMARY_FILE

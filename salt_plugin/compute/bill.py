@@ -9,14 +9,15 @@ from salt_plugin.compute.ledger import CONVENTION, Ledger
 
 TEACHER_TRAINING = "teacher_training"
 INITIALISATION = "initialisation"
+CONTINUED = "continued"
 
 
 class Bill(NamedTuple):
     """FLOPs by part; None where they are unknown, which makes the total unknown too.
 
     Parts: `teacher_training` (all that the teacher has cost), `initialisation` (all that the
-    encoder which training started from has cost), `teacher_forward`, `student`, `predictor` or
-    `decoder`, `ema`.
+    encoder which training started from has cost), `continued` (what else was spent in the runs
+    that this one continues), `teacher_forward`, `student`, `predictor` or `decoder`, `ema`.
     """
 
     parts: dict[str, int | None]
@@ -49,9 +50,25 @@ def stage_bill(stage: str, ledger: Ledger, inherited: Mapping[str, int | None]) 
     Args:
         stage: `teacher` or `student`.
         ledger: Of the stage.
-        inherited: What was spent before it: `teacher_training`, `initialisation`.
+        inherited: What was spent before it: `teacher_training`, `initialisation`, `continued`.
     """
     return Bill({**inherited, **own_parts(stage, ledger.flops)})
+
+
+def continued_parts(stage: str, parts: Mapping[str, int | None]) -> dict[str, int | None]:
+    """Returns what a run that continues another inherits, as `stage_bill` takes it.
+
+    The teacher of a student, and the encoder that it started from, are the same; all else is
+    `continued`.
+
+    Args:
+        stage: `teacher` or `student`.
+        parts: Of the bill at the checkpoint that is continued.
+    """
+    same = {INITIALISATION} if stage == "teacher" else {INITIALISATION, TEACHER_TRAINING}
+    inherited = {part: count for part, count in parts.items() if part in same}
+    others = {part: count for part, count in parts.items() if part not in same}
+    return {**inherited, CONTINUED: Bill(others).total}
 
 
 def own_parts(stage: str, flops: Mapping[str, int]) -> dict[str, int]:

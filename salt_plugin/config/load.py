@@ -87,6 +87,17 @@ def _check(config: RunConfig) -> None:
                 f"trainer.{key}={found}: expected nothing beside compute.budget={budget}, which "
                 "ends training"
             )
+    if method.continue_from:
+        before = f"method.continue_from={method.continue_from}: expected null"
+        if registry.get(method.name).classifies:
+            raise ConfigError(
+                f"{before} with method.name={method.name}, which starts from checkpoint"
+            )
+        if config.checkpoint:
+            raise ConfigError(
+                f"{before} beside checkpoint={config.checkpoint}: both name the weights to start "
+                "from; leave one of them out"
+            )
     if method.encoder is not None:  # that of a file
         EncoderShape.named(method.encoder, "method.encoder")
     if hasattr(method, "teacher"):

@@ -176,7 +176,7 @@ class OptimConfig:
     warmup_steps: Count
     max_warmup_share: Share
     final_lr: Share
-    cooldown_share: Rate
+    cooldown_share: Share
     cooldown_lr: Share
     final_weight_decay: NotNegative
     stretch: Annotated[Number, Field(ge=1)]
@@ -192,10 +192,13 @@ class CheckpointConfig:
     Attributes:
         every_n_steps: How often `checkpoints/last.ckpt` is written.
         every_minutes: As many minutes, where that comes first; `0` or `null`: by steps alone.
+        keep_every: Set: how often, in steps, a checkpoint is kept for good as
+            `checkpoints/step-N.ckpt`, for `method.continue_from`; each is as large as `last.ckpt`.
     """
 
     every_n_steps: Annotated[AtLeast1, OPERATIONAL]
     every_minutes: Annotated[Minutes, OPERATIONAL]
+    keep_every: Annotated[AtLeast1 | None, OPERATIONAL]
 
 
 @dataclass(config=STRICT)
@@ -223,7 +226,8 @@ class TeacherConfig:
     Attributes:
         encoder: Size of the teacher that stage 1 trains; by default that of the student.
         max_steps: Steps of stage 1.
-        path: Run directory, encoder file, V-JEPA 2 weights or Hugging Face folder of a teacher, or
+        path: Run directory (what the run was for: its student, where it has one; `RUN/teacher`
+            names the other), encoder file, V-JEPA 2 weights or Hugging Face folder of a teacher, or
             `timm:NAME[:FILE]`, an image model: skips stage 1; `method.teacher.encoder` is then not
             used.
     """

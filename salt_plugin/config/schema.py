@@ -138,6 +138,9 @@ class MethodConfig:
     Attributes:
         name: Name of the method.
         default_steps: What `trainer.max_steps` is when it is not given.
+        continue_from: Run directory, folder of a stage, or full checkpoint whose encoder, predictor
+            and optimiser state this run starts with, in place of `checkpoint`; steps and schedules
+            count from its own first step (docs/run.md).
         encoder: Size of the encoder that is trained, under `salt` of the student: `vit_nano`,
             `vit_tiny`, `vit_small`, `vit_base`, `vit_large`, `vit_huge`, `vit_giant` or
             `vit_gigantic`.
@@ -161,6 +164,7 @@ class MethodConfig:
 
     name: str
     default_steps: Whole
+    continue_from: str | None
     encoder: str
     global_batch_size: Annotated[AtLeast1 | None, COMPARED]
     mask_group: Annotated[AtLeast1, COMPARED]

@@ -128,7 +128,8 @@ class LeVJEPA(VideoMethod):
 
     def update_ema(self, position: float) -> None:
         """Moves the moving average towards the encoder, after the step at `position`."""
-        follow(self.ema, self.encoder, rising(self.momentum, position))
+        done = self.recipe.steps_before + position
+        follow(self.ema, self.encoder, rising(self.momentum, done))
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -34,6 +34,7 @@ class Recipe:
         clip_each: Whether each trained module is clipped by its own norm, or all by one.
         clip_after: Clipping begins after so many times the warm-up's steps.
         fused: Whether to use the fused AdamW, which float16 with gradient scaling does not allow.
+        steps_before: Steps of the runs that this one continues; schedules do not count them.
     """
 
     total_steps: int
@@ -51,6 +52,7 @@ class Recipe:
     clip_each: bool = False
     clip_after: float = 0.0
     fused: bool = True
+    steps_before: int = 0
 
     def optimizer(
         self, modules: Iterable[nn.Module], scales: Mapping[nn.Parameter, float] | None = None
@@ -79,7 +81,7 @@ class Recipe:
         begins = self.total_steps * (1 - self.cooldown_share)
         share = cosine_warmup_schedule(
             step=min(position, begins),
-            max_steps=max(begins * self.stretch, self.warmup_steps),
+            max_steps=max(begins * self.stretch, self.warmup_steps, 1),
             start_value=1.0,
             end_value=self.final_lr,
             warmup_steps=self.warmup_steps,

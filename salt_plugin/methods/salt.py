@@ -109,7 +109,8 @@ class SALT(VideoMethod):
     def update_ema(self, position: float) -> None:
         """Moves the moving average towards the student, after the step at `position`."""
         if self.ema is not None:
-            follow(self.ema, self.student, rising(self.momentum, position))
+            done = self.recipe.steps_before + position
+            follow(self.ema, self.student, rising(self.momentum, done))
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch."""

@@ -109,11 +109,9 @@ def _cost(element: Element, profile: ClusterConfig, teacher: Cost | None) -> Cos
         return Cost(run_shapes(config).encoder)
     flops = sum(plan.flops().values())
     speed = (profile.flops_per_second or 0) * profile.devices
-    # Students learn from its pixel teacher, or from the one encoder that it trains.
-    first, *more = plan.stages
-    spent = [sum(first.flops().values()), *([] if more else plan.inherited.values())]
+    spent = [flops, *plan.inherited.values()]
     return Cost(
-        first.pricing.shapes.encoder,
+        plan.stages[-1].pricing.shapes.encoder,
         None if None in spent else sum(filter(None, spent)),
         tuple(stage.steps for stage in plan.stages),
         flops,

@@ -20,6 +20,7 @@ DONE = "done"
 PARTS = (
     "teacher_training",
     "initialisation",
+    "continued",
     "teacher_forward",
     "student",
     "predictor",

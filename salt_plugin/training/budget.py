@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salt_plugin.compute import INITIALISATION, TEACHER_TRAINING
+from salt_plugin.compute import CONTINUED, INITIALISATION, TEACHER_TRAINING
 from salt_plugin.config import RunConfig
 from salt_plugin.errors import CheckpointError, ConfigError
+from salt_plugin.run_directory import RunDirectory
 from salt_plugin.training.run_shapes import RunShapes
 
 if TYPE_CHECKING:
     from salt_plugin.training.foreign_teacher import TeacherFile
 
 # Keys that name files of weights.
-START, TEACHER = "checkpoint", "method.teacher.path"
+START, TEACHER, CONTINUE = "checkpoint", "method.teacher.path", "method.continue_from"
 
 
 def named_teacher_path(config: RunConfig) -> str | None:
@@ -34,7 +36,7 @@ def load_teacher(path: str, shapes: RunShapes) -> TeacherFile:
         SaltError: It cannot be loaded, or cuts clips into other tokens than the student.
     """
     from salt_plugin.batch import Normalization
-    from salt_plugin.checkpoints import TEACHER_FIRST, find_encoder, load_encoder, read_input
+    from salt_plugin.checkpoints import load_encoder, read_input
     from salt_plugin.evaluation.encoders import TIMM
     from salt_plugin.training.foreign_teacher import FrameTeacher, TeacherFile
 
@@ -42,8 +44,8 @@ def load_teacher(path: str, shapes: RunShapes) -> TeacherFile:
         if path.startswith(TIMM):
             frames = FrameTeacher(path, shapes)
             return TeacherFile(frames, frames.shape, frames.normalization)
-        encoder = load_encoder(path, order=TEACHER_FIRST)
-        seen = read_input(find_encoder(path, TEACHER_FIRST))
+        file = teacher_file(path)
+        encoder, seen = load_encoder(file), read_input(file)
     student = shapes.encoder
     for name in ("patch_size", "tubelet_size", "in_chans"):
         found, expected = getattr(encoder.shape, name), getattr(student, name)
@@ -55,6 +57,23 @@ def load_teacher(path: str, shapes: RunShapes) -> TeacherFile:
             )
     stated = {key: seen[key] for key in ("mean", "std") if key in seen}
     return TeacherFile(encoder, encoder.shape, Normalization(**stated))
+
+
+def teacher_file(path: str) -> Path:
+    """Returns the encoder file of a teacher: of a run directory that of the stage it is for.
+
+    Raises:
+        CheckpointError: There is none, or the run directory has the teacher of that stage alone.
+    """
+    from salt_plugin.checkpoints import find_encoder
+
+    run = RunDirectory(Path(path).expanduser())
+    if run.config.is_file() and run.teacher.finished and not run.result.finished:
+        raise CheckpointError(
+            f"{path} is a run that is not finished: expected the encoder of its "
+            f"{run.result.root.name}; wait for it, or name {run.teacher.root} for the teacher"
+        )
+    return find_encoder(path)
 
 
 @contextmanager
@@ -79,7 +98,7 @@ def inherited_flops(config: RunConfig, teacher: str | None = None) -> dict[str, 
     inherited: dict[str, int | None] = {}
     if not config.checkpoint and teacher is None:
         return inherited
-    from salt_plugin.checkpoints import STUDENT_FIRST, TEACHER_FIRST, find_encoder, read_bill
+    from salt_plugin.checkpoints import STUDENT_FIRST, find_encoder, read_bill
     from salt_plugin.evaluation.encoders import TIMM
 
     if config.checkpoint:
@@ -89,7 +108,7 @@ def inherited_flops(config: RunConfig, teacher: str | None = None) -> dict[str, 
         inherited[TEACHER_TRAINING] = None  # of a model of timm nobody has counted it
         if not teacher.startswith(TIMM):
             with named_by(TEACHER):
-                inherited[TEACHER_TRAINING] = read_bill(find_encoder(teacher, TEACHER_FIRST))
+                inherited[TEACHER_TRAINING] = read_bill(teacher_file(teacher))
     return inherited
 
 
@@ -105,6 +124,8 @@ def budget_left(config: RunConfig, inherited: Mapping[str, int | None]) -> int |
     left = int(budget)
     for part, spent in inherited.items():
         key = START if part == INITIALISATION else TEACHER
+        if CONTINUED in inherited:
+            key = CONTINUE
         if spent is None:
             raise ConfigError(
                 f"compute.budget={budget:g} covers all that an encoder has cost, and the file of "

@@ -37,12 +37,14 @@ class Stage:
         plan: How long the stage is, and what it costs.
         method: What is trained.
         inherited: What was spent before the stage, as `compute.stage_bill` takes it.
+        lineage: What the encoder comes from, as `ancestors.lineage_of` returns it.
     """
 
     run: Run
     plan: StagePlan
     method: VideoMethod
     inherited: Mapping[str, int | None] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -68,15 +70,17 @@ class Stage:
             "input": {**asdict(method.clip), "mean": transform.mean, "std": transform.std},
             "training": {
                 "steps": ledger.steps,
+                "steps_before": self.plan.steps_before,
                 "batch_size": method.global_batch_size,
                 "seed": self.run.config.seed,
                 "start": {"seed": self.plan.seed, "std": self.run.config.method.model.init_std},
             },
             "compute": self.compute(ledger),
+            "lineage": dict(self.lineage),
             "teacher_fingerprint": self.method.teacher_fingerprint,
             "versions": {
                 "salt_plugin": __version__,
-                "torch": torch.__version__,
+                "torch": str(torch.__version__),  # a class of its own, which no file may name
                 "pytorch_lightning": pytorch_lightning.__version__,
                 "python": platform.python_version(),
             },
@@ -89,6 +93,7 @@ def new_stage(
     teacher: TeacherFile | None = None,
     checkpoint: str = "",
     inherited: Mapping[str, int | None] | None = None,
+    lineage: Mapping[str, Any] | None = None,
 ) -> Stage:
     """Returns a stage, ready to be trained.
 
@@ -98,6 +103,7 @@ def new_stage(
         teacher: Is frozen here; None for a method that has none.
         checkpoint: The encoder file that it starts from, where one is named.
         inherited: What was spent before the stage, as `compute.stage_bill` takes it.
+        lineage: What the encoder comes from, as `ancestors.lineage_of` returns it.
 
     Raises:
         CheckpointError: The file holds an encoder of another shape.
@@ -109,8 +115,8 @@ def new_stage(
         seen = parts.transform.normalization
         frozen = FrozenTeacher(teacher.encoder, autocast_dtype(config), seen, teacher.normalization)
     kind: type[VideoMethod] = resolve_name(plan.spec.method)
-    method = kind.configured(config.method, parts, encoder, _recipe(config, plan.steps), frozen)
-    return Stage(run, plan, method, inherited or {})
+    method = kind.configured(config.method, parts, encoder, _recipe(config, plan), frozen)
+    return Stage(run, plan, method, inherited or {}, lineage or {})
 
 
 def new_encoder(
@@ -142,11 +148,13 @@ def new_encoder(
     return encoder
 
 
-def _recipe(config: RunConfig, total_steps: int) -> Recipe:
+def _recipe(config: RunConfig, plan: StagePlan) -> Recipe:
     optim = asdict(config.method.optim)
-    longest_warmup = math.floor(optim.pop("max_warmup_share") * total_steps)
+    longest_warmup = math.floor(optim.pop("max_warmup_share") * plan.steps)
     optim["warmup_steps"] = min(optim["warmup_steps"], longest_warmup)
     optim["betas"] = tuple(optim["betas"])
     lr, weight_decay = config.optimizer.lr, config.optimizer.weight_decay
     fused = autocast_dtype(config) is not torch.float16
-    return Recipe(total_steps, lr, weight_decay, fused=fused, **optim)
+    return Recipe(
+        plan.steps, lr, weight_decay, fused=fused, steps_before=plan.steps_before, **optim
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -73,7 +74,8 @@ def resume_point(last: Path) -> ResumePoint:
 class Saving:
     """Has `last.ckpt` written now and then, by a thread, while training goes on.
 
-    The one before it is kept as well, in case a disk damages it. Where it cannot be written,
+    The one before it is kept as well, in case a disk damages it, and every so many steps one for
+    good, as a further name of the same file. Where it cannot be written,
     training goes on to the next time, and ends with an error if there is none. None is written
     while steps are not finite. One is written at a time: the next waits for it.
 
@@ -121,10 +123,15 @@ class Saving:
         Raises:
             SaltError: The file could not be written, and there is no other chance.
         """
-        if step % self.often.every_n_steps == 0 or now or last_chance or self._put_off:
+        due = step % self.often.every_n_steps == 0 or self._is_kept(step)
+        if due or now or last_chance or self._put_off:
             self._save(step, last_chance)
         elif self._writing is not None and self._writing.done():
             _warn(self._failure())
+
+    def _is_kept(self, step: int) -> bool:
+        every = self.often.keep_every
+        return every is not None and step > 0 and step % every == 0
 
     def save_last(self, step: int) -> None:
         """Saves the last step, unless it is saved.
@@ -165,9 +172,12 @@ class Saving:
         """Writes a checkpoint under another name, and renames it once it is on the disk."""
         unfinished, step = self.path.with_suffix(".tmp"), state["global_step"]
         try:
+            unfinished.unlink(missing_ok=True)  # a kept checkpoint may be the same file
             torch.save(state, unfinished)
             for file in (unfinished, *self.beside):
                 sync(file)
+            if self._is_kept(step):
+                self._keep(unfinished, step)
             if self.path.is_file():
                 os.replace(self.path, previous_checkpoint(self.path))
             os.replace(unfinished, self.path)
@@ -183,6 +193,23 @@ class Saving:
             )
         self._written = step
         return None
+
+    def _keep(self, whole: Path, step: int) -> None:
+        """Gives a checkpoint that is on the disk the name of its step as well; or warns."""
+        kept = self.path.with_name(f"step-{step}.ckpt")
+        unfinished = kept.with_suffix(".tmp")
+        try:
+            unfinished.unlink(missing_ok=True)
+            try:
+                os.link(whole, unfinished)  # takes no room
+            except OSError:  # of a file system without links
+                shutil.copyfile(whole, unfinished)
+                sync(unfinished)
+            os.replace(unfinished, kept)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            _warn(f"{kept.name} could not be kept ({error}); make room in {kept.parent}")
 
 
 def is_of_the_disk(error: Exception) -> bool:

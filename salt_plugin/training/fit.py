@@ -68,11 +68,15 @@ def _fit(stage: Stage, signals: StopSignals) -> None:
             **comparable(asdict(config)),
             "hydra.run.dir": str(run.directory.root),
             f"the last step in {files.root}": resumed.step,
+            "the step of method.continue_from": stage.plan.steps_before,
             "the list of videos": run.videos.digest(),
         }
     )
     if resumed.step and ranks.is_first:
         console().print(f"{stage.name} goes on from step {resumed.step}")
+    elif stage.plan.steps_before and ranks.is_first:
+        before = config.method.continue_from
+        console().print(f"{stage.name} continues {before}, step {stage.plan.steps_before}")
     if config.trainer.enable_model_summary and ranks.is_first:
         console().print(str(summarize(stage.method)))
     set_up(stage.method, config, stage.plan.steps)

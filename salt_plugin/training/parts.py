@@ -15,6 +15,7 @@ from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.masks import StepMasks
 from salt_plugin.models import Predictor, VideoEncoder
 from salt_plugin.run_directory import RunDirectory
+from salt_plugin.training.ancestors import Origin
 from salt_plugin.training.labelled import Labelled
 from salt_plugin.training.plan import RunPlan
 from salt_plugin.training.run_shapes import RunShapes, run_shapes
@@ -92,6 +93,7 @@ class Run:
         labelled: Its lists, of which `videos` is one, where it learns labels.
         probe: How its encoders are probed; None where they are not, or as the demo's table.
         monitor: How they are looked at in training; None where they are not.
+        origin: What it takes over from the run that it continues; None where it continues none.
     """
 
     config: RunConfig
@@ -102,6 +104,7 @@ class Run:
     labelled: Labelled | None
     probe: ProbeConfig | None
     monitor: ProbeConfig | None = None
+    origin: Origin | None = None
 
     def batches(self, seed: int, **options: Any) -> ClipLoader:
         """Returns the micro-batches under a seed, with the options of `training_loader`."""

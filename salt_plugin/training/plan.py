@@ -61,12 +61,14 @@ class StagePlan:
         pricing: What its steps cost.
         steps: Optimiser steps; under a budget, those that it is expected to pay for.
         budget: FLOPs that the stage may spend; None where its steps are counted.
+        steps_before: Steps of the runs that it continues.
     """
 
     spec: MethodSpec
     pricing: Pricing
     steps: int
     budget: int | None = None
+    steps_before: int = 0
 
     @property
     def name(self) -> str:
@@ -150,6 +152,7 @@ def plan_run(
     teacher: EncoderShape | CountedShape | None = None,
     inherited: Mapping[str, int | None] | None = None,
     convention: str = "exact",
+    steps_before: int = 0,
 ) -> RunPlan:
     """Plans a run.
 
@@ -160,6 +163,7 @@ def plan_run(
         teacher: Shape of the teacher that `method.teacher.path` names, None where none is named.
         inherited: What was spent on the files that the run starts from.
         convention: `exact` or `paper`.
+        steps_before: Steps of the runs that the run continues.
 
     Raises:
         ConfigError: The budget does not cover a single step of a stage, or what came before it.
@@ -174,9 +178,11 @@ def plan_run(
             encoder, teacher or encoder, predictor, T * H * W, shapes.projector, shapes.head
         )
         clips, group = config.method.global_batch_size, config.method.mask_group
-        masks = StepMasks(shapes.masks, shapes.grid, stage_seed(config, of.result), clips, group)
+        seed = stage_seed(config, of.result, steps_before)
+        masks = StepMasks(shapes.masks, shapes.grid, seed, clips, group)
         recomputes = config.method.model.activation_checkpointing
-        return StagePlan(of, Pricing(of, models, masks, recomputes, convention), steps)
+        pricing = Pricing(of, models, masks, recomputes, convention)
+        return StagePlan(of, pricing, steps, steps_before=steps_before)
 
     inherited = inherited or {}
     spec = registry.get(config.method.name)
@@ -213,14 +219,23 @@ def plan_configured(
         from salt_plugin.training.labelled import settled
 
         config = settled(config)
-    shapes, videos, path = run_shapes(config), 0, None
+    shapes, videos, origin = run_shapes(config), 0, None
+    if config.method.continue_from:
+        from salt_plugin.training.ancestors import origin_of
+
+        origin = origin_of(config, shapes)
     if config.trainer.max_epochs != -1:
         from salt_plugin.data.stream import training_videos
 
         videos = len(training_videos(config).paths)
-    if teacher is None and (path := named_teacher_path(config)) is not None:
+    path = named_teacher_path(config) if teacher is None else None
+    if path is None and origin is not None:
+        path = origin.teacher
+    if teacher is None and path is not None:
         teacher = load_teacher(path, shapes).shape
     steps = total_steps(config, videos)
+    if origin is not None:
+        return plan_run(config, shapes, steps, teacher, origin.inherited, steps_before=origin.steps)
     spent = {**inherited_flops(config, path), **(inherited or {})}
     return plan_run(config, shapes, steps, teacher, spent)
 
@@ -241,7 +256,12 @@ def total_steps(config: RunConfig, videos: int) -> int:
     return min(limits)
 
 
-def stage_seed(config: RunConfig, stage: str) -> int:
-    """Returns the seed of a stage: the student meets other batches than its teacher did."""
-    number = ("teacher", "student").index(stage)
-    return int(np.random.SeedSequence((config.seed, number)).generate_state(1)[0])
+def stage_seed(config: RunConfig, stage: str, steps_before: int = 0) -> int:
+    """Returns the seed of a stage.
+
+    The student meets other batches than its teacher did, and a run that continues another meets
+    others than that one did.
+    """
+    place = ("teacher", "student").index(stage), steps_before
+    entropy = (config.seed, *(place if steps_before else place[:1]))
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])

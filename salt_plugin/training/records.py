@@ -16,6 +16,8 @@ from salt_plugin.files import write_json
 from salt_plugin.run_directory import recent_loss
 from salt_plugin.stop_signals import StopSignals
 from salt_plugin.training.accuracy import Accuracy
+from salt_plugin.training.ancestors import Origin, shaping
+from salt_plugin.training.budget import CONTINUE, START
 from salt_plugin.training.build import Stage
 from salt_plugin.training.checkpoint import ResumePoint, Saving
 from salt_plugin.training.metrics import Metrics
@@ -74,8 +76,11 @@ class Records:
             step,
             getattr(precision, "scaler", None),
         )
+        continues = run.origin is not None and resumed.path is None
         if resumed.path is not None:
             self._restore(resumed.path)
+        elif run.origin is not None:
+            self._take_over(run.origin)
 
         self.monitor: Monitor | None = None
         if run.monitor is not None:
@@ -106,6 +111,8 @@ class Records:
         lists, say, self.accuracy = run.labelled, self.progress.console.print, None
         if lists is not None:
             self.accuracy = Accuracy(stage, lists, ranks, precision, self.ledger, step, say)
+        if continues:  # from here on the other run may change, or go
+            self.saving.save_if_due(step, now=True)
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint holds.
@@ -120,6 +127,8 @@ class Records:
             "precision": self.precision.state_dict(),
             "ledger": self.ledger.as_dict(),
             "nonfinite": {"in_a_row": self.nonfinite.in_a_row},
+            "card": self.stage.card(self.ledger),
+            "shaping": shaping(self.stage.plan.spec, self.stage.run.parts),
         }
         method.on_save_checkpoint(state)
         return state
@@ -141,6 +150,27 @@ class Records:
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path} does not fit this stage ({error}); delete it to start the stage again"
+            ) from error
+
+    def _take_over(self, origin: Origin) -> None:
+        """Takes weights and optimiser state from the checkpoint of another run.
+
+        The ledger starts anew, and so do the rates of the optimiser, which are this run's own.
+
+        Raises:
+            CheckpointError: They do not fit this stage.
+        """
+        state, origin.state = origin.state, None
+        assert state is not None
+        groups = self.optimizer.state_dict()["param_groups"]
+        try:
+            self.stage.method.load_state_dict(state["state_dict"])
+            moments = state["optimizer"]["state"]
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{CONTINUE}={self.stage.run.config.method.continue_from} does not fit this stage "
+                f"({error}); start from its encoder by {START}"
             ) from error
 
     def write(self) -> None:

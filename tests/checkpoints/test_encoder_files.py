@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 import salt_plugin
 from salt_plugin.checkpoints import (
-    TEACHER_FIRST,
     find_encoder,
     load_encoder,
     read_card,
@@ -80,7 +79,7 @@ def test_run_directory_and_stage_folder_name_their_encoder(file: Path) -> None:
     teacher = run / "teacher" / "encoder.safetensors"
     save_encoder(_encoder(), teacher, {})
     assert find_encoder(run) == file
-    assert find_encoder(run, TEACHER_FIRST) == teacher
+    assert find_encoder(run, ("teacher",)) == teacher
     assert find_encoder(str(run / "teacher")) == teacher
     assert find_encoder(file) == file
     file.unlink()

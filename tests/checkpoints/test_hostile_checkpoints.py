@@ -103,6 +103,9 @@ def test_a_pickle_with_code_is_refused_everywhere_and_never_run(
         "method.teacher.path=": lambda: train(
             runs / "2", tiny_videos, "method=salt", f"method.teacher.path={file}"
         ),
+        "method.continue_from=": lambda: train(
+            runs / "3", tiny_videos, "method=vjepa", f"method.continue_from={file}"
+        ),
         "salt export": lambda: export.main([str(file), "--format", "hf"]),
         "salt probe": lambda: probe.main([str(file), "--train", videos, "--test", videos]),
         "salt probe timm:": lambda: probe.main(

@@ -126,7 +126,7 @@ def test_students_of_one_teacher_are_ranked(
     tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"
-    teacher = f"method.teacher.path={tracked}"
+    teacher = f"method.teacher.path={tracked}/teacher"
     run(compose([*TINY, teacher, "seed=2", "optimizer.lr=0.1"]), other)
     alone = call(capsys, tracked, other)
     losses = [student["loss"] for student in alone["students"]]

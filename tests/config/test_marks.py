@@ -18,6 +18,7 @@ OPERATIONAL = {
     "loader.prefetch_factor": 5,
     "method.checkpoint.every_minutes": 7.0,
     "method.checkpoint.every_n_steps": 7,
+    "method.checkpoint.keep_every": 7,
     "method.data.cache": True,
     "method.data.max_bad": 0.5,
     "method.data.stall": 7.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,14 @@ def test_the_moving_average_rises_to_its_momentum_and_is_what_is_kept() -> None:
         method.update_ema(step)
         for old, new in zip(average, method.ema.parameters(), strict=True):
             torch.testing.assert_close(old, new.detach())
+    # In a run that continues another it has risen already.
+    method.recipe = replace(method.recipe, steps_before=1000)
+    before = [parameter.clone() for parameter in method.ema.parameters()]
+    method.update_ema(0)
+    for old, new, now in zip(
+        before, method.encoder.parameters(), method.ema.parameters(), strict=True
+    ):
+        torch.testing.assert_close(now, 0.9 * old + 0.1 * new.detach())
     method.momentum = 0.0
     method.update_ema(100)
     for old, new in zip(method.encoder.parameters(), method.ema.parameters(), strict=True):

@@ -11,6 +11,7 @@ from typing import Any
 
 import outcome
 import pytest
+from faults import power_failure
 from small_run import TINY
 
 from salt_plugin.checkpoints import read_torch_file
@@ -26,8 +27,8 @@ SMALL = [
 ]
 
 
-def train(videos: Path, run_dir: Path) -> dict[str, Any]:
-    return run(compose([*SMALL, f"input_dir={videos}"]), run_dir)
+def train(videos: Path, run_dir: Path, *overrides: str) -> dict[str, Any]:
+    return run(compose([*SMALL, f"input_dir={videos}", *overrides]), run_dir)
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +149,59 @@ def test_a_full_disk_ends_training_only_if_the_last_step_cannot_be_saved(
     full_disk(resource.RLIM_INFINITY)
     train(tiny_videos, tmp_path)
     outcome.require_same(finished, tmp_path, "teacher")
+
+
+KEEP = "method.checkpoint.keep_every=2"
+
+
+def kept_steps(run_dir: Path) -> dict[str, int]:
+    folder = run_dir / "teacher" / "checkpoints"
+    return {
+        path.name: outcome.saved_step(run_dir / "teacher", path.name) for path in folder.iterdir()
+    }
+
+
+def no_links(*_: Any) -> None:
+    raise PermissionError(1, "as a file system without links")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_every_so_many_checkpoints_are_kept_beside_the_last_two(
+    finished: Path, tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    with power_failure(4):
+        train(tiny_videos, tmp_path, KEEP, "method.checkpoint.every_n_steps=3")
+    assert kept_steps(tmp_path) == {"last.ckpt": 3, "previous.ckpt": 2, "step-2.ckpt": 2}
+    train(tiny_videos, tmp_path, KEEP)
+    kept = {"last.ckpt": 5, "previous.ckpt": 4, "step-2.ckpt": 2, "step-4.ckpt": 4}
+    assert kept_steps(tmp_path) == kept
+    outcome.require_same(finished, tmp_path, "teacher")
+
+
+def test_what_a_killed_attempt_has_half_kept_is_made_again_and_never_written_over(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "teacher" / "checkpoints"
+    with power_failure(3):
+        train(tiny_videos, tmp_path, KEEP)
+    # As if it had been killed before the last rename: the kept one is the unfinished one as well.
+    (folder / "last.ckpt").rename(folder / "last.tmp")
+    with power_failure(2):
+        train(tiny_videos, tmp_path, KEEP, "method.checkpoint.every_n_steps=1")
+    found = kept_steps(tmp_path)
+    assert (found["step-2.ckpt"], found["last.ckpt"]) == (2, 1)
+
+
+def test_a_checkpoint_that_cannot_be_kept_takes_nothing_from_the_last(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.link", no_links)
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.warns(UserWarning, match=r"step-2\.ckpt could not be kept .*No space left"):
+        train(tiny_videos, tmp_path, KEEP)
+    assert kept_steps(tmp_path) == {"last.ckpt": 5, "previous.ckpt": 4}

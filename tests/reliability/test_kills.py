@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import outcome
 import pytest
+import torch
 from attempts import train, train_through
 from deaths import ONE_OF_EACH, PLACES, draw_deaths
 from safetensors.torch import load_file
@@ -98,6 +99,30 @@ def test_killed_over_and_over_a_run_ends_as_if_it_had_not_been(
     assert skipped[0] == skipped[1] if ranks == 1 else sorted(skipped[0]) == sorted(skipped[1])
     assert len(skipped[0]) > 3
     assert not list((tmp_path / "killed").rglob("*.tmp"))
+
+
+def test_a_run_that_continues_another_is_killed_over_and_over(videos: Path, tmp_path: Path) -> None:
+    """With longer clips and another schedule, and checkpoints that are kept on the way."""
+    train(tmp_path / "first", [*command("vjepa2", videos), "trainer.max_steps=5"], 1)
+    overrides = [
+        *command("vjepa2", videos),
+        f"method.continue_from={tmp_path / 'first'}",
+        "method.clip.frames=8",
+        "method.optim.warmup_steps=0",
+        "method.optim.final_lr=0.1",
+        "method.checkpoint.keep_every=3",
+    ]
+    train(tmp_path / "whole", overrides, 1)
+    deaths = draw_deaths(ONE_OF_EACH, seed=3, stages=STAGES["vjepa2"])
+    train_through(tmp_path / "killed", overrides, deaths)
+    one, other = (content(tmp_path / name, "student") for name in ("whole", "killed"))
+    for name in one:
+        assert outcome.equal(one[name], other[name]), name
+    folders = [tmp_path / name / "student" / "checkpoints" for name in ("whole", "killed")]
+    kept = [{path.name for path in folder.glob("step-*")} for folder in folders]
+    assert kept[0] == kept[1] == {f"step-{step}.ckpt" for step in range(3, 31, 3)}
+    for name in kept[0]:
+        assert outcome.equal(*(torch.load(root / name, weights_only=True) for root in folders))
 
 
 def content(run_dir: Path, stage: str) -> dict[str, Any]:
