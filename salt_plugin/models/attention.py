@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from salt_plugin.models.divided import divided_as, whole
 from salt_plugin.shapes import Grid
 
 # Without cuDNN's, which plans anew for every shape it meets: with masks of new lengths at each
@@ -84,8 +85,8 @@ class QKV(nn.Linear):
         return self._reordered(rows, pairs_together)
 
     def _reordered(self, rows: Tensor, reorder: Callable[[Tensor, int], Tensor]) -> Tensor:
-        qk, v = rows.tensor_split((2 * len(rows) // 3,))
-        return torch.cat((reorder(qk, 2 * self.num_heads), v))
+        qk, v = whole(rows).tensor_split((2 * len(rows) // 3,))
+        return divided_as(torch.cat((reorder(qk, 2 * self.num_heads), v)), rows)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -183,9 +184,9 @@ def rope_tables(indices_bk: Tensor, grid: Grid, head_dim: int, dtype: torch.dtyp
     # A table that is kept must have values; and a compiler looks through the cache.
     plain = type(indices_bk) is Tensor and not torch.compiler.is_compiling()
     tables = _grid_tables if plain else _grid_tables.__wrapped__
-    whole = tables(tuple(grid), head_dim, dtype, indices_bk.device)
+    of_grid = tables(tuple(grid), head_dim, dtype, indices_bk.device)
     index_t = indices_bk.flatten()
-    return RopeTables(*(table.index_select(0, index_t) for table in whole))
+    return RopeTables(*(table.index_select(0, index_t) for table in of_grid))
 
 
 @lru_cache(maxsize=32)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from salt_plugin.compute import Ledger
 from salt_plugin.config import registry
 from salt_plugin.errors import CheckpointError
 from salt_plugin.files import write_json
+from salt_plugin.methods import VideoMethod
+from salt_plugin.models.divided import divided_as
 from salt_plugin.run_directory import recent_loss
 from salt_plugin.stop_signals import StopSignals
 from salt_plugin.training.accuracy import Accuracy
@@ -26,6 +31,29 @@ from salt_plugin.training.skipped import SkippedFiles
 from salt_plugin.training.world import Ranks
 
 
+def read_resumed(path: Path, method: VideoMethod) -> dict[str, Any]:
+    """Returns what a checkpoint holds, after loading its weights; no device has a part of them yet.
+
+    Raises:
+        CheckpointError: It is of another stage, or of an earlier version.
+    """
+    held = read_torch_file(path)
+    with _of_this_stage(path):
+        method.on_load_checkpoint(dict(held))
+        method.load_state_dict(held["state_dict"])
+    return held
+
+
+@contextmanager
+def _of_this_stage(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not fit this stage ({error}); delete it to start the stage again"
+        ) from error
+
+
 class Records:
     """What the loop calls after each step.
 
@@ -34,6 +62,7 @@ class Records:
     Args:
         stage: The stage.
         resumed: Where it goes on.
+        held: What that holds, as `read_resumed` gives it.
         ranks: The processes that train together.
         precision: Of Fabric.
         optimizer: Of the stage.
@@ -54,6 +83,7 @@ class Records:
         self,
         stage: Stage,
         resumed: ResumePoint,
+        held: dict[str, Any] | None,
         ranks: Ranks,
         precision: Precision,
         optimizer: Optimizer,
@@ -74,8 +104,8 @@ class Records:
             step,
             getattr(precision, "scaler", None),
         )
-        if resumed.path is not None:
-            self._restore(resumed.path)
+        if held is not None:
+            self._restore(held, resumed.path)
 
         self.monitor: Monitor | None = None
         if run.monitor is not None:
@@ -124,24 +154,37 @@ class Records:
         method.on_save_checkpoint(state)
         return state
 
-    def _restore(self, path: Path) -> None:
-        """Takes up a checkpoint.
+    def _restore(self, held: dict[str, Any], path: Path | None) -> None:
+        """Takes up what a checkpoint holds beside the weights.
 
         Raises:
             CheckpointError: It is of another stage, or of an earlier version.
         """
-        held, method = read_torch_file(path), self.stage.method
-        try:
-            method.on_load_checkpoint(dict(held))
-            method.load_state_dict(held["state_dict"])
-            self.optimizer.load_state_dict(held["optimizer"])
+        with _of_this_stage(path):
+            self.optimizer.load_state_dict(self._divided(held["optimizer"]))
             self.precision.load_state_dict(held["precision"])
             self.ledger.load(held["ledger"])
             self.nonfinite.in_a_row = held["nonfinite"]["in_a_row"]
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} does not fit this stage ({error}); delete it to start the stage again"
-            ) from error
+
+    def _divided(self, optimizer: dict[str, Any]) -> dict[str, Any]:
+        """Returns the state of an optimiser, divided as its parameters are."""
+        groups = self.optimizer.param_groups
+        parameters = [one for group in groups for one in group["params"]]
+        state = {
+            number: {
+                name: divided_as(value, parameters[number]) if value.ndim else value
+                for name, value in values.items()
+            }
+            for number, values in optimizer["state"].items()
+        }
+        return {**optimizer, "state": state}
+
+    def make_whole(self) -> None:
+        """Goes on with a whole copy, where the method was divided, once it is trained."""
+        self.stage = replace(self.stage, method=self.stage.whole(), undivided=None)
+        if self.accuracy is not None:
+            self.accuracy.stage = self.stage
+            self.accuracy.look_at(self.stage.method)
 
     def write(self) -> None:
         """Writes the files that a resume needs; they must be as recent as the checkpoint."""
@@ -165,10 +208,11 @@ class Records:
             return
         self.nonfinite.settle()  # which may end training before an encoder is kept
         self.metrics.flush()
+        result = self.stage.whole().result
         if self.ranks.is_first and step not in files.kept_encoders():
             loss = recent_loss(files.metrics)
             card = {**self.stage.card(self.ledger), "step": step, "loss": loss}
-            save_encoder(self.stage.method.result, files.encoder_at(step), card)
+            save_encoder(result, files.encoder_at(step), card)
 
     def close(self) -> None:
         """Ends what has a file or a line of the terminal open."""
