@@ -15,7 +15,6 @@ from salt_plugin.batch import Batch
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.methods.recipe import Recipe
 from salt_plugin.models.block import BlockStack
-from salt_plugin.models.divided import whole
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import FrozenTeacher
@@ -146,7 +145,8 @@ class VideoMethod(LightningModule):
         """
         limit = self.recipe.clip_grad or float("inf")
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.grad_norm = whole(nn.utils.clip_grad_norm_(parameters, limit))
+        norm: Any = nn.utils.clip_grad_norm_(parameters, limit)
+        self.grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of FSDP2
         if self.recipe.fused:  # a gradient scaler skips the step itself
             optimizer.found_inf = (~self.grad_norm.isfinite()).float()  # type: ignore[attr-defined]
 

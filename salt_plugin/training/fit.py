@@ -152,9 +152,8 @@ def _new_fabric(config: RunConfig) -> Fabric:
         plugins.append(
             Autocast("bf16-mixed" if dtype is torch.bfloat16 else "16-mixed", accelerator)
         )
-    nodes, strategy = 1 if tasks is None else tasks.nodes, "auto"
-    if count > 1:
-        strategy = DDPStrategy(timeout=world.PATIENCE)
+    nodes = 1 if tasks is None else tasks.nodes
+    strategy: Any = DDPStrategy(timeout=world.PATIENCE) if count > 1 else "auto"
     if divides(config):
         strategy = sharding.strategy(count, world.PATIENCE)
     fabric = Fabric(

@@ -108,8 +108,8 @@ class Monitor:
 
     def _measured(self) -> dict[str, float]:
         method = self._stage.whole()
-        features = [self._features(clips, method) for clips in self._clips]
-        parts = self._ranks.gather([*features, self._targets(method)])
+        own = [self._features(clips, method) for clips in self._clips]
+        parts = self._ranks.gather([*own, self._targets(method)])
         if not self._ranks.is_first:
             return {}
         train, test, targets = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from salt_plugin.training.skipped import SkippedFiles
 from salt_plugin.training.world import Ranks
 
 
-def read_resumed(path: Path, method: VideoMethod) -> dict[str, Any]:
+def read_resumed(path: Path, method: VideoMethod) -> Mapping[str, Any]:
     """Returns what a checkpoint holds, after loading its weights; no device has a part of them yet.
 
     Raises:
@@ -83,7 +83,7 @@ class Records:
         self,
         stage: Stage,
         resumed: ResumePoint,
-        held: dict[str, Any] | None,
+        held: Mapping[str, Any] | None,
         ranks: Ranks,
         precision: Precision,
         optimizer: Optimizer,
@@ -154,7 +154,7 @@ class Records:
         method.on_save_checkpoint(state)
         return state
 
-    def _restore(self, held: dict[str, Any], path: Path | None) -> None:
+    def _restore(self, held: Mapping[str, Any], path: Path | None) -> None:
         """Takes up what a checkpoint holds beside the weights.
 
         Raises:

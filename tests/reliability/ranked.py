@@ -63,7 +63,7 @@ def train_together(
     Slurm do that run on a node each. With `cores_of_task` they are tasks of one node, each bound to
     as many cores.
     """
-    log.mkdir(parents=True)
+    log.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
