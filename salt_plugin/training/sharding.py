@@ -8,7 +8,6 @@ from typing import Any
 
 from lightning_fabric.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from salt_plugin.methods import VideoMethod
 from salt_plugin.models import FrozenTeacher
@@ -35,6 +34,9 @@ def divide(method: VideoMethod, mesh: Any) -> VideoMethod:
     A block is gathered when it computes, and what is no block with the part that it is in. A frozen
     teacher stays whole on each device.
     """
+    # Takes seconds to import, which no other strategy needs.
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
     over = {"mesh": mesh["data_parallel"], "reshard_after_forward": True}
     for part in method.children():
         if isinstance(part, FrozenTeacher) or not list(part.parameters()):
