@@ -84,6 +84,8 @@ class TrainerConfig:
         max_epochs: Limit on the steps in epochs; -1: none. The smaller of the two limits holds.
         max_steps: Steps, under `salt` of the student; -1: by `trainer.max_epochs` alone. By default
             `method.default_steps`.
+        strategy: What several devices hold: `ddp`, each everything; `fsdp2`, each a part of the
+            weights that are trained, their gradients, the optimiser's state and the moving average.
         precision: As PyTorch Lightning names it.
         enable_model_summary: Print a table of modules at the start.
         logger: What else gets each row of `metrics.csv`: Lightning's logger of that name, or those
@@ -93,6 +95,7 @@ class TrainerConfig:
     gpus: Annotated[Count, OPERATIONAL]
     max_epochs: Limit
     max_steps: Steps
+    strategy: Annotated[Literal["ddp", "fsdp2"], OPERATIONAL]
     precision: Annotated[Precision, ALIKE]
     enable_model_summary: Annotated[bool, OPERATIONAL]
     logger: Annotated[

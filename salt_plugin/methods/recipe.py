@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightly.models.utils import get_weight_decay_parameters
 from lightly.utils.optim import update_param_groups
 from lightly.utils.scheduler import cosine_schedule, cosine_warmup_schedule
-from torch import nn
-from torch.optim import AdamW
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from salt_plugin.models.attention import QKV
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Recipe:
     steps_before: int = 0
 
     def optimizer(
-        self, modules: Iterable[nn.Module], scales: Mapping[nn.Parameter, float] | None = None
+        self, modules: Sequence[nn.Module], scales: Mapping[nn.Parameter, float] | None = None
     ) -> AdamW:
         """Returns AdamW over all parameters of the modules.
 
@@ -74,7 +77,14 @@ class Recipe:
                     {"name": name, "params": params, "weight_decay": weight_decay}
                     | ({} if scale == 1 else {"lr_scale": scale})
                 )
-        return AdamW(groups, lr=self.lr, betas=self.betas, fused=self.fused)
+        optimizer = AdamW(groups, lr=self.lr, betas=self.betas, fused=self.fused)
+        optimizer.register_state_dict_post_hook(
+            lambda own, state: _reordered(own, state, modules, QKV.to_file)
+        )
+        optimizer.register_load_state_dict_pre_hook(
+            lambda own, state: _reordered(own, state, modules, QKV.from_file)
+        )
+        return optimizer
 
     def lr_at(self, position: float) -> float:
         """Returns the learning rate after `position` of `total_steps` steps, counted from 0."""
@@ -103,3 +113,28 @@ class Recipe:
             group["lr"] = self.lr_at(position) * group.get("lr_scale", 1.0)
         decay = {"name": "decay", "weight_decay": self.weight_decay_at(position)}
         update_param_groups(optimizer, updates=[decay])
+
+
+def _reordered(
+    optimizer: Optimizer,
+    state: dict[str, Any],
+    modules: Iterable[nn.Module],
+    reorder: Callable[[QKV, Tensor], Tensor],
+) -> dict[str, Any]:
+    """Returns a state dict of an optimiser whose rows of `QKV` are in another order."""
+    owners = {
+        parameter: part
+        for module in modules
+        for part in module.modules()
+        if isinstance(part, QKV)
+        for parameter in part.parameters()
+    }
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    of_each = dict(state["state"])
+    for number, parameter in enumerate(parameters):
+        if parameter in owners and number in of_each:
+            of_each[number] = {
+                name: reorder(owners[parameter], value) if value.ndim else value
+                for name, value in of_each[number].items()
+            }
+    return {**state, "state": of_each}

@@ -10,20 +10,23 @@ repeated pairwise: V-JEPA 2 was trained so, and its weights only make sense with
 
 Rotating neighbours means reading every other channel, which no vector unit likes. A dot product
 does not care about the order of its channels, so queries and keys are computed with the first of
-every pair in the lower half of a head and the second in the upper half (`halves_first` permutes
-the rows of their projection), and the rotation is a roll by half a head.
+every pair in the lower half of a head and the second in the upper half (`QKV` keeps the rows of
+their projection so, and has V-JEPA's order in its state dict), and the rotation is a roll by half a
+head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from salt_plugin.models.divided import divided_as, whole
 from salt_plugin.shapes import Grid
 
 # Without cuDNN's, which plans anew for every shape it meets: with masks of new lengths at each
@@ -58,13 +61,53 @@ def unpack(packed_td: Tensor, segments: Segments) -> list[Tensor]:
     return [part.unflatten(0, segment) for part, segment in zip(parts, segments, strict=True)]
 
 
+class QKV(nn.Linear):
+    """Projection to queries, keys and values, whose rows are kept as `apply_rope` wants them.
+
+    Files know nothing of that: state dicts, also those of an optimiser of
+    `salt_plugin.methods.Recipe`, have V-JEPA's order.
+
+    Args:
+        dim: D.
+        num_heads: Heads of the queries, and of the keys.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__(dim, 3 * dim)
+        self.num_heads = num_heads
+
+    def from_file(self, rows: Tensor) -> Tensor:
+        """Returns rows [3 D, ...] of a file in the order in memory."""
+        return self._reordered(rows, halves_first)
+
+    def to_file(self, rows: Tensor) -> Tensor:
+        """Returns rows [3 D, ...] in memory in the order of files."""
+        return self._reordered(rows, pairs_together)
+
+    def _reordered(self, rows: Tensor, reorder: Callable[[Tensor, int], Tensor]) -> Tensor:
+        qk, v = whole(rows).tensor_split((2 * len(rows) // 3,))
+        return divided_as(torch.cat((reorder(qk, 2 * self.num_heads), v)), rows)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, _ in self.named_parameters():
+            destination[prefix + name] = self.to_file(destination[prefix + name])
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        for name, own in self.named_parameters():
+            rows = state_dict.get(prefix + name)
+            if rows is not None and rows.shape == own.shape:
+                state_dict[prefix + name] = self.from_file(rows)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
 class RopeAttention(nn.Module):
     """Self-attention whose queries and keys are rotated by their place in the clip."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = QKV(dim, num_heads)
         self.proj = nn.Linear(dim, dim)
 
     def forward(
@@ -83,8 +126,7 @@ class RopeAttention(nn.Module):
             allowed: For each segment bool [B or 1, 1, K, K], as `block_causal_mask`; None: tokens
                 attend to all of their clip.
         """
-        weight, bias = (self._halves(rows) for rows in (self.qkv.weight, self.qkv.bias))
-        qkv_t3hd = F.linear(x_td, weight, bias).unflatten(-1, (3, self.num_heads, -1))
+        qkv_t3hd = self.qkv(x_td).unflatten(-1, (3, self.num_heads, -1))
         cos, sin = (table.unsqueeze(1) for table in rope)
         qk_t2hd = apply_rope(qkv_t3hd[:, :2], RopeTables(cos, sin))
         mixed = []
@@ -95,10 +137,6 @@ class RopeAttention(nn.Module):
             mixed_bhnd = attention(q_bhnd, k_bhnd, v.transpose(1, 2), mask)
             mixed.append(mixed_bhnd.transpose(1, 2).flatten(2))
         return self.proj(pack(mixed))
-
-    def _halves(self, rows: Tensor) -> Tensor:
-        qk, v = rows.tensor_split((2 * len(rows) // 3,))
-        return torch.cat((halves_first(qk, 2 * self.num_heads), v))
 
 
 class RopeTables(NamedTuple):
@@ -126,6 +164,11 @@ def halves_first(rows: Tensor, num_heads: int) -> Tensor:
     return rows.unflatten(0, (num_heads, -1, 2)).transpose(1, 2).reshape(rows.shape)
 
 
+def pairs_together(rows: Tensor, num_heads: int) -> Tensor:
+    """Inverse of `halves_first`."""
+    return rows.unflatten(0, (num_heads, 2, -1)).transpose(1, 2).reshape(rows.shape)
+
+
 def rope_tables(indices_bk: Tensor, grid: Grid, head_dim: int, dtype: torch.dtype) -> RopeTables:
     """Returns the tables for tokens at the given places of a grid.
 
@@ -138,20 +181,28 @@ def rope_tables(indices_bk: Tensor, grid: Grid, head_dim: int, dtype: torch.dtyp
     Returns:
         Tables of B * K tokens, to be shared by all heads of all blocks.
     """
-    _, height, width = grid
-    per_frame = height * width
+    # A table that is kept must have values; and a compiler looks through the cache.
+    plain = type(indices_bk) is Tensor and not torch.compiler.is_compiling()
+    tables = _grid_tables if plain else _grid_tables.__wrapped__
+    of_grid = tables(tuple(grid), head_dim, dtype, indices_bk.device)
     index_t = indices_bk.flatten()
-    places_t3 = torch.stack(
-        (index_t // per_frame, index_t % per_frame // width, index_t % width), dim=-1
-    )
-    run = 2 * (head_dim // 3 // 2)
-    exponent = torch.arange(run // 2, device=index_t.device, dtype=torch.float32) / (run / 2)
-    angles = places_t3.unsqueeze(-1) * 10000.0**-exponent
-    angles_td = F.pad(angles.repeat(1, 1, 2).flatten(1), (0, head_dim - 3 * run))
-    first_th, second_th = angles_td[:, 0::2], angles_td[:, 1::2]
-    cos = torch.cat((first_th.cos(), second_th.cos()), dim=-1)
-    sin = torch.cat((-first_th.sin(), second_th.sin()), dim=-1)
-    return RopeTables(cos.unsqueeze(1).to(dtype), sin.unsqueeze(1).to(dtype))
+    return RopeTables(*(table.index_select(0, index_t) for table in of_grid))
+
+
+@lru_cache(maxsize=32)
+def _grid_tables(grid: Grid, head_dim: int, dtype: torch.dtype, device: torch.device) -> RopeTables:
+    """Returns the tables of all places of a grid, in their order."""
+    with torch.inference_mode(False):
+        axes = [torch.arange(length, device=device) for length in grid]
+        places_n3 = torch.cartesian_prod(*axes)
+        run = 2 * (head_dim // 3 // 2)
+        exponent = torch.arange(run // 2, device=device, dtype=torch.float32) / (run / 2)
+        angles = places_n3.unsqueeze(-1) * 10000.0**-exponent
+        angles_nd = F.pad(angles.repeat(1, 1, 2).flatten(1), (0, head_dim - 3 * run))
+        first_nh, second_nh = angles_nd[:, 0::2], angles_nd[:, 1::2]
+        cos = torch.cat((first_nh.cos(), second_nh.cos()), dim=-1)
+        sin = torch.cat((-first_nh.sin(), second_nh.sin()), dim=-1)
+        return RopeTables(cos.unsqueeze(1).to(dtype), sin.unsqueeze(1).to(dtype))
 
 
 def rope_tables_of(

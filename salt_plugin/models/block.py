@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_, zeros_
 from torch.utils.checkpoint import checkpoint
 
-from salt_plugin.models.attention import RopeAttention, RopeTables, Segments, pack
+from salt_plugin.models.attention import QKV, RopeAttention, RopeTables, Segments, pack
 
 NORM_EPS = 1e-6
 # V-JEPA's, at every width.
@@ -131,6 +131,8 @@ def init_weights(root: nn.Module, std: float) -> None:
     for module in root.modules():
         if isinstance(module, nn.Linear | nn.Conv3d):
             trunc_normal_(module.weight, std=std)
+            if isinstance(module, QKV):  # drawn in the order of files
+                module.weight.data.copy_(module.from_file(module.weight.data))
             if module.bias is not None:
                 zeros_(module.bias)
 

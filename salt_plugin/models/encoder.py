@@ -177,7 +177,8 @@ class VideoEncoder(nn.Module, OnTheHub):
     def _all_tokens(self, patches_bnp: Tensor, grid: Grid, indices_bk: Tensor | None) -> Tensor:
         if indices_bk is None:
             B, N, _ = patches_bnp.shape
-            indices_bk = torch.arange(N, device=patches_bnp.device).expand(B, N)
+            indices_bn = torch.arange(N, device=patches_bnp.device).expand(B, N)
+            return self._encode([patches_bnp], grid, [indices_bn])[0]
         kept = gather_tokens(patches_bnp, indices_bk)
         return self._encode([kept], grid, [indices_bk])[0]
 

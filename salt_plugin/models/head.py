@@ -10,6 +10,7 @@ from torch.nn.init import trunc_normal_, zeros_
 
 from salt_plugin.models.attentive import AttentiveProbe
 from salt_plugin.models.block import INIT_STD
+from salt_plugin.models.divided import divided_as
 from salt_plugin.shapes import EncoderShape, HeadShape
 
 
@@ -58,5 +59,5 @@ class Head(nn.Module):
     def start_as(self, weight_cf: Tensor, bias_c: Tensor) -> None:
         """Takes the weights [C, F] and biases [C] of a linear probe on what `pool` gives."""
         assert isinstance(self.classifier, nn.Linear)
-        self.classifier.weight.copy_(weight_cf)
-        self.classifier.bias.copy_(bias_c)
+        for own, given in ((self.classifier.weight, weight_cf), (self.classifier.bias, bias_c)):
+            own.copy_(divided_as(given, own))

@@ -62,9 +62,8 @@ class Accuracy:
         self.stage, self.lists, self.ranks, self.precision = stage, lists, ranks, precision
         self.say = say
         self.ledger, self.config = ledger, stage.run.config
-        method: Any = stage.method
-        method.head.names = lists.names
-        self.method = method
+        self.method: Any
+        self.look_at(stage.method)
         epoch = max(1, len(lists.train.paths) // self.config.method.global_batch_size)
         self.every = self.config.method.val_every_n_steps or epoch
         self.best = -1.0
@@ -74,6 +73,11 @@ class Accuracy:
             self.best = read_torch_file(file)["accuracy"]
         elif ranks.is_first:
             file.unlink(missing_ok=True)
+
+    def look_at(self, method: Any) -> None:
+        """Evaluates a method from now on."""
+        method.head.names = self.lists.names
+        self.method = method
 
     def start(self) -> None:
         """Makes the classifier a linear probe where asked for, and validates it for the first time.
@@ -94,6 +98,7 @@ class Accuracy:
         step, val = self.ledger.steps, self.lists.val
         if val is None or (step % self.every and self.stage.plan.next_price(self.ledger)):
             return {}
+        self.look_at(self.stage.whole())
         clips = self._kept or self._clips(val)
         if self.config.method.data.cache:
             clips = self._kept = list(clips)
@@ -107,11 +112,13 @@ class Accuracy:
 
     def _start_as_probe(self) -> None:
         train = self.lists.train
+        self.look_at(self.stage.whole())
         features_nf = self._each(train, self._clips(train), self._features)[:, 0]
         own = linear_probe(features_nf, torch.tensor(train.labels), len(self.lists.names))
         # Another machine may round in another way.
         weight_cf, bias_c = self.ranks.gather(own)[0]
-        self.method.head.start_as(weight_cf, bias_c)
+        method: Any = self.stage.method
+        method.head.start_as(weight_cf, bias_c)
 
     def conclude(self) -> None:
         """Takes up the best weights, tests them, and writes the accuracies."""

@@ -26,6 +26,7 @@ from salt_plugin.training.execution import autocast_dtype
 from salt_plugin.training.foreign_teacher import TeacherFile
 from salt_plugin.training.parts import Run
 from salt_plugin.training.plan import StagePlan
+from salt_plugin.training.sharding import Undivided
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Stage:
         method: What is trained.
         inherited: What was spent before the stage, as `compute.stage_bill` takes it.
         lineage: What the encoder comes from, as `ancestors.lineage_of` returns it.
+        undivided: Makes whole copies of the method, where devices hold parts of it.
     """
 
     run: Run
@@ -45,6 +47,11 @@ class Stage:
     method: VideoMethod
     inherited: Mapping[str, int | None] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    undivided: Undivided | None = None
+
+    def whole(self) -> VideoMethod:
+        """Returns the method, a copy where it is divided; every process has to call this."""
+        return self.method if self.undivided is None else self.undivided.copy()
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ from salt_plugin.checkpoints import read_torch_file
 from salt_plugin.config.method_nodes import CheckpointConfig
 from salt_plugin.errors import CheckpointError, SaltError
 from salt_plugin.files import sync
+from salt_plugin.models.divided import whole
 from salt_plugin.training.nonfinite import NonFinite
 from salt_plugin.training.world import Ranks
 
@@ -156,8 +157,10 @@ class Saving:
         self._step, self._time = step, time.monotonic()
         _warn(self._failure())
         self.write_beside()
+        state = self.state()
+        copied = on_host(state, keep=self.ranks.is_first)
         if self.ranks.is_first:
-            self._writing = self._thread.submit(self._write, on_host(self.state()))
+            self._writing = self._thread.submit(self._write, copied)
         if last_chance:
             failure = self._failure()
             if self.ranks.any(failure is not None):
@@ -218,12 +221,20 @@ def is_of_the_disk(error: Exception) -> bool:
     return isinstance(error, OSError) or "inline_container" in str(error)
 
 
-def on_host(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns a copy of nested content in the host's memory, which training does not change."""
-    copied: dict[str, Any] = apply_to_collection(
-        state, Tensor, lambda tensor: tensor.detach().to("cpu", copy=True)
-    )
-    return copied
+def on_host(state: dict[str, Any], keep: bool = True) -> dict[str, Any]:
+    """Returns a copy of nested content in the host's memory, which training does not change.
+
+    Args:
+        state: Where it has divided tensors, every process has to call this.
+        keep: Whether the copy is wanted; where not, it is empty of tensors.
+    """
+
+    def copied(tensor: Tensor) -> Tensor | None:
+        in_one = whole(tensor.detach())
+        return in_one.to("cpu", copy=True) if keep else None
+
+    found: dict[str, Any] = apply_to_collection(state, Tensor, copied)
+    return found
 
 
 def _warn(failure: str | None, goes_on: bool = True) -> None:

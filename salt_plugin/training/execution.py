@@ -51,6 +51,11 @@ def devices(config: RunConfig) -> int:
     return config.trainer.gpus if uses_gpu(config) else 1
 
 
+def divides(config: RunConfig) -> bool:
+    """Tells whether devices hold parts of what is trained."""
+    return config.trainer.strategy == "fsdp2" and devices(config) > 1
+
+
 def sharing(config: RunConfig) -> int:
     """Returns how many processes of the training share the cores that this one may use."""
     tasks = started_tasks()
@@ -95,6 +100,8 @@ def check_execution(config: RunConfig) -> None:
     clip, clips, count = config.method.clip, config.method.global_batch_size, devices(config)
     parts = [micro_batches(clips, config.loader.batch_size, rank, count) for rank in range(count)]
     at_once = parts[0][0]
+    if divides(config):
+        _check_division(config, {len(slots) for slots in parts})
     mixup = getattr(config.method, "mixup", 0)
     if mixup and any(slots.start % 2 for part in parts for slots in part):
         raise ConfigError(
@@ -109,6 +116,21 @@ def check_execution(config: RunConfig) -> None:
         processes=on_node,
         ahead=config.loader.prefetch_factor or AHEAD,
     )
+
+
+def _check_division(config: RunConfig, counts: set[int]) -> None:
+    """Checks that devices can hold parts; `counts` are the numbers of their micro-batches."""
+    key, name = "trainer.strategy=fsdp2", config.method.name
+    if registry.get(name).over_batch:
+        raise ConfigError(f"{key} is not for method={name}; use trainer.strategy=ddp")
+    if autocast_dtype(config) is torch.float16:
+        raise ConfigError(f"{key}: expected trainer.precision=bf16-mixed or 32, found 16-mixed")
+    if len(counts) > 1:
+        raise ConfigError(
+            f"{key}: {config.method.global_batch_size} clips of a step on {devices(config)} "
+            "devices give some a micro-batch more than others, and all gather weights together; "
+            "expected a method.global_batch_size that the devices divide"
+        )
 
 
 def evaluation_views(config: RunConfig, **more: Any) -> ProbeConfig:

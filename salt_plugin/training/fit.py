@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -21,12 +21,20 @@ from salt_plugin.models import Head
 from salt_plugin.report.console import console
 from salt_plugin.run_directory import comparable
 from salt_plugin.stop_signals import StopSignals
-from salt_plugin.training import world
+from salt_plugin.training import sharding, world
 from salt_plugin.training.build import Stage
 from salt_plugin.training.checkpoint import resume_point
-from salt_plugin.training.execution import autocast_dtype, devices, set_up, sharing, uses_gpu
+from salt_plugin.training.execution import (
+    autocast_dtype,
+    devices,
+    divides,
+    set_up,
+    sharing,
+    uses_gpu,
+)
 from salt_plugin.training.loop import Autocast, train
-from salt_plugin.training.records import Records
+from salt_plugin.training.records import Records, take_up
+from salt_plugin.training.sharding import Undivided
 from salt_plugin.training.world import Ranks, lost_others
 
 
@@ -80,16 +88,18 @@ def _fit(stage: Stage, signals: StopSignals) -> None:
     if config.trainer.enable_model_summary and ranks.is_first:
         console().print(str(summarize(stage.method)))
     set_up(stage.method, config, stage.plan.steps)
+    held = take_up(stage, resumed)
+    if divides(config):
+        stage = replace(stage, undivided=Undivided(stage.method))
     model = fabric.setup_module(stage.method)
     optimizer: Any = fabric.setup_optimizers(stage.method.optimizer())
     precision = fabric.strategy.precision
-    records = Records(stage, resumed, ranks, precision, optimizer, signals)
+    records = Records(stage, resumed, held, ranks, precision, optimizer, signals)
+    del held  # as large as what is trained
     if records.accuracy is not None and not resumed.step:
         records.accuracy.start()
     stall = config.method.data.stall
-    if (
-        stall is not None and ranks.size > 1
-    ):  # before others give us up: this process can name the file
+    if stall is not None and ranks.size > 1:  # before others give us up: this one names the file
         stall = min(stall, 0.9 * world.PATIENCE.total_seconds())
     batches = run.batches(
         stage.plan.seed,
@@ -107,6 +117,7 @@ def _fit(stage: Stage, signals: StopSignals) -> None:
         train(fabric, model, optimizer, batches, count, records)
     finally:
         records.close()
+    records.make_whole()
     if records.accuracy is not None:
         records.accuracy.conclude()
     _write_encoder(records)
@@ -144,9 +155,12 @@ def _new_fabric(config: RunConfig) -> Fabric:
             Autocast("bf16-mixed" if dtype is torch.bfloat16 else "16-mixed", accelerator)
         )
     nodes = 1 if tasks is None else tasks.nodes
+    strategy: Any = DDPStrategy(timeout=world.PATIENCE) if count > 1 else "auto"
+    if divides(config):
+        strategy = sharding.strategy(count, world.PATIENCE)
     fabric = Fabric(
         accelerator=accelerator,
-        strategy=DDPStrategy(timeout=world.PATIENCE) if count > 1 else "auto",
+        strategy=strategy,
         devices=count // nodes,
         num_nodes=nodes,
         plugins=plugins,

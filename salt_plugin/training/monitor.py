@@ -22,6 +22,7 @@ from salt_plugin.evaluation.lists import LabelledList, read_lists
 from salt_plugin.evaluation.probes import knn_accuracy, linear_accuracy
 from salt_plugin.evaluation.spectrum import effective_rank
 from salt_plugin.evaluation.views import ViewDataset, clip_batches
+from salt_plugin.methods import VideoMethod
 from salt_plugin.training.build import Stage
 from salt_plugin.training.execution import evaluation_views
 from salt_plugin.training.world import Ranks, within_patience
@@ -106,7 +107,9 @@ class Monitor:
         return found
 
     def _measured(self) -> dict[str, float]:
-        parts = self._ranks.gather([*map(self._features, self._clips), self._targets()])
+        method = self._stage.whole()
+        own = [self._features(clips, method) for clips in self._clips]
+        parts = self._ranks.gather([*own, self._targets(method)])
         if not self._ranks.is_first:
             return {}
         train, test, targets = (
@@ -126,19 +129,19 @@ class Monitor:
             found["monitor_target_rank"] = effective_rank(targets_kd)
         return found
 
-    def _features(self, clips: Tensor) -> Tensor:
+    def _features(self, clips: Tensor, method: VideoMethod) -> Tensor:
         """Returns the features [n, D] of clips, on the CPU."""
-        normalization, result = self._normalization, copy.deepcopy(self._stage.method.result)
+        normalization, result = self._normalization, copy.deepcopy(method.result)
         encoder = FrozenEncoder("monitored", result, normalization.mean, normalization.std)
         tokens = (encode(encoder, one[:, None], self._settings) for one in self._batches(clips))
         return torch.cat([encoder.pool(one)[:, 0].cpu() for one in tokens])
 
-    def _targets(self) -> Tensor:
+    def _targets(self, method: VideoMethod) -> Tensor:
         """Returns some tokens [n, K, D] of what is predicted of the test clips; K is 0 without."""
         per_clip, found = -(-TARGET_TOKENS // len(self._lists[1].paths)), []
         with torch.no_grad(), self._precision.forward_context():
             for clips in self._batches(self._clips[1]):
-                tokens = self._stage.method.targets(clips)
+                tokens = method.targets(clips)
                 if tokens is None:
                     return torch.empty(len(self._clips[1]), 0, 1)
                 tokens = tokens[:, :: max(1, tokens.shape[1] // per_clip)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from lightning_fabric.plugins.precision import Precision
@@ -13,10 +15,11 @@ from salt_plugin.compute import Ledger
 from salt_plugin.config import registry
 from salt_plugin.errors import CheckpointError
 from salt_plugin.files import write_json
+from salt_plugin.models.divided import divided_as
 from salt_plugin.run_directory import recent_loss
 from salt_plugin.stop_signals import StopSignals
 from salt_plugin.training.accuracy import Accuracy
-from salt_plugin.training.ancestors import Origin, shaping
+from salt_plugin.training.ancestors import shaping
 from salt_plugin.training.budget import CONTINUE, START
 from salt_plugin.training.build import Stage
 from salt_plugin.training.checkpoint import ResumePoint, Saving
@@ -28,6 +31,42 @@ from salt_plugin.training.skipped import SkippedFiles
 from salt_plugin.training.world import Ranks
 
 
+def take_up(stage: Stage, resumed: ResumePoint) -> Mapping[str, Any] | None:
+    """Returns the checkpoint that a stage goes on from, or that it continues, or None.
+
+    Its weights are loaded, before devices have parts of them.
+
+    Raises:
+        CheckpointError: It is of another stage, or of an earlier version.
+    """
+    method, origin = stage.method, stage.run.origin
+    held: Mapping[str, Any] | None
+    if resumed.path is not None:
+        held = read_torch_file(resumed.path)
+    elif origin is not None:
+        held, origin.state = origin.state, None
+    else:
+        return None
+    assert held is not None
+    with _fits(stage, resumed):
+        if resumed.path is not None:
+            method.on_load_checkpoint(dict(held))
+        method.load_state_dict(held["state_dict"])
+    return held
+
+
+@contextmanager
+def _fits(stage: Stage, resumed: ResumePoint) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        place, fix = str(resumed.path), "delete it to start the stage again"
+        if resumed.path is None:
+            place = f"{CONTINUE}={stage.run.config.method.continue_from}"
+            fix = f"start from its encoder by {START}"
+        raise CheckpointError(f"{place} does not fit this stage ({error}); {fix}") from error
+
+
 class Records:
     """What the loop calls after each step.
 
@@ -36,6 +75,7 @@ class Records:
     Args:
         stage: The stage.
         resumed: Where it goes on.
+        held: What that holds, as `take_up` gives it.
         ranks: The processes that train together.
         precision: Of Fabric.
         optimizer: Of the stage.
@@ -56,6 +96,7 @@ class Records:
         self,
         stage: Stage,
         resumed: ResumePoint,
+        held: Mapping[str, Any] | None,
         ranks: Ranks,
         precision: Precision,
         optimizer: Optimizer,
@@ -76,11 +117,8 @@ class Records:
             step,
             getattr(precision, "scaler", None),
         )
-        continues = run.origin is not None and resumed.path is None
-        if resumed.path is not None:
-            self._restore(resumed.path)
-        elif run.origin is not None:
-            self._take_over(run.origin)
+        if held is not None:
+            self._restore(held, resumed)
 
         self.monitor: Monitor | None = None
         if run.monitor is not None:
@@ -111,7 +149,9 @@ class Records:
         lists, say, self.accuracy = run.labelled, self.progress.console.print, None
         if lists is not None:
             self.accuracy = Accuracy(stage, lists, ranks, precision, self.ledger, step, say)
-        if continues:  # from here on the other run may change, or go
+        if (
+            held is not None and resumed.path is None
+        ):  # from here on the other run may change, or go
             self.saving.save_if_due(step, now=True)
 
     def state(self) -> dict[str, Any]:
@@ -133,45 +173,45 @@ class Records:
         method.on_save_checkpoint(state)
         return state
 
-    def _restore(self, path: Path) -> None:
-        """Takes up a checkpoint.
+    def _restore(self, held: Mapping[str, Any], resumed: ResumePoint) -> None:
+        """Takes up what a checkpoint holds beside the weights.
+
+        Of a run that is continued these are the moments of the optimiser alone: the ledger starts
+        anew, and the rates are this run's own.
 
         Raises:
             CheckpointError: It is of another stage, or of an earlier version.
         """
-        held, method = read_torch_file(path), self.stage.method
-        try:
-            method.on_load_checkpoint(dict(held))
-            method.load_state_dict(held["state_dict"])
-            self.optimizer.load_state_dict(held["optimizer"])
+        with _fits(self.stage, resumed):
+            optimizer = self._divided(held["optimizer"])
+            if resumed.path is None:
+                own = self.optimizer.state_dict()["param_groups"]
+                self.optimizer.load_state_dict({**optimizer, "param_groups": own})
+                return
+            self.optimizer.load_state_dict(optimizer)
             self.precision.load_state_dict(held["precision"])
             self.ledger.load(held["ledger"])
             self.nonfinite.in_a_row = held["nonfinite"]["in_a_row"]
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} does not fit this stage ({error}); delete it to start the stage again"
-            ) from error
 
-    def _take_over(self, origin: Origin) -> None:
-        """Takes weights and optimiser state from the checkpoint of another run.
+    def _divided(self, optimizer: dict[str, Any]) -> dict[str, Any]:
+        """Returns the state of an optimiser, divided as its parameters are."""
+        groups = self.optimizer.param_groups
+        parameters = [one for group in groups for one in group["params"]]
+        state = {
+            number: {
+                name: divided_as(value, parameters[number]) if value.ndim else value
+                for name, value in values.items()
+            }
+            for number, values in optimizer["state"].items()
+        }
+        return {**optimizer, "state": state}
 
-        The ledger starts anew, and so do the rates of the optimiser, which are this run's own.
-
-        Raises:
-            CheckpointError: They do not fit this stage.
-        """
-        state, origin.state = origin.state, None
-        assert state is not None
-        groups = self.optimizer.state_dict()["param_groups"]
-        try:
-            self.stage.method.load_state_dict(state["state_dict"])
-            moments = state["optimizer"]["state"]
-            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{CONTINUE}={self.stage.run.config.method.continue_from} does not fit this stage "
-                f"({error}); start from its encoder by {START}"
-            ) from error
+    def make_whole(self) -> None:
+        """Goes on with a whole copy, where the method was divided, once it is trained."""
+        self.stage = replace(self.stage, method=self.stage.whole(), undivided=None)
+        if self.accuracy is not None:
+            self.accuracy.stage = self.stage
+            self.accuracy.look_at(self.stage.method)
 
     def write(self) -> None:
         """Writes the files that a resume needs; they must be as recent as the checkpoint."""
@@ -195,10 +235,11 @@ class Records:
             return
         self.nonfinite.settle()  # which may end training before an encoder is kept
         self.metrics.flush()
+        result = self.stage.whole().result
         if self.ranks.is_first and step not in files.kept_encoders():
             loss = recent_loss(files.metrics)
             card = {**self.stage.card(self.ledger), "step": step, "loss": loss}
-            save_encoder(self.stage.method.result, files.encoder_at(step), card)
+            save_encoder(result, files.encoder_at(step), card)
 
     def close(self) -> None:
         """Ends what has a file or a line of the terminal open."""

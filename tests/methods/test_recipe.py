@@ -201,3 +201,24 @@ def test_modules_are_clipped_apart_once_the_warm_up_is_over() -> None:
     parts[1][0].grad = torch.full_like(parts[1][0], math.nan)
     method.clip(optimizer, 41)
     assert bool(optimizer.found_inf)  # type: ignore[attr-defined]
+
+
+def test_the_optimizer_is_saved_in_the_order_of_files() -> None:
+    encoder = VideoEncoder(EncoderShape("small", embed_dim=24, depth=1, num_heads=2, patch_size=4))
+    optimizer = Recipe(10, lr=1e-3).optimizer([encoder])
+    encoder(torch.randn(1, 3, 2, 8, 8)).square().sum().backward()
+    optimizer.step()
+    saved, other = optimizer.state_dict(), Recipe(10, lr=1e-3).optimizer([encoder])
+    qkv = encoder.blocks[0].attn.qkv
+    for parameter in qkv.parameters():
+        number = next(
+            i
+            for i, one in enumerate(p for group in optimizer.param_groups for p in group["params"])
+            if one is parameter
+        )
+        own = optimizer.state[parameter]["exp_avg"]
+        assert torch.equal(saved["state"][number]["exp_avg"], qkv.to_file(own))
+        assert not torch.equal(saved["state"][number]["exp_avg"], own)
+    other.load_state_dict(saved)
+    for parameter, state in optimizer.state.items():
+        assert all(torch.equal(other.state[parameter][name], state[name]) for name in state)

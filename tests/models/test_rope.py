@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from plain_vit import place_of, rotate_token
 from torch import Tensor
 
-from salt_plugin.models.attention import apply_rope, halves_first, rope_tables
+from salt_plugin.models.attention import (
+    RopeAttention,
+    apply_rope,
+    halves_first,
+    pairs_together,
+    rope_tables,
+)
 
 GRID = (3, 4, 5)
 EVERYWHERE = torch.arange(60)[None]
@@ -39,6 +47,32 @@ def test_halves_of_a_projection_are_the_even_and_the_odd_channels_of_each_head()
     assert halves_first(rows, 2).tolist() == [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
     weight = torch.randn(12, 7)
     assert torch.equal(halves_first(weight, 2), weight[halves_first(rows, 2)])
+    assert torch.equal(pairs_together(halves_first(weight, 2), 2), weight)
+
+
+@pytest.mark.parametrize("assign", [True, False])
+def test_files_have_the_order_of_v_jepa_and_memory_that_of_halves(assign: bool) -> None:
+    given = {"qkv.weight": torch.randn(36, 12), "qkv.bias": torch.arange(36.0)}
+    given |= {"proj.weight": torch.randn(12, 12), "proj.bias": torch.randn(12)}
+    attention = RopeAttention(12, num_heads=2)
+    attention.load_state_dict(given, assign=assign)
+    for state in (attention.state_dict(), copy.deepcopy(attention).state_dict()):
+        assert state.keys() == given.keys()
+        assert all(torch.equal(state[name], given[name]) for name in given)
+    kept = attention.qkv.bias.tolist()
+    assert kept[:6] == [0, 2, 4, 1, 3, 5]  # the queries of the first head
+    assert kept[24:] == list(range(24, 36))  # values
+
+
+def test_tables_that_are_kept_serve_evaluation_and_training() -> None:
+    grid = (2, 3, 7)
+    with torch.inference_mode():
+        rope_tables(torch.arange(42)[None], grid, 16, torch.float32)
+    queries = torch.randn(2, 1, 16, requires_grad=True)
+    chosen = torch.tensor([[41, 5]])
+    apply_rope(queries, rope_tables(chosen, grid, 16, torch.float32)).sum().backward()
+    every = rope_tables(torch.arange(42)[None], grid, 16, torch.float32)
+    assert torch.equal(every.cos[chosen[0]], rope_tables(chosen, grid, 16, torch.float32).cos)
 
 
 def test_first_token_and_leftover_channels_stay_as_they_are() -> None:
