@@ -5,19 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from salt_plugin.conf_folder import choices
-from salt_plugin.config import RunConfig, compose
+from salt_plugin.config import RunConfig, compose, registry
 from salt_plugin.config.compare import compare_config
 from salt_plugin.config.planning import compose_alone, load_alone
 from salt_plugin.errors import ConfigError
+from salt_plugin.methods import Recipe
+from salt_plugin.models import FrozenTeacher, VideoEncoder
+from salt_plugin.shapes import EncoderShape
 from salt_plugin.studies.comparison import all_cells, common_settings, train_overrides
 from salt_plugin.studies.costs import composed_config
 from salt_plugin.studies.elements import all_elements
 from salt_plugin.studies.pipeline import pipeline_config
+from salt_plugin.training.footprint import stage_memory
+from salt_plugin.training.parts import build_parts
+from salt_plugin.training.plan import RunPlan, plan_configured
 
 
 class Run(NamedTuple):
@@ -62,6 +70,8 @@ RUNS = {
         for one in ("large", "huge", "giant")
     },
 }
+# Goes on from another run; not finished.
+COOLDOWN = "vjepa2_large_256_cooldown"
 # Of method: learning rate at the start, peak and end; weight decay at both ends; warm-up.
 RECIPES = {
     "pixel_teacher": (2e-4, 6.25e-4, 1e-6, 0.04, 0.4, 10_000),
@@ -79,7 +89,8 @@ def _config(name: str) -> RunConfig:
 
 
 def test_the_presets_are_those_of_the_table() -> None:
-    assert {one.removeprefix("paper/") for one in choices("preset") if "/" in one} == RUNS.keys()
+    found = {one.removeprefix("paper/") for one in choices("preset") if "paper/" in one}
+    assert found == {*RUNS, COOLDOWN}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -117,6 +128,64 @@ def test_masks(name: str) -> None:
         assert masks.get("max_temporal_keep", 1.0) == (0.5 if "causal" in name else 1.0)
 
 
+def _planned(name: str) -> tuple[RunConfig, RunPlan]:
+    config = load_alone([f"preset={name}"])
+    config.checkpoint = None  # of a run that is not there
+    named = getattr(config.method, "teacher", None)
+    teacher = EncoderShape.named("vit_large") if named and named.path else None
+    return config, plan_configured(config, teacher)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [one for one in choices("preset") if "/" in one])
+def test_a_preset_is_planned_and_fits_the_device_that_it_states(name: str) -> None:
+    config, plan = _planned(name)
+    devices, gib = {"small/one_gpu": (1, 24), "small/eight_gpus": (8, 80)}.get(name, (128, 80))
+    for stage in plan.stages:
+        assert sum(stage.flops().values()) > 0
+        memory = stage_memory(config, stage, devices)
+        # What is left is CUDA's own, and what lies idle between blocks.
+        assert sum(memory.values()) < 0.9 * gib * 2**30, (stage.name, memory)
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "speed"), [("one_gpu", 1, 6e13), ("eight_gpus", 8, 2e15)]
+)
+def test_a_small_preset_takes_about_a_day(name: str, devices: int, speed: float) -> None:
+    _, plan = _planned(f"small/{name}")
+    assert sum(plan.flops().values()) / speed / 3600 == pytest.approx(24, rel=0.1)
+    for method in ("pixel_teacher", "vjepa2", "levjepa"):
+        steps = load_alone([f"preset=small/{name}", f"method={method}"]).trainer.max_steps
+        assert steps == plan.stages[method != "pixel_teacher"].steps
+
+
+# Parameters in millions: encoders by width, depth and MLP; predictor and decoder as printed.
+ENCODERS = {"base": 86.2, "large": 303.9, "huge": 631.6, "giant": 1012.2, "gigantic": 1843.9}
+PREDICTOR = 22
+
+
+@pytest.mark.parametrize("method", ["teacher", "student", "vjepa2"])
+@pytest.mark.parametrize("size", ENCODERS)
+def test_models_have_the_printed_parameters(
+    method: str, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if f"{method}_{size}" not in RUNS:
+        pytest.skip("the paper has none")
+    monkeypatch.setattr("salt_plugin.models.teacher.fingerprint", lambda state: "")
+    config = _config(f"{method}_{size}")
+    spec, parts = registry.get(config.method.name), build_parts(config)
+    with torch.device("meta"):
+        encoder, teacher = VideoEncoder(parts.encoder), VideoEncoder(parts.teacher)
+    frozen, kind = FrozenTeacher(teacher) if spec.teacher else None, resolve_name(spec.method)
+    with torch.device("meta"):
+        made = kind.configured(config.method, parts, encoder, Recipe(10), frozen)
+    counts = [sum(one.numel() for one in part.parameters()) / 1e6 for part in made.trained()]
+    assert counts == [pytest.approx(ENCODERS[size], abs=0.1), pytest.approx(PREDICTOR, abs=1)]
+    held = sum(one.numel() for one in made.parameters()) / 1e6 - sum(counts)
+    expected = {"teacher": 0.0, "student": ENCODERS["large"], "vjepa2": ENCODERS[size]}
+    assert held == pytest.approx(expected[method], abs=0.1)
+
+
 @pytest.mark.parametrize("composed", [compose, compose_alone])
 def test_the_method_of_the_command_line_goes_before_that_of_the_preset(composed: Any) -> None:
     given = ["preset=paper/vjepa2_base"]
@@ -138,6 +207,7 @@ def test_the_comparison_is_of_the_printed_runs() -> None:
         size = cell.encoder.removeprefix("vit_")
         kind = {"salt": "student", "vjepa2": "vjepa2"}[cell.method]
         preset = load_alone([f"preset=paper/{kind}_{size}", "input_dir=VIDEOS"])
+        preset.method.model.activation_checkpointing = True  # changes no result
         assert replace(run, seed=preset.seed) == preset
 
 
