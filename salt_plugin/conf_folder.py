@@ -6,11 +6,21 @@ from pathlib import Path
 
 LIGHTLY_CONFIG = "pkg://lightly.cli/config"
 OUR_CONFIG = str(Path(__file__).parent / "train_config")
+PLAN_CONFIG = str(Path(__file__).parent / "plan_config")
 
 
 def conf_folder() -> Path:
     """Returns the folder of our configs, inside the wheel or beside the package in a checkout."""
     return _shipped("conf")
+
+
+def choices(group: str) -> list[str]:
+    """Returns what a group of `conf/` has to choose from, e.g. `demo` and `paper/student_large`."""
+    folder = conf_folder() / group
+    found = (file.relative_to(folder).with_suffix("") for file in folder.rglob("*.yaml"))
+    return sorted(
+        one.as_posix() for one in found if not {"shared", "steps", "masks"} & {*one.parts}
+    )
 
 
 def slurm_folder() -> Path:

@@ -21,11 +21,20 @@ from salt_plugin.config import RunConfig, load_config
 from salt_plugin.config.command_line import check_overrides
 from salt_plugin.config.planning import load_alone
 from salt_plugin.config.registry import METHODS
-from salt_plugin.report.compute import bill_table, plan_line, plan_table
+from salt_plugin.report.compute import (
+    bill_table,
+    memory_line,
+    needs_table,
+    plan_line,
+    plan_table,
+)
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.shapes import ENCODER_SIZES
+from salt_plugin.training.footprint import stage_memory, stage_storage, stage_tokens
 from salt_plugin.training.plan import (
     BudgetTooSmallError,
+    RunPlan,
+    StagePlan,
     global_batch_size,
     plan_configured,
 )
@@ -57,13 +66,11 @@ def _print_run(given: argparse.Namespace) -> None:
     plan = plan_configured(config)
     parts = plan.flops()
     stages = [(stage.name, stage.steps, stage.flops()) for stage in plan.stages]
-    result = {
+    result: dict[str, Any] = {
         "method": config.method.name,
         "clips_a_step": config.method.global_batch_size,
-        "stages": [
-            {"stage": name, "steps": steps, "flops": sum(cost.values())}
-            for name, steps, cost in stages
-        ],
+        "devices": given.devices,
+        "stages": [_needs(given, config, plan, stage) for stage in plan.stages],
         "parts": parts,
         "total": sum(parts.values()),
         "inherited": plan.inherited,
@@ -73,7 +80,24 @@ def _print_run(given: argparse.Namespace) -> None:
         for part, count in plan.inherited.items()
     ]
     title = f"{config.method.name}, {config.method.global_batch_size:,} clips a step"
-    show(given, result, title, plan_line(stages), bill_table(result), *before)
+    before += map(memory_line, result["stages"])
+    shown = (plan_line(stages), bill_table(result), needs_table(result))
+    show(given, result, title, *shown, *before)
+
+
+def _needs(
+    given: argparse.Namespace, config: RunConfig, plan: RunPlan, stage: StagePlan
+) -> dict[str, Any]:
+    memory, flops = stage_memory(config, stage, given.devices), sum(stage.flops().values())
+    return {
+        "stage": stage.name,
+        "steps": stage.steps,
+        "flops": flops,
+        "tokens": stage_tokens(stage),
+        "memory": {"peak": sum(memory.values()), **memory},
+        "storage": stage_storage(config, stage, memory, stage is plan.stages[-1]),
+        "seconds": flops / given.flops_per_second if given.flops_per_second else None,
+    }
 
 
 def _config(given: list[str]) -> RunConfig:
@@ -131,7 +155,7 @@ def _row(given: argparse.Namespace, method: str, encoder: str) -> dict[str, Any]
 def _check_run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     if not given.run:
         parser.error("give the overrides of a training command, a run directory, or --budget")
-    others = vars(given).keys() - {"run", "devices", "json"}
+    others = vars(given).keys() - {"run", "devices", "flops_per_second", "json"}
     require_defaults(parser, given, others, "of --budget; a run has keys for it")
 
 
@@ -157,9 +181,10 @@ _devices = _number(int, lambda value: value >= 1, "at least 1")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="salt plan",
-        description="Tells the steps and the FLOPs of a run before it is trained: of a training "
-        "command by its overrides, or of a run directory. With --budget, tells how many steps of "
-        "each method it pays for at equal resolution; without --encoder for all encoders.",
+        description="Tells the steps, FLOPs, tokens, memory and storage of a run before it is "
+        "trained: of a training command by its overrides, or of a run directory. With --budget, "
+        "tells how many steps of each method it pays for at equal resolution; without --encoder "
+        "for all encoders.",
     )
     parser.add_argument(
         "run",

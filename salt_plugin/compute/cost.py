@@ -54,7 +54,7 @@ def predictor_forward(shape: PredictorShape, context_dim: int, out_dim: int, tok
     return FLOPS_PER_MULTIPLY_ADD * (embed + blocks + project)
 
 
-def _block_parameters(dim: int, hidden: int, depth: int) -> int:
+def block_parameters(dim: int, hidden: int, depth: int) -> int:
     """Parameters of `depth` blocks: two norms, four projections and the MLP, all with biases."""
     norms, attention = 4 * dim, 4 * dim * (dim + 1)
     return depth * (norms + attention + hidden * (dim + 1) + dim * (hidden + 1))
@@ -66,7 +66,7 @@ def encoder_parameters(shape: EncoderShape | CountedShape) -> int:
         return shape.parameters
     embed, norm = shape.embed_dim * (shape.patch_dim + 1), 2 * shape.embed_dim
     cls_token = shape.embed_dim * shape.cls_token
-    blocks = _block_parameters(shape.embed_dim, shape.hidden_dim, shape.depth)
+    blocks = block_parameters(shape.embed_dim, shape.hidden_dim, shape.depth)
     return embed + cls_token + blocks + norm
 
 

@@ -100,6 +100,14 @@ class Pricing:
             for part in sample[0]
         }
 
+    def lengths(self, drawn: int = SAMPLED) -> list[list[GroupTokens]]:
+        """Returns the token counts of the first steps; of large steps from a few of their groups.
+
+        Args:
+            drawn: How many steps.
+        """
+        return _lengths(self.masks, drawn)
+
     def affordable(self, budget: int) -> int:
         """Returns the most steps that a budget pays for."""
         left = budget

@@ -53,11 +53,15 @@ class StepForm(NamedTuple):
         exact: From the shapes, and the token counts of the step's clips.
         paper: Likewise.
         predicts: Whether there is a predictor or pixel decoder.
+        frozen: Whether it holds a frozen teacher.
+        average: Whether it holds a moving average of the encoder.
     """
 
     exact: Callable[[Shapes, Sequence[GroupTokens]], dict[str, int]]
     paper: Callable[[Shapes, Sequence[GroupTokens]], dict[str, int]]
     predicts: bool = True
+    frozen: bool = False
+    average: bool = False
 
 
 PIXELS = StepForm(
@@ -67,15 +71,18 @@ PIXELS = StepForm(
 FROZEN_TEACHER = StepForm(
     lambda s, groups: salt_step(s.encoder, s.predictor, s.teacher, s.clip_tokens, groups),
     lambda s, groups: paper_latents(s.encoder, s.teacher, s.clip_tokens, groups),
+    frozen=True,
 )
 EMA_TEACHER = StepForm(
     lambda s, groups: vjepa_step(s.encoder, s.predictor, s.clip_tokens, groups),
     lambda s, groups: paper_latents(s.encoder, s.encoder, s.clip_tokens, groups),
+    average=True,
 )
 MULTI_VIEW = StepForm(
     lambda s, groups: multi_view_step(s.encoder, s.projector, groups),
     lambda s, groups: paper_views(s.encoder, groups),
     predicts=False,
+    average=True,
 )
 CLASSES = StepForm(
     lambda s, groups: classification_step(s.encoder, s.head, groups),

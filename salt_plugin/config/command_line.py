@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 
-from salt_plugin.conf_folder import conf_folder
+from salt_plugin.conf_folder import choices
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.errors import ConfigError
 
@@ -62,8 +62,11 @@ def check_command_line(arguments: Sequence[str]) -> None:
 def composition_error(error: HydraException) -> str:
     """Returns in one line why Hydra could not compose overrides, and what was probably meant."""
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        return f"{group}={choice}: no such {group}; {suggestion(choice, error.options)}"
+        file = error.missing_cfg_file
+        in_folders = file.startswith("preset/")
+        group, _, choice = file.partition("/") if in_folders else file.rpartition("/")
+        known = {*error.options, *choices(group)}
+        return f"{group}={choice}: no such {group}; {suggestion(choice, known)}"
     return str(error).strip().splitlines()[0]
 
 
@@ -106,7 +109,7 @@ def _check_choices(overrides: Sequence[str]) -> None:
         group, value = override.key_or_group, override.value()
         if group not in CHOICES:
             continue
-        known = [file.stem for file in (conf_folder() / group).glob("*.yaml")]
+        known = choices(group)
         for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
             if isinstance(choice, str) and choice not in known:
                 raise ConfigError(f"{group}={choice}: no such {group}; {suggestion(choice, known)}")

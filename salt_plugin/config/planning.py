@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hydra import compose, initialize
+from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from salt_plugin.conf_folder import PLAN_CONFIG
 from salt_plugin.config.command_line import composition_error
 from salt_plugin.config.load import load_config
 from salt_plugin.config.schema import RunConfig
@@ -18,15 +19,10 @@ def compose_alone(overrides: Sequence[str]) -> DictConfig:
     """Composes a configuration as the host's command would, but for the keys of the host's own.
 
     Args:
-        overrides: Hydra's; without a `method=` it is `salt`.
+        overrides: Hydra's; without a `method=` it is `salt`, or that of the preset.
     """
-    # In the order of the main configs' defaults lists, whatever the order given.
-    groups = [one for key in ("method=", "preset=") for one in overrides if one.startswith(key)]
-    rest = [one for one in overrides if one not in groups]
-    if not any(one.startswith("method=") for one in groups):
-        groups.insert(0, "method=salt")
-    with initialize(config_path=None, version_base=None):
-        return compose(overrides=[*(f"+{one}" for one in groups), *rest])
+    with initialize_config_dir(PLAN_CONFIG, version_base=None):
+        return compose("config", list(overrides))
 
 
 def load_alone(overrides: Sequence[str]) -> RunConfig:

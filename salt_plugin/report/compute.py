@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from salt_plugin.report.console import table
-from salt_plugin.report.units import duration, flops
+from salt_plugin.report.units import duration, flops, memory
 
 ZETTA = 1e21
 
@@ -42,6 +42,42 @@ def bill_table(bill: Mapping[str, Any]) -> Table:
     shown.add_section()
     shown.add_row("total", f"{total:.4g}", flops(total), "")
     return shown
+
+
+def needs_table(result: Mapping[str, Any]) -> Table:
+    """Returns what the stages of a run take beside FLOPs as a table.
+
+    Args:
+        result: Of `salt plan --json`: `stages` and `devices`.
+    """
+    stages = result["stages"]
+    timed = ["time"] if stages[0]["seconds"] is not None else []
+    shown = table(
+        ["stage"],
+        ["steps", "tokens", "memory", "storage", *timed],
+        box=box.SIMPLE_HEAD,
+        caption=f"memory: of each of {result['devices']:,} devices; storage: without logs",
+    )
+    for one in stages:
+        shown.add_row(
+            one["stage"],
+            f"{one['steps']:,}",
+            f"{one['tokens']:.4g}",
+            memory(one["memory"]["peak"]),
+            memory(one["storage"]),
+            *([duration(one["seconds"])] if timed else []),
+        )
+    return shown
+
+
+def memory_line(stage: Mapping[str, Any]) -> str:
+    """Returns in a line what the memory of a stage is made of.
+
+    Args:
+        stage: One of `stages` of `salt plan --json`.
+    """
+    parts = [f"{part} {memory(count)}" for part, count in stage["memory"].items() if part != "peak"]
+    return f"memory of the {stage['stage']}: {', '.join(parts)}"
 
 
 def bills_table(bills: Sequence[Mapping[str, Any]]) -> Table:

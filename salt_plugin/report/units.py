@@ -24,3 +24,12 @@ def flops(count: float | None) -> str:
             return f"{count:.3g} {prefix}FLOP"
         count /= 1000
     return f"{count:.3g} ZFLOP"
+
+
+def memory(count: float) -> str:
+    """Returns a number of bytes with a prefix, e.g. `37.2 GiB`."""
+    for prefix in ("", "Ki", "Mi"):
+        if count < 1000:
+            return f"{count:.3g} {prefix}B"
+        count /= 1024
+    return f"{count:,.1f} GiB"

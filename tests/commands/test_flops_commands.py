@@ -173,3 +173,27 @@ def test_what_is_not_given_is_as_the_configuration_has_it() -> None:
     }
     assert {key: parser.get_default(key) for key in expected} == expected
     assert teacher_share() == cfg.compute.teacher_share
+
+
+def test_the_plan_of_a_run_tells_tokens_memory_storage_and_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    demo = ["preset=demo", "method.encoders_every_n_steps=1250", "--flops-per-second", "1e12"]
+    plan.main([*demo, "--json"])
+    found = _json(capsys)
+    teacher, student = found["stages"]
+    for one in (teacher, student):
+        memory = dict(one["memory"])
+        assert memory.pop("peak") == sum(memory.values())
+        assert memory["optimizer"] == 2 * memory["weights"]
+        # Clips of a step, two mask sets, and at most all 64 tokens of a clip in each.
+        assert 0.5 < one["tokens"] / (one["steps"] * 16 * 2 * 64) <= 1
+        assert one["seconds"] == one["flops"] / 1e12
+    encoder = 4 * 842_624
+    kept, checkpoint = (1 + 2) * encoder, 3 * student["memory"]["weights"]
+    predictor = student["memory"]["weights"] - encoder
+    assert student["storage"] == 2 * checkpoint + kept + predictor
+    plan.main(demo)
+    shown = capsys.readouterr().out
+    assert "memory of the student: weights" in shown
+    assert "…" not in shown
