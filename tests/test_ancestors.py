@@ -26,6 +26,7 @@ COOL_DOWN = [
     "method.clip.frames=8",
     "method.optim.warmup_steps=0",
     "method.optim.final_lr=0.1",
+    "method.optim.cooldown_share=0",
     "method.optim.betas=[0.8,0.9]",
     "optimizer.lr=1e-3",
     "trainer.max_steps=3",

@@ -90,6 +90,8 @@ class QKV(nn.Linear):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        if keep_vars:  # asks for the parameters themselves, as tracing does
+            return
         for name, _ in self.named_parameters():
             destination[prefix + name] = self.to_file(destination[prefix + name])
 
