@@ -76,6 +76,7 @@ def test_training_skips_and_lists_files_of_any_name(
     assert f"Encoder: {trained}/teacher/encoder.safetensors\n" in out
 
 
+@pytest.mark.filterwarnings("ignore:4 of 4 videos")  # xdist cannot send the name of a file
 def test_every_command_prints_the_path_of_a_run(
     trained: Path,
     strange: Path,

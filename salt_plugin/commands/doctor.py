@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> None:
 
     import torch
 
+    from salt_plugin.training import footprint
     from salt_plugin.training.doctor import examine, prepared
     from salt_plugin.training.execution import check_execution, devices, uses_gpu
     from salt_plugin.training.labelled import settled
@@ -44,7 +45,11 @@ def main(arguments: list[str]) -> None:
     run = prepared(config)
     check_execution(config)
     stages = list(examine(given.run, run, given.seconds))
-    fits = largest_batch(run, torch.device("cuda")) if uses_gpu(config) else None
+    if uses_gpu(config):
+        fits = largest_batch(run, torch.device("cuda"))
+    else:
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        fits = footprint.largest_batch(config, run.plan, devices(config), room)
     hints = _hints(config, stages, fits, devices(config))
     result = {
         "clips_a_step": config.method.global_batch_size,
@@ -63,14 +68,13 @@ def main(arguments: list[str]) -> None:
     lines = [
         f"Training takes {duration(result['seconds'])} ({result['seconds'] / 86400:.2g} days) and "
         f"{flops(result['flops'])}; starting {duration(stages[0].start)} more, evaluations "
-        "and figures not counted"
+        "and figures not counted",
+        f"The largest batch that fits, of 1, 2, 4 and so on: {fits} clips at once",
     ]
-    if fits is not None:
-        lines.append(f"The largest batch that fits a GPU, of 1, 2, 4 and so on: {fits} clips")
     show(given, result, rows, *lines, *hints)
 
 
-def _hints(config: RunConfig, stages: list[Examined], fits: int | None, devices: int) -> list[str]:
+def _hints(config: RunConfig, stages: list[Examined], fits: int, devices: int) -> list[str]:
     """Returns a line for each key that would help."""
     hints, loader, cores = [], config.loader, os.cpu_count() or 1
     worst = max(stages, key=lambda stage: stage.waited)
@@ -82,11 +86,11 @@ def _hints(config: RunConfig, stages: list[Examined], fits: int | None, devices:
             key = "method.data.cache=true, where the decoded videos fit into memory; or " + key
         hints.append(f"The {worst.name} waits {worst.waited:.0%} of its time for clips: {key}")
     own = -(-config.method.global_batch_size // devices)
-    if fits is not None and fits < min(own, loader.batch_size):
+    if fits < min(own, loader.batch_size):
         hints.append(f"loader.batch_size={fits}, or method.model.activation_checkpointing=true")
-    elif fits is not None and min(fits, own) > loader.batch_size:
+    elif min(fits, own) > loader.batch_size:
         hints.append(f"loader.batch_size={min(fits, own)}: fewer, larger micro-batches of a step")
-    elif fits is not None and fits >= 2 * own and config.method.model.activation_checkpointing:
+    elif fits >= 2 * own and config.method.model.activation_checkpointing:
         hints.append("method.model.activation_checkpointing=false: there is memory to spare")
     return hints
 

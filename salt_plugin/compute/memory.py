@@ -143,15 +143,13 @@ def _blocks(
     # rotated as well, what attention gives, the MLP before and after GELU; statistics in float32.
     values = (8 + (sets > 1)) * dim + 2 * hidden
     one = tokens * (2 * how.norm * dim + value * values + FLOAT32 * (shape.num_heads + 4))
-    matrices, qkv = 4 * dim**2 + 2 * dim * hidden, 3 * dim**2
-    # Weights in the type of products; queries', keys' and values' are put in another order.
-    cast = value < FLOAT32
-    one += value * (matrices if cast else qkv)
+    # Matrices in the type of products, which autocast keeps to the end of the forward pass.
+    cast = value * (4 * dim**2 + 2 * dim * hidden) if value < FLOAT32 else 0
+    one += cast
     working = tokens * value * (dim + hidden)  # gradients of the stream and within the MLP
     if not how.checkpointing:
         return _Blocks(shape.depth * one, working)
-    cached = value * (matrices - qkv) if cast else 0  # by autocast, to the end of the forward pass
-    return _Blocks(shape.depth * (tokens * dim * value + cached), one + working)
+    return _Blocks(shape.depth * (tokens * dim * value + cast), one + working)
 
 
 def _passing(form: StepForm, shapes: Shapes, tokens: int, how: Execution) -> int:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from salt_plugin.compute.cost import encoder_parameters
 from salt_plugin.compute.memory import FLOAT32, Execution, step_memory
 from salt_plugin.compute.pricing import SAMPLED
 from salt_plugin.config import RunConfig
-from salt_plugin.training.plan import StagePlan
+from salt_plugin.training.plan import RunPlan, StagePlan
 
 # Precisions under which matrix products are taken in two bytes (`trainer.precision`).
 HALF = ("16", "16-mixed", "bf16", "bf16-mixed")
+# Of a device's memory: the rest is what the model leaves out.
+SHARE = 0.9
 
 
 def stage_memory(config: RunConfig, stage: StagePlan, devices: int) -> dict[str, int]:
@@ -37,6 +40,26 @@ def stage_memory(config: RunConfig, stage: StagePlan, devices: int) -> dict[str,
         (step_memory(form, shapes, masks, how) for masks in drawn),
         key=lambda parts: sum(parts.values()),
     )
+
+
+def largest_batch(config: RunConfig, plan: RunPlan, devices: int, room: int) -> int:
+    """Returns the most clips, of 1, 2, 4 and so on, with which every stage fits by this model.
+
+    Args:
+        config: Of the run, in which `method.global_batch_size` is a number.
+        plan: Of the run.
+        devices: That train together.
+        room: Bytes of a device.
+    """
+    fits, clips = 0, 1
+    while clips <= config.method.global_batch_size // devices:
+        loader = replace(config.loader, batch_size=clips)
+        tried = replace(config, loader=loader)
+        taken = (stage_memory(tried, stage, devices) for stage in plan.stages)
+        if max(sum(parts.values()) for parts in taken) > SHARE * room:
+            break
+        fits, clips = clips, 2 * clips
+    return fits
 
 
 def stage_tokens(stage: StagePlan) -> int:

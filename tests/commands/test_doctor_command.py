@@ -48,7 +48,7 @@ def test_a_run_is_measured_and_nothing_is_left(
     assert stage["step"] >= stage["clips_per_second"] > 1
     assert stage["measured"] >= 2
     assert min(stage["loader"], stage["peak_mib"]) > 1
-    assert found["largest_batch"] is None  # there is no GPU to try on
+    assert found["largest_batch"] == found["clips_a_step"] == 2  # on CPUs, by the memory model
     assert list(tmp_path.iterdir()) == []
 
 
