@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN_DIR ?= runs/demo
 VERSIONS ?=
+SLOW ?=
 
 .PHONY: train test test-slow test-release lint clean test-slurm slurm-packages slurm-up slurm-down test-versions
 .DELETE_ON_ERROR:
@@ -19,7 +20,7 @@ test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -m "slow and not cluster and not release"
+	$(BIN)/pytest -m "slow and not cluster and not release" $(SLOW)
 
 test-release: $(INSTALLED)
 	$(BIN)/pytest -m release

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from salt_plugin.errors import CacheError, DataError
 from salt_plugin.files import hold, read_json, require_regular, sync, user_cache, write_json
+from salt_plugin.video.reader import FileState, VideoReadError
 from salt_plugin.video.storage import state_of
 
 FORMAT = 2
@@ -60,11 +61,16 @@ def files_digest(paths: list[str]) -> str:
     """Returns a hash of a list of files: their paths, sizes and times of change.
 
     Raises:
-        VideoReadError: A file is missing or empty.
+        VideoReadError: A file is missing.
     """
     digest = hashlib.sha256()
     for path in paths:
-        found = state_of(path)
+        try:
+            found = state_of(path)
+        except VideoReadError:
+            if not os.path.isfile(path):
+                raise
+            found = FileState(0, os.stat(path).st_mtime_ns)  # an empty one is named when it is read
         row = f"{path}\0{found.size}\0{found.changed}\n"
         digest.update(row.encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -16,7 +16,6 @@ from salt_plugin.batch import Batch
 from salt_plugin.losses import LatentLoss, PixelLoss
 from salt_plugin.methods.recipe import Recipe
 from salt_plugin.models.block import BlockStack
-from salt_plugin.models.divided import whole
 from salt_plugin.models.encoder import VideoEncoder
 from salt_plugin.models.predictor import Predictor
 from salt_plugin.models.teacher import FrozenTeacher
@@ -162,7 +161,9 @@ class VideoMethod(LightningModule):
             parts = [list(module.parameters()) for module in self.trained()]
         late = position >= recipe.clip_after * recipe.warmup_steps
         limit = recipe.clip_grad if recipe.clip_grad and late else math.inf
-        norms = [whole(nn.utils.clip_grad_norm_(parameters, limit)) for parameters in parts]
+        norms: list[Any] = [nn.utils.clip_grad_norm_(parameters, limit) for parameters in parts]
+        if hasattr(norms[0], "full_tensor"):  # of FSDP2
+            norms = [norm.full_tensor() for norm in norms]
         self.grad_norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
         if self.recipe.fused:  # a gradient scaler skips the step itself
             optimizer.found_inf = (~self.grad_norm.isfinite()).float()  # type: ignore[attr-defined]

@@ -73,7 +73,7 @@ def test_missing_empty_and_foreign_files_say_why(
         "none.mp4": "No such file",
         "zero.mp4": "empty",
         "text.mp4": "not a video",
-        "folder.mp4": "not a video",
+        "folder.mp4": "the folder holds no images",
         "nul\0.mp4": "null",
     }.items():
         with pytest.raises(VideoReadError, match=reason) as caught:
