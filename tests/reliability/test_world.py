@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch.distributed
@@ -33,15 +35,17 @@ KEYS = ["method=pixel_teacher", *TINY, "trainer.max_steps=1"]
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One without a trace of srun or torchrun, also after the test."""
-    for name in {*TASK, *TORCHRUN, *(name for name in os.environ if name.startswith("SLURM_"))}:
-        monkeypatch.setenv(name, "")  # so that what a run sets is undone
-        monkeypatch.delenv(name)
     # What a process beside the first says less is of the whole process, too.
     monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
     log = logging.getLogger("salt_plugin")
     monkeypatch.setattr(log, "level", log.level)
+    with mock.patch.dict(os.environ):  # what a run sets is undone, too
+        for name in [*os.environ]:
+            if name in TORCHRUN or name.startswith("SLURM_"):
+                del os.environ[name]
+        yield
 
 
 class Joining(BaseException):
