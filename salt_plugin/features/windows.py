@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salt_plugin.data import ClipSampler, ExactReader
+from salt_plugin.data import ClipSampler
 from salt_plugin.errors import ConfigError
-from salt_plugin.video.images import FramesReader
-from salt_plugin.video.reader import Reader
+from salt_plugin.video.reader import Reader, StreamReader
 
 # Seconds: far less than between two frames, far more than rounding makes of two equal times.
 _TIE = 1e-9
@@ -132,7 +131,7 @@ def read_clips(
         VideoReadError: A frame cannot be decoded; the clips before it have been given.
     """
     unique = np.unique(indices_wt)
-    if isinstance(reader, (ExactReader, FramesReader)):
+    if isinstance(reader, StreamReader):
         frames = (torch.from_numpy(one).permute(2, 0, 1) for one in reader.stream(unique))
     else:
         frames = iter(reader.frames(unique))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from salt_plugin.video.images import ABOUT, DEFAULT_FPS
 from salt_plugin.video.opening import open_video
-from salt_plugin.video.reader import VideoReadError
+from salt_plugin.video.reader import Reader, StreamReader, VideoReadError
 from salt_plugin.video.scan import scan
 from salt_plugin.video.time_limit import beat
 
@@ -120,10 +120,10 @@ def _chosen(times_n: np.ndarray, fps: float | None) -> tuple[np.ndarray, np.ndar
     return np.searchsorted((times_n[1:] + times_n[:-1]) / 2, wanted, side="right"), wanted
 
 
-def _decoded(reader: Any, indices: np.ndarray) -> Iterator[np.ndarray]:
+def _decoded(reader: Reader, indices: np.ndarray) -> Iterator[np.ndarray]:
     """Yields frames, uint8 [H, W, 3]; repeated ones are decoded once."""
     unique, counts = np.unique(indices, return_counts=True)
-    if hasattr(reader, "stream"):
+    if isinstance(reader, StreamReader):
         frames = reader.stream(unique)
     else:
         frames = (reader.frames(np.array([one]))[0].permute(1, 2, 0).numpy() for one in unique)

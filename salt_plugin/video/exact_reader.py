@@ -9,14 +9,12 @@ from typing import Any
 
 import av
 import numpy as np
-import torch
-from torch import Tensor
 
 from salt_plugin.video.containers import open_container
 from salt_plugin.video.decoding import decode_all, decode_from, picture
 from salt_plugin.video.fact_cache import facts_of
 from salt_plugin.video.mending import mending_line
-from salt_plugin.video.reader import VideoReadError, require_memory
+from salt_plugin.video.reader import StreamReader, VideoReadError
 
 # Short side, in pixels, of the video that the suggested ffmpeg command writes.
 _MENDED = 256
@@ -27,13 +25,14 @@ _LATE = 64
 _warned = False
 
 
-class ExactReader:
+class ExactReader(StreamReader):
     """A video file open in this process; frame i is the i-th that decoding from the start gives.
 
     A frame is found by its time stamp, decoding forward from the last keyframe shown no later.
     Where time stamps do not tell frames apart (MPEG-4 with B-frames) or the decoder's state depends
     on all that came before, frames are counted from the start instead, which a warning says once.
-    Frames are turned upright, as the file says, and have the size of the first one.
+    Frames are turned upright, as the file says, and have the size of the first one. Of a file that
+    was cut there are those before the damage.
 
     Args:
         path: The file.
@@ -59,32 +58,10 @@ class ExactReader:
         if hasattr(self, "_container"):
             self._container.close()
 
-    def __len__(self) -> int:
-        """Number of frames; of a file that was cut, those before the damage."""
-        return len(self.times)
-
-    def frames(self, indices: np.ndarray) -> Tensor:
-        """Decodes frames.
-
-        Args:
-            indices: Frame numbers, int [T]; repeated ones are decoded once.
-
-        Returns:
-            The frames, uint8 [T, C, H, W], RGB.
-
-        Raises:
-            VideoReadError: A frame cannot be decoded, or is damaged as far as the decoder tells.
-        """
-        unique, inverse = np.unique(indices, return_inverse=True)
-        require_memory(self._path, len(unique), self.size)
-        height, width = self.size[::-1] if self.facts.turn[0] else self.size
-        # The only copy of the clip: a second one would take 100 MB at 1080p.
-        frames = np.empty((len(unique), height, width, 3), np.uint8)
-        for place, pixels in enumerate(self.stream(unique)):
-            frames[place] = pixels
-        if not np.array_equal(unique, indices):
-            frames = frames[inverse]
-        return torch.from_numpy(frames).permute(0, 3, 1, 2)
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width of its frames, upright."""
+        return self.size[::-1] if self.facts.turn[0] else self.size
 
     def stream(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         """Decodes frames one after the other, going on from each to the next.

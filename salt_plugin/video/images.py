@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
-from salt_plugin.video.reader import MemoryReader, VideoReadError, require_memory
+from salt_plugin.video.reader import MemoryReader, StreamReader, VideoReadError, require_memory
 from salt_plugin.video.storage import NUMBER, Folder, is_address, name_of, read_bytes
 from salt_plugin.video.time_limit import beat
 
@@ -52,7 +51,7 @@ class ImageReader(MemoryReader):
         yield read_bytes(self._path)
 
 
-class FramesReader:
+class FramesReader(StreamReader):
     """Images as the frames of a video; each clip reads its own alone.
 
     Args:
@@ -79,10 +78,6 @@ class FramesReader:
         with _opened(path, self._folder.read(self.names[0])) as image:
             self.size = image.height, image.width
 
-    def __len__(self) -> int:
-        """Number of frames."""
-        return len(self.names)
-
     @property
     def seconds(self) -> float:
         """How long the frames are shown; the last one as long as that before it."""
@@ -94,27 +89,6 @@ class FramesReader:
         """Yields the bytes of each image."""
         for name in self.names:
             yield self._folder.read(name)
-
-    def frames(self, indices: np.ndarray) -> Tensor:
-        """Decodes frames.
-
-        Args:
-            indices: Frame numbers, int [T]; repeated ones are decoded once.
-
-        Returns:
-            The frames, uint8 [T, C, H, W], RGB.
-
-        Raises:
-            VideoReadError: A frame cannot be decoded.
-        """
-        unique, inverse = np.unique(indices, return_inverse=True)
-        require_memory(self._path, len(unique), self.size)
-        frames = np.empty((len(unique), *self.size, 3), np.uint8)
-        for place, pixels in enumerate(self.stream(unique)):
-            frames[place] = pixels
-        if not np.array_equal(unique, indices):
-            frames = frames[inverse]
-        return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
     def stream(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         """Decodes frames one after the other.
@@ -148,7 +122,7 @@ class FramesReader:
         return names
 
     def _times(self) -> np.ndarray:
-        count = len(self)
+        count = len(self.names)
         about: Any = {}
         name = (NUMBER.split(self._folder.pattern or "")[0]) + ABOUT
         if self._folder.has(name):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -65,6 +67,54 @@ class Reader(Protocol):
     def frames(self, indices: np.ndarray) -> Tensor:
         """Returns frames as uint8 [T, C, H, W]."""
         ...
+
+
+class StreamReader(ABC):
+    """A video whose frames are decoded one after the other, each clip its own alone.
+
+    Attributes:
+        times: Time stamps of its frames in seconds, float64 [n], increasing.
+        size: Height and width of its first frame as coded, in pixels.
+    """
+
+    times: np.ndarray
+    size: tuple[int, int]
+    _path: str
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.times)
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width of what `stream` yields."""
+        return self.size
+
+    @abstractmethod
+    def stream(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields frames, uint8 [H, W, 3], RGB, by their numbers, int [n], increasing."""
+
+    def frames(self, indices: np.ndarray) -> Tensor:
+        """Decodes frames.
+
+        Args:
+            indices: Frame numbers, int [T]; repeated ones are decoded once.
+
+        Returns:
+            The frames, uint8 [T, C, H, W], RGB.
+
+        Raises:
+            VideoReadError: A frame cannot be decoded, or is damaged as far as the decoder tells.
+        """
+        unique, inverse = np.unique(indices, return_inverse=True)
+        require_memory(self._path, len(unique), self.size)
+        # The only copy of the clip: a second one would take 100 MB at 1080p.
+        frames = np.empty((len(unique), *self.shown, 3), np.uint8)
+        for place, pixels in enumerate(self.stream(unique)):
+            frames[place] = pixels
+        if not np.array_equal(unique, indices):
+            frames = frames[inverse]
+        return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 class MemoryReader:
