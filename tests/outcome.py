@@ -13,6 +13,8 @@ from salt_plugin.checkpoints import read_card
 
 # What no two runs have alike, in metrics and in checkpoints.
 TIMES = {"seconds", "data_seconds", "clips_per_second", "peak_memory_mib"}
+# Nor these, where they lie in different folders: of the encoders that they come from.
+UNLIKE = TIMES | {"path"}
 
 
 def saved_step(stage: Path, name: str = "last.ckpt") -> int:
@@ -38,12 +40,12 @@ def tensors(content: Any, prefix: str = "") -> dict[str, torch.Tensor]:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Compares nested content, but times; tensors bit for bit."""
+    """Compares nested content, but times and paths; tensors bit for bit."""
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
-        keys = one.keys() - TIMES
-        return keys == other.keys() - TIMES and all(equal(one[key], other[key]) for key in keys)
+        keys = one.keys() - UNLIKE
+        return keys == other.keys() - UNLIKE and all(equal(one[key], other[key]) for key in keys)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(equal, one, other))
     return bool(one == other)
