@@ -49,7 +49,9 @@ class PartFiles:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / PLAN_FILE).exists():
-                write_json(folder / PLAN_FILE, plan)
+                own = folder / f".{PLAN_FILE}.{os.getpid()}"  # others may write theirs now
+                write_json(own, plan)
+                os.replace(own, folder / PLAN_FILE)
             require_plan(folder, read_json(folder / PLAN_FILE), plan)
         except (OSError, ValueError) as error:
             raise ConfigError(f"features cannot be written to {folder} ({error})") from None

@@ -130,7 +130,7 @@ def test_masks(name: str) -> None:
 
 def _planned(name: str) -> tuple[RunConfig, RunPlan]:
     config = load_alone([f"preset={name}"])
-    config.checkpoint = None  # of a run that is not there
+    config.checkpoint = config.method.continue_from = None  # of a run that is not there
     named = getattr(config.method, "teacher", None)
     teacher = EncoderShape.named("vit_large") if named and named.path else None
     return config, plan_configured(config, teacher)
