@@ -35,9 +35,9 @@ def main(arguments: list[str]) -> None:
 
     import torch
 
-    from salt_plugin.training import footprint
     from salt_plugin.training.doctor import examine, prepared
     from salt_plugin.training.execution import check_execution, devices, uses_gpu
+    from salt_plugin.training.footprint import modelled_batch
     from salt_plugin.training.labelled import settled
     from salt_plugin.training.largest_batch import largest_batch
 
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
         fits = largest_batch(run, torch.device("cuda"))
     else:
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        fits = footprint.largest_batch(config, run.plan, devices(config), room)
+        fits = modelled_batch(config, run.plan, devices(config), room)
     hints = _hints(config, stages, fits, devices(config))
     result = {
         "clips_a_step": config.method.global_batch_size,

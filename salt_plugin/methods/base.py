@@ -165,7 +165,7 @@ class VideoMethod(LightningModule):
         if hasattr(norms[0], "full_tensor"):  # of FSDP2
             norms = [norm.full_tensor() for norm in norms]
         self.grad_norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
-        if self.recipe.fused:  # a gradient scaler skips the step itself
+        if recipe.fused:  # a gradient scaler skips the step itself
             optimizer.found_inf = (~self.grad_norm.isfinite()).float()  # type: ignore[attr-defined]
 
     def block_stacks(self) -> list[BlockStack]:

@@ -42,7 +42,7 @@ def stage_memory(config: RunConfig, stage: StagePlan, devices: int) -> dict[str,
     )
 
 
-def largest_batch(config: RunConfig, plan: RunPlan, devices: int, room: int) -> int:
+def modelled_batch(config: RunConfig, plan: RunPlan, devices: int, room: int) -> int:
     """Returns the most clips, of 1, 2, 4 and so on, with which every stage fits by this model.
 
     Args:

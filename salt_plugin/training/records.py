@@ -149,9 +149,8 @@ class Records:
         lists, say, self.accuracy = run.labelled, self.progress.console.print, None
         if lists is not None:
             self.accuracy = Accuracy(stage, lists, ranks, precision, self.ledger, step, say)
-        if (
-            held is not None and resumed.path is None
-        ):  # from here on the other run may change, or go
+        continues = held is not None and resumed.path is None
+        if continues:  # from here on the other run may change, or go
             self.saving.save_if_due(step, now=True)
 
     def state(self) -> dict[str, Any]:
