@@ -63,13 +63,18 @@ def read_folder(
     ordered = sorted(left_out.items(), key=lambda one: (-one[1], one[0]))[: 2 * _SHOWN]
     others = "; left out: " * bool(ordered) + ", ".join(f"{n:,} {kind}" for kind, n in ordered)
     others += f"; hidden (their names begin with a dot): {hidden:,}" if hidden else ""
-    log_once(f"{key}={folder}: {len(paths):,} {what}{others}")
     if shards and not paths:
-        return read_shards(shards, f"{key}={folder}", suffixes)
+        found, labels = read_shards(shards, f"{key}={folder}", suffixes)
+        log_once(f"{key}={folder}: {len(found):,} {what} in {len(shards):,} tar files{others}")
+        return found, labels
+    log_once(f"{key}={folder}: {len(paths):,} {what}{others}")
     if not paths:
+        images = bool(left_out.keys() & set(IMAGE_SUFFIXES))
         raise DataError(
             f"{key}={folder} holds no {what}: expected files ending in {', '.join(suffixes)}, in "
             f"it or in its sub-folders{others}."
+            + " Images, and folders of frames, are named in a list: a line `frames/a 3` for each, "
+            "or `frames/a/` without a class." * images
         )
     inside = [os.path.relpath(path, root).split(os.sep)[:-1] for path in paths]
     _warn_of_splits(f"{key}={folder}", root, inside)

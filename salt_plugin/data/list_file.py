@@ -33,7 +33,8 @@ MAX_LINE = 2**14
 
 _EXPECTED = (
     f"{LINE} on each line; or columns between commas, semicolons or tabs, with double quotes "
-    "around a path that holds one, and labels that are all whole numbers or all names"
+    "around a path that holds one, and labels that are all whole numbers or all names; a folder of "
+    "frames without a label ends in /"
 )
 _NUMBER = re.compile(r"-1|[0-9]{1,18}")
 # Where a header has several, the first of these is taken.

@@ -65,7 +65,8 @@ def read_shards(
     if not paths:
         raise DataError(
             f"{given} holds no videos: expected members ending in {', '.join(suffixes)}; name "
-            "frames of a shard in a list, as tar://clip.%06d.jpg::shard.tar"
+            "frames of a shard in a list, as tar://clip.%06d.jpg::shard.tar, or the folder that "
+            f"salt data prepare has written, which holds {PREPARED}"
         )
     return paths, labels
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import fsspec
 import outcome
 import pytest
 from faults import Step, each_step
-from served import Server, serving
+from served import Server, serving, write_tar
 from small_run import TINY
 
-from salt_plugin.config import compose
+from salt_plugin.config import compose, read_yaml
 from salt_plugin.errors import DataError
 from salt_plugin.train import run
 from salt_plugin.video import remote
@@ -55,6 +56,22 @@ def stops(server: Server, at: int) -> Iterator[None]:
     assert server.stuck is not None
     server.stuck.set()
     server.stuck = None
+
+
+def test_an_address_is_an_input(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (tiny_videos / "ant" / "0.mp4").read_bytes()
+    shard = write_tar(tmp_path / "shard.tar", {"a.mp4": content})
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/prepared/shards/0.tar", shard.read_bytes())
+    memory.pipe("/prepared/prepared.csv", b"path,label\ntar://a.mp4::shards/0.tar,ant\n")
+    monkeypatch.chdir(tmp_path)
+    inputs = ["memory://prepared", "tar://a.mp4::shard.tar"]
+    train(tmp_path / "run", f"input_dir=[{','.join(inputs)}]", "trainer.max_steps=2")
+    found = read_yaml(tmp_path / "run" / "config.yaml")["input_dir"]
+    assert found == [inputs[0], f"tar://a.mp4::{shard}"]
+    assert outcome.skipped(tmp_path / "run") == {}
 
 
 def test_its_files_are_bad_files(server: Server, tiny_videos: Path, tmp_path: Path) -> None:
