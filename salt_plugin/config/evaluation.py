@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import conf_folder
-from salt_plugin.config.application import DEMO_PREFIX
+from salt_plugin.config.application import is_path
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
 from salt_plugin.config.values import (
@@ -214,6 +214,6 @@ def with_absolute_paths(values: dict[str, Any], file: Path) -> dict[str, Any]:
     """Lets the paths of an evaluation's lists count from the file that names them."""
     for key in ("train", "val", "test", "groups"):
         path = values.get(key)
-        if isinstance(path, str) and not path.startswith(DEMO_PREFIX):
+        if isinstance(path, str) and is_path(path):
             values[key] = str(file.parent / Path(path).expanduser())
     return values

@@ -14,7 +14,8 @@ from salt_plugin.config import ProbeConfig
 from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.data import DemoSpec, make_demo, read_inputs
 from salt_plugin.data.list_file import read_list
-from salt_plugin.data.sources import LISTED, classes_of
+from salt_plugin.data.sources import classes_of
+from salt_plugin.data.stores import LISTED
 from salt_plugin.errors import ConfigError, DataError
 from salt_plugin.video.containers import VIDEO_SUFFIXES
 from salt_plugin.video.images import IMAGE_SUFFIXES

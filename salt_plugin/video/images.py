@@ -14,10 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from salt_plugin.video.reader import MemoryReader, StreamReader, VideoReadError, require_memory
-from salt_plugin.video.storage import NUMBER, Folder, is_address, name_of, read_bytes
+from salt_plugin.video.storage import (
+    NUMBER,
+    Folder,
+    is_address,
+    is_numbered,
+    name_of,
+    read_bytes,
+)
 from salt_plugin.video.time_limit import beat
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -106,7 +113,7 @@ class FramesReader(StreamReader):
             try:
                 pixels = _pixels(self._path, self._folder.read(self.names[index]), self.size)
             except VideoReadError as error:
-                raise VideoReadError(self._path, f"frame {index}: {error.reason}") from error
+                raise VideoReadError(self._path, f"{error.reason} (frame {index})") from error
             beat()
             yield pixels
 
@@ -116,9 +123,12 @@ class FramesReader(StreamReader):
             names = [one for one in names if one.lower().endswith(IMAGE_SUFFIXES)]
             names = sorted(names, key=_by_numbers)
         else:
-            names, pattern = _numbered(self._path, pattern, names), f" named {pattern}"
+            names = _numbered(self._path, pattern, names)
         if not names:
-            raise VideoReadError(self._path, f"the folder holds no images{pattern or ''}")
+            named = f"there are no images of this name: {pattern}"
+            raise VideoReadError(
+                self._path, "the folder holds no images" if pattern is None else named
+            )
         return names
 
     def _times(self) -> np.ndarray:
@@ -151,7 +161,7 @@ def is_image(path: str) -> bool:
 
 def is_frames(path: str) -> bool:
     """Tells whether a name stands for a folder of images, or for numbered ones."""
-    if is_image(path) and NUMBER.search(name_of(path).rpartition("/")[2]):
+    if is_image(path) and is_numbered(path):
         return True
     return name_of(path).endswith("/") if is_address(path) else os.path.isdir(path)
 
@@ -177,7 +187,7 @@ def _numbered(path: str, pattern: str, names: list[str]) -> list[str]:
     for (number, _), (following, _) in pairwise(found):
         if following != number + 1:
             raise VideoReadError(
-                path, f"image {number + 1} is missing or there twice: {number} precedes {following}"
+                path, f"an image is missing, or there twice: {number} precedes {following}"
             )
     return [name for _, name in found]
 
@@ -204,5 +214,7 @@ def _opened(path: str, content: bytes) -> Iterator[Image.Image]:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             require_memory(path, 1, (image.height, image.width))
             yield image
+    except UnidentifiedImageError:
+        raise VideoReadError(path, f"no image of the formats {', '.join(FORMATS)}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise VideoReadError(path, str(error)) from error
