@@ -51,7 +51,7 @@ def test_a_run_for_each_method_encoder_budget_seed_and_share(empty: str) -> None
     assert not any("teacher_share" in one for one in train_overrides(cells[2], config))
 
 
-WARM = "[method.teacher.path={salt}/teacher,checkpoint={salt}/teacher]"
+WARM = "['method.teacher.path={salt}/teacher', 'checkpoint={salt}/teacher']"
 
 
 def test_arms_are_methods_with_overrides_and_budgets_of_their_own(empty: str) -> None:
