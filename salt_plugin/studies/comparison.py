@@ -116,8 +116,8 @@ def differences(
         config: The comparison.
 
     Returns:
-        The value of each arm, by dotted key; only keys that several arms have. The folder of a run
-        is shown as its arm in braces.
+        The value of each arm, by dotted key; only where arms that have it differ. The folder of a
+        run is shown as its arm in braces.
 
     Raises:
         ConfigError: Overrides of methods, arms or trials set apart what has to be alike.
@@ -137,8 +137,9 @@ def differences(
         values_of = {name: ", ".join(sorted(of_arms.get(name, {"absent"}))) for name in names}
         if len(set(values_of.values())) == 1:
             continue
-        if len(of_arms) > 1:
-            differing[key] = {name: values_of[name] for name in names if name in of_arms}
+        own = {name: values_of[name] for name in names if name in of_arms}
+        if len(set(own.values())) > 1:
+            differing[key] = own
         set_apart = sorted({name for name, of in given if _within(key, [of])})
         if set_apart and _within(key, ALIKE) and not _within(key, config.may_differ):
             told = ", ".join(f"{values_of[name]} in {name}" for name in names)
