@@ -109,7 +109,7 @@ def test_lists_of_the_demo_are_of_the_set_that_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    sizes = {"train": 80, "val": 60, "test": 1}
+    sizes = {"train": 120, "val": 120, "test": 1}
     for name, classes in (("demo_val", 8), ("demo_digit_val", 10)):
         config = probe_config(name, demo=sizes)
         lists = read_lists(config)
