@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from salt_plugin.report.study_tables import Lines, jobs_table
 from salt_plugin.studies.attempts import FINISHED
 from salt_plugin.studies.cluster import LOCAL, SLURM, ClusterConfig, cluster_config
 from salt_plugin.studies.costs import check_configs, costs_of
-from salt_plugin.studies.elements import all_elements
+from salt_plugin.studies.elements import Element, all_elements
 from salt_plugin.studies.missing import missing_jobs, profiles_of, run_missing
 from salt_plugin.studies.pipeline import pipeline_config
 from salt_plugin.studies.sbatch import check_jobs, with_environment
@@ -57,8 +57,15 @@ def main(arguments: list[str]) -> None:
             raise_failures(run_study(study)[0])
 
 
-def run_study(study: Study, only_failed: bool = False) -> tuple[dict[str, str], bool]:
+def run_study(
+    study: Study, only_failed: bool = False, ended: Callable[[Element], None] | None = None
+) -> tuple[dict[str, str], bool]:
     """Runs what is missing, and says where to look.
+
+    Args:
+        study: The study, claimed.
+        only_failed: Only what has failed, and what is based on that.
+        ended: Called with each element that was finished on this machine.
 
     Returns:
         The reason of each element that failed on this machine; whether some wait or run.
@@ -70,7 +77,7 @@ def run_study(study: Study, only_failed: bool = False) -> tuple[dict[str, str], 
     lines = Lines()
     try:
         with lines:
-            failed = run_missing(study, only_failed, lines)
+            failed = run_missing(study, only_failed, lines, ended)
     except KeyboardInterrupt:
         raise SaltError(f"stopped; {_progress(study)[0]}; the same command goes on") from None
     finally:

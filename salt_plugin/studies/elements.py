@@ -65,7 +65,7 @@ def all_elements(config: PipelineConfig, study: Path) -> list[Element]:
         parents: list[Element | None] = [*based_on] or [None]
         for parent, values in product(parents, _combinations(stage, settings)):
             based = [parent.name] if parent and parent.name != "all" else []
-            name = "-".join(based + _names(values)) or "all"
+            name = "-".join(based + names_of(values)) or "all"
             if f"{stage}/{name}" in folders:
                 raise ConfigError(f"pipeline.stages.{stage}.sweep: gives {name} more than once")
             base = parent.id if parent else None
@@ -137,8 +137,8 @@ def _command(
     return "salt_plugin.cli", [TRAIN, *method, *common, *given, *swept, folder]
 
 
-def _names(values: Mapping[str, str]) -> list[str]:
-    """Returns the values of a sweep as parts of the name of a folder."""
+def names_of(values: Mapping[str, str]) -> list[str]:
+    """Returns the values of keys as parts of the name of a folder."""
     found = []
     for key, value in values.items():
         last = key.rpartition(".")[2]
