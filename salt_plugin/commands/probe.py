@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from salt_plugin.training.world import Ranks
 
 # Keys of a set that have options of another form, or none.
-APART = ("annotations", "images", "segments", "crops", "protocols", "controls", "heads")
+APART = ("annotations", "images", "demo", "segments", "crops", "protocols", "controls", "heads")
 KEYS = [field for field in fields(ProbeConfig) if field.name not in APART]
 
 
@@ -164,8 +164,8 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         metavar="NAME",
         default="folder",
-        help="k400, ssv2, coin, diving48, jester, in1k, demo, demo_digit, folder (the default), "
-        "or a .yaml file of keys",
+        help="k400, ssv2, coin, diving48, jester, in1k, demo, demo_digit, demo_val, "
+        "demo_digit_val, folder (the default), or a .yaml file of keys",
     )
     parser.add_argument(
         "--protocol",

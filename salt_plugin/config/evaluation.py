@@ -73,6 +73,8 @@ class ProbeConfig:
         train: Videos to learn from: folder, CSV (`path label`) or `demo:FILE`.
         val: Videos to choose a probe on; null: the test list, as the paper does.
         test: Videos to score on.
+        demo: The embedded set, of `demo:FILE`, where it is another than by default, e.g. `{val:
+            1000}` (docs/demo.md).
         groups: CSV (`path group`) of the test videos, for the bootstrap.
         classes: Number of classes; null: that of the lists.
         images: The files are images, shown as a video of one frame that repeats.
@@ -107,6 +109,7 @@ class ProbeConfig:
     train: str | None
     val: str | None
     test: str | None
+    demo: dict[str, Any]
     groups: str | None
     classes: Classes | None
     images: bool

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from salt_plugin.conf_folder import conf_folder
+from salt_plugin.config import load_config
 from salt_plugin.config.compare import compare_config, evaluations
+from salt_plugin.config.planning import compose_alone
 from salt_plugin.config.suggest import shipped
+from salt_plugin.data import DemoSpec
 from salt_plugin.errors import ConfigError
 from salt_plugin.studies.cells import all_cells, base_of, baselines, train_overrides
 from salt_plugin.studies.elements import run_dir_override
@@ -31,6 +35,25 @@ def test_named_comparisons(name: str) -> None:
         pytest.skip("method=vjepa is not there")
     config = compare_config(name)
     assert all_cells(config)
+
+
+def test_the_sets_of_demo_grid8_have_scans_of_their_own() -> None:
+    config = compare_config("demo_grid8")
+    run = DemoSpec(**load_config(compose_alone(config.overrides)).method.data.demo)
+    assert run.train >= 20_000
+    found = evaluations(config)
+    for task in ("demo", "demo_digit"):
+        kind = {"demo": "direction", "demo_digit": "digit"}[task]
+        assert found[task].test == f"demo:test_{kind}.csv"
+        assert found[f"{task}_val"].test == f"demo:val_{kind}.csv"
+    for one in found.values():
+        spec = DemoSpec(**one.demo)
+        assert one.train in ("demo:train_direction.csv", "demo:train_digit.csv")
+        assert one.val is None
+        # Equal but for their numbers of clips, and each with scans kept for validation.
+        assert replace(spec, train=run.train, val=run.val, test=run.test) == run
+        assert min(spec.val, run.val) > 0
+        assert spec.train <= run.train
 
 
 def test_a_run_for_each_method_encoder_budget_seed_and_share(empty: str) -> None:
