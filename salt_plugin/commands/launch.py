@@ -14,6 +14,7 @@ from salt_plugin.errors import SaltError
 from salt_plugin.report.console import console
 from salt_plugin.report.study_tables import Lines, jobs_table
 from salt_plugin.studies.attempts import FINISHED
+from salt_plugin.studies.claims import CLAIM
 from salt_plugin.studies.cluster import LOCAL, SLURM, ClusterConfig, cluster_config
 from salt_plugin.studies.costs import check_configs, costs_of
 from salt_plugin.studies.elements import Element, all_elements
@@ -54,7 +55,10 @@ def main(arguments: list[str]) -> None:
             _print_plan(study)
             ask_slurm(study)
         else:
-            raise_failures(run_study(study)[0])
+            failed, active = run_study(study)
+            if not active:
+                _print_claims(study)
+            raise_failures(failed)
 
 
 def run_study(
@@ -85,6 +89,14 @@ def run_study(
     progress, active = _progress(study)
     console(stderr=True).print(f"{progress}; salt status {study.root}", soft_wrap=True)
     return failed, active
+
+
+def _print_claims(study: Study) -> None:
+    """Prints the outcome of each claim, a line each."""
+    for stage, settings in study.pipeline().stages.items():
+        file = study.root / stage / "all" / CLAIM
+        if settings.claim is not None and file.is_file():
+            print(file.read_text(), end="")
 
 
 def ask_slurm(study: Study) -> None:

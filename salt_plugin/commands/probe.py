@@ -132,7 +132,7 @@ def _changes(given: argparse.Namespace) -> dict[str, Any]:
     if given.views:
         changes["segments"], changes["crops"] = given.views
     if given.protocol:
-        changes["protocols"] = [*PROTOCOLS] if given.protocol == "all" else [given.protocol]
+        changes["protocols"] = [*PROTOCOLS] if "all" in given.protocol else given.protocol
     if given.all_controls or given.control:
         wanted = CONTROLS if given.all_controls else given.control
         changes["controls"] = [control for control in CONTROLS if control in wanted]
@@ -169,8 +169,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--protocol",
+        action="append",
         choices=[*PROTOCOLS, "all", VJEPA2],
-        help="one of the first three on cached features, or all of these; or V-JEPA 2's own",
+        help="of the first three on cached features, which are repeatable, or all of these; or "
+        "V-JEPA 2's own",
     )
     parser.add_argument(
         "--control",

@@ -23,7 +23,8 @@ from salt_plugin.report.paired import (
 )
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.studies.attempts import FINISHED
-from salt_plugin.studies.elements import Element
+from salt_plugin.studies.claims import write_claim
+from salt_plugin.studies.elements import Element, reported
 from salt_plugin.studies.pipeline import PROBE, TRAIN
 from salt_plugin.studies.rows import (
     DONE,
@@ -135,7 +136,9 @@ def _write_means(
 
 def _write_study(study: Study, folder: Path) -> list[Path]:
     """Writes a row for each element, and of runs with budgets `compared.md` and figures."""
-    elements = study.elements()
+    config, report = study.pipeline(), folder.parent.name
+    about = reported(config, study.root, report)
+    elements = [one for one in study.elements() if one.id in about]
     found = {
         one.id: _printed(study.element(one).output)
         for one in elements
@@ -155,7 +158,9 @@ def _write_study(study: Study, folder: Path) -> list[Path]:
     write_text(folder / "table.md", markdown(names, [map(row.get, names) for row in rows]))
     runs, columns = _compared(study, elements, found)
     means = _write_means(runs, columns, folder / "compared.md") if runs else []
-    return [folder / "table.md", *means]
+    claim = config.stages[report].claim
+    verdict = write_claim(study.root, folder, claim, rows) if claim else []
+    return [folder / "table.md", *means, *verdict]
 
 
 def _compared(
