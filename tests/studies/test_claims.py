@@ -193,7 +193,7 @@ def test_inputs_stand_in_sweeps_and_can_be_given(tmp_path: Path) -> None:
     assert elements[1].arguments == ["probe", str(tmp_path / "study/run/s7"), "--json"]
     for inputs, claim, said in (
         ("mouths: '???'", fine, "pipeline.inputs.mouths: missing; give it a value"),
-        ("seed: 1", "says: '{inputs.sed}', statements: [a > a]", "did you mean 'seed'"),
+        ("seed: 1", "protocol: '{inputs.sed}', statements: [a > a]", "did you mean 'seed'"),
         ("", "statements: [a < a]", "'a < a': expected A > B, A >= B"),
         ("", "statements: [a > b]", "there is no 'b'"),
         ("", "statements: [loss of rum predicts a]", "did you mean 'run'"),
@@ -315,6 +315,7 @@ def test_the_shipped_claims_are_whole_and_share_their_runs(
     assert len(runs) < apart
 
 
+@pytest.mark.slow
 def test_the_shipped_claims_compose_and_are_priced(
     shipped_claims: dict[str, tuple[PipelineConfig, list[Element]]],
 ) -> None:
