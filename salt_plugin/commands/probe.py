@@ -164,8 +164,8 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         metavar="NAME",
         default="folder",
-        help="k400, ssv2, coin, diving48, jester, in1k, demo, demo_digit, demo_val, "
-        "demo_digit_val, folder (the default), or a .yaml file of keys",
+        help="k400, ssv2, coin, diving48, jester, in1k, demo, demo_digit, demo_grid8, "
+        "demo_grid8_digit, both also with _val, folder (the default), or a .yaml file of keys",
     )
     parser.add_argument(
         "--protocol",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -51,6 +52,8 @@ def _line(schema: type, values: Mapping[str, Any], error: ErrorDetails) -> str:
     key: list[str] = []
     known: list[str] = []
     for part in error["loc"]:
+        if get_origin(kind) is UnionType:  # of `X | None`, the class of keys
+            kind = next(filter(is_dataclass, get_args(kind)), kind)
         if is_dataclass(kind):
             known = [field.name for field in fields(kind)]
             kind = get_type_hints(kind, include_extras=True).get(str(part))

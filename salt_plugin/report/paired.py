@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from salt_plugin.report.comparison_table import budget, label, markdown
+from salt_plugin.report.intervals import mean_interval
 
 ENDPOINT = "endpoint"
-CONFIDENCE = 0.95
 ABOVE, BELOW, WITHIN, NOT_SEPARATED = "above", "below", "within the margin", "not separated"
 
 Rows = Sequence[Mapping[str, Any]]
@@ -42,14 +41,9 @@ def paired(differences: Sequence[float], margin: float) -> Paired:
         differences: One for each pair.
         margin: Largest difference that does not matter.
     """
-    n, mean = len(differences), statistics.fmean(differences)
-    if n < 2:
+    mean, (_, low, high, n) = statistics.fmean(differences), mean_interval(differences)
+    if low is None or high is None:
         return Paired(n, mean, None, None, NOT_SEPARATED)
-    from scipy import stats  # takes longer to load than most reports take to write
-
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
-    half = quantile * statistics.stdev(differences) / math.sqrt(n)
-    low, high = mean - half, mean + half
     found = {ABOVE: low > 0, BELOW: high < 0, WITHIN: -margin <= low and high <= margin}
     verdict = ", ".join(name for name, holds in found.items() if holds)
     return Paired(n, mean, low, high, verdict or NOT_SEPARATED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from salt_plugin.errors import ConfigError
@@ -64,13 +65,22 @@ def missing_jobs(study: Study, only_failed: bool = False) -> tuple[list[Job], li
         state, parent = states[one.id], one.parent
         ready = parent is None or parent in chosen or states[parent] in (FINISHED, *ACTIVE)
         wanted = not only_failed or state in (FAILED, LOST) or parent in chosen
-        if state not in (FINISHED, *ACTIVE) and ready and wanted:
+        over = state == FINISHED and not _is_behind(study, config, one)
+        if not over and state not in ACTIVE and ready and wanted:
             chosen.add(one.id)
     if chosen:
         reports = [name for name, one in config.stages.items() if one.command == REPORT]
         chosen |= {one.id for one in elements if one.stage in reports}
     replaced = [active.pop(name) for name in chosen & active.keys()]
     return jobs_of(config, elements, chosen, active), replaced
+
+
+def _is_behind(study: Study, config: PipelineConfig, one: Element) -> bool:
+    """Whether a report was written before the rows of a comparison that it reads."""
+    claim = config.stages[one.stage].claim
+    if claim is None or claim.rows is None or not (rows := Path(claim.rows)).is_file():
+        return False
+    return study.element(one).finished.stat().st_mtime < rows.stat().st_mtime
 
 
 def run_missing(

@@ -13,12 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import slurm_folder
+from salt_plugin.config.claim import ClaimConfig
 from salt_plugin.config.suggest import require_known, shipped_file
 from salt_plugin.config.typed import typed
 from salt_plugin.config.values import STRICT
 from salt_plugin.config.yaml_file import first_line, read_changes, read_yaml
 from salt_plugin.errors import ConfigError
-from salt_plugin.studies.claims import ClaimConfig
 
 TRAIN, PROBE, TRACK, EXPORT, REPORT = "train", "probe", "track", "export", "report"
 

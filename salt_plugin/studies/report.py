@@ -23,7 +23,7 @@ from salt_plugin.report.paired import (
 )
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.studies.attempts import FINISHED
-from salt_plugin.studies.claims import write_claim
+from salt_plugin.studies.claims import compared_rows, write_claim
 from salt_plugin.studies.elements import Element, reported
 from salt_plugin.studies.pipeline import PROBE, TRAIN
 from salt_plugin.studies.rows import (
@@ -153,12 +153,14 @@ def _write_study(study: Study, folder: Path) -> list[Path]:
             for stage, values in one.values.items():
                 row |= {f"{stage}.{key}": value for key, value in values.items()}
             rows.append(row | found.get(one.id, {}))
+    claim = config.stages[report].claim
+    if claim and claim.rows:
+        rows += compared_rows(claim.rows)
     names = list(dict.fromkeys(name for row in rows for name in row))
     write_csv(folder / "results.csv", names, rows)
     write_text(folder / "table.md", markdown(names, [map(row.get, names) for row in rows]))
     runs, columns = _compared(study, elements, found)
     means = _write_means(runs, columns, folder / "compared.md") if runs else []
-    claim = config.stages[report].claim
     verdict = write_claim(study.root, folder, claim, rows) if claim else []
     return [folder / "table.md", *means, *verdict]
 

@@ -42,8 +42,7 @@ def test_the_sets_of_demo_grid8_have_scans_of_their_own() -> None:
     run = DemoSpec(**load_config(compose_alone(config.overrides)).method.data.demo)
     assert run.train >= 20_000
     found = evaluations(config)
-    for task in ("demo", "demo_digit"):
-        kind = {"demo": "direction", "demo_digit": "digit"}[task]
+    for task, kind in (("motion", "direction"), ("appearance", "digit")):
         assert found[task].test == f"demo:test_{kind}.csv"
         assert found[f"{task}_val"].test == f"demo:val_{kind}.csv"
     for one in found.values():

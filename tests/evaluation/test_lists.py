@@ -110,7 +110,7 @@ def test_lists_of_the_demo_are_of_the_set_that_is_named(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     sizes = {"train": 120, "val": 120, "test": 1}
-    for name, classes in (("demo_val", 8), ("demo_digit_val", 10)):
+    for name, classes in (("demo_grid8_val", 8), ("demo_grid8_digit_val", 10)):
         config = probe_config(name, demo=sizes)
         lists = read_lists(config)
         assert len(lists.classes) == classes
@@ -124,7 +124,7 @@ def test_lists_of_the_demo_are_of_the_set_that_is_named(
 
 
 def test_every_set_is_typed_and_unknown_ones_are_suggested() -> None:
-    assert {"demo", "demo_digit", "demo_val", "demo_digit_val", "folder"} <= set(probe_sets())
+    assert {"demo", "demo_digit", "demo_grid8", "demo_grid8_val", "folder"} <= set(probe_sets())
     for name in probe_sets():
         probe_config(name)
     with pytest.raises(ConfigError, match=r"'k40' is no data set.*'k400'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +15,21 @@ import yaml
 
 from salt_plugin.cli import main
 from salt_plugin.conf_folder import slurm_folder
+from salt_plugin.config.claim import ClaimArm, ClaimConfig
 from salt_plugin.config.suggest import shipped
 from salt_plugin.errors import ConfigError
 from salt_plugin.report.intervals import correlation_interval, mean_interval
-from salt_plugin.studies.arrays import jobs_of
-from salt_plugin.studies.claims import (
+from salt_plugin.report.statements import (
     CONTRADICTS,
     OPEN,
     SUPPORTS,
-    Arm,
-    ClaimConfig,
+    Finding,
     claim_line,
     findings,
-    values_of,
     verdict_of,
 )
+from salt_plugin.studies.arrays import jobs_of
+from salt_plugin.studies.claims import compared_rows, values_of
 from salt_plugin.studies.cluster import cluster_config
 from salt_plugin.studies.costs import costs_of
 from salt_plugin.studies.elements import Element, all_elements, reported
@@ -42,7 +43,9 @@ CLAIMS = [f"c{number}" for number in range(1, 9)]
 
 def test_intervals_by_hand() -> None:
     # t of 2 degrees of freedom is 4.30265; the deviation of 1, 2, 3 is 1.
-    assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 2.48414, 2 + 2.48414, 3))
+    assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx(
+        (2, 2 - 2.48414, 2 + 2.48414, 3), abs=1e-5
+    )
     assert mean_interval([0.5]) == (0.5, None, None, 1)
     assert mean_interval([]) == (None, None, None, 0)
     # atanh(0.8) = ln 3, whose standard error is 1 with four points: e^2z is 9 / e^3.91993 and
@@ -62,9 +65,13 @@ def rows_of(**accuracies: Sequence[float]) -> list[dict[str, Any]]:
     ]
 
 
-def claim_of(*statements: str, **arms: Arm) -> ClaimConfig:
-    given = {name: Arm([name]) for name in ("a", "b")}
+def claim_of(*statements: str, **arms: ClaimArm) -> ClaimConfig:
+    given = {name: ClaimArm([name]) for name in ("a", "b")}
     return ClaimConfig("a is something", given | arms, [*statements])
+
+
+def found_of(claim: ClaimConfig, rows: Sequence[dict[str, Any]]) -> list[Finding]:
+    return findings(claim.statements, claim.margin, values_of(claim, rows))
 
 
 @pytest.mark.parametrize(
@@ -90,13 +97,13 @@ def test_a_verdict_is_where_the_interval_lies(
 ) -> None:
     claim = claim_of(statement)
     rows = rows_of(a=[0.5 + one for one in differences], b=[0.5 for _ in differences])
-    (found,) = findings(claim, values_of(claim, rows))
+    (found,) = found_of(claim, rows)
     assert found.verdict == verdict_of([found]) == verdict
     assert found.n == len(differences)
 
 
 def test_differences_are_paired_by_seed_and_whole_encoders_alone_count() -> None:
-    claim = claim_of("a > b", a=Arm(["a", "a2"], {"a.kind": "1e12"}))
+    claim = claim_of("a > b", a=ClaimArm(["a", "a2"], {"a.kind": "1e12"}))
     rows = rows_of(a=[0.5, 0.6, 0.9], a2=[0.7, 0.8], b=[0.1, 0.3, 0.5])
     rows += [{**rows_of(a=[0.0])[0], "element": "other", "a.kind": "2e12"}]
     for row in rows[:5]:
@@ -105,21 +112,21 @@ def test_differences_are_paired_by_seed_and_whole_encoders_alone_count() -> None
     assert [(row["arm"], row["seed"]) for row in values] == [
         ("a", 1), ("a", 2), ("b", 1), ("b", 2), ("b", 3)
     ]  # fmt: skip
-    (found,) = findings(claim, values)
+    (found,) = findings(claim.statements, claim.margin, values)
     # (0.5 + 0.7) / 2 - 0.1 and (0.6 + 0.8) / 2 - 0.3: 0.5 and 0.4; t of 1 is 12.7062.
     assert (found.effect, found.n, found.seeds) == (pytest.approx(0.45), 2, "1 2")
     assert found.high == pytest.approx(0.45 + 12.7062 * 0.05, abs=1e-5)
-    line = claim_line("c9", claim, [found])
+    line = claim_line("c9", claim.says, [found])
     assert line == ("c9 does not separate: a is something: a > b: +0.450 [-0.185, +1.085], 2 seeds")
 
 
 def test_one_statement_against_a_claim_decides() -> None:
-    claim = claim_of("a > b", "a > c", c=Arm(["c"]))
+    claim = claim_of("a > b", "a > c", c=ClaimArm(["c"]))
     rows = rows_of(a=[0.5, 0.5, 0.5], b=[0.3, 0.31, 0.29], c=[0.7, 0.71, 0.69])
-    found = findings(claim, values_of(claim, rows))
+    found = found_of(claim, rows)
     assert [one.verdict for one in found] == [SUPPORTS, CONTRADICTS]
     assert verdict_of(found) == CONTRADICTS
-    found = findings(claim, values_of(claim, rows[:-2]))  # of c one seed is left
+    found = found_of(claim, rows[:-2])  # of c one seed is left
     assert verdict_of(found) == OPEN
 
 
@@ -145,10 +152,10 @@ def test_a_loss_predicts_where_it_explains_half_of_the_accuracy() -> None:
         ([0.5, 0.1, 0.4, 0.2, 0.3, 0.2, 0.4, 0.1], [OPEN, OPEN]),
     ):
         rows = losses("student", [float(one) for one in n], accuracies)
-        found = findings(claim, values_of(claim, rows))
+        found = found_of(claim, rows)
         assert [one.verdict for one in found] == verdicts
     rows = losses("student", [1, 2, 3, 4], [1, 3, 2, 4])
-    found, _ = findings(claim, values_of(claim, rows))
+    found, _ = found_of(claim, rows)
     assert (found.effect, found.r2, found.spearman) == pytest.approx((0.8, 0.64, 0.8))
 
 
@@ -185,8 +192,8 @@ def test_inputs_stand_in_sweeps_and_can_be_given(tmp_path: Path) -> None:
     assert [one.id for one in elements] == ["run/s7", "probe/s7", "report/all"]
     assert elements[1].arguments == ["probe", str(tmp_path / "study/run/s7"), "--json"]
     for inputs, claim, said in (
-        ("mouths: ???", fine, "pipeline.inputs.mouths: missing; give it a value"),
-        ("seed: 1", "says: '{inputs.sed}', statements: [a > a]", "did you mean 'seed'"),
+        ("mouths: '???'", fine, "pipeline.inputs.mouths: missing; give it a value"),
+        ("seed: 1", "protocol: '{inputs.sed}', statements: [a > a]", "did you mean 'seed'"),
         ("", "statements: [a < a]", "'a < a': expected A > B, A >= B"),
         ("", "statements: [a > b]", "there is no 'b'"),
         ("", "statements: [loss of rum predicts a]", "did you mean 'run'"),
@@ -230,14 +237,40 @@ def test_pipelines_that_are_included_share_what_is_alike(tmp_path: Path) -> None
         together("ab", "inputs.sed=5")
 
 
+def comparison(file: Path, seeds: Sequence[int]) -> Path:
+    """Writes `results.csv` of a comparison, whose last run is not done.
+
+    The endpoint of SALT is above that of V-JEPA 2 by a seed's tenth, and below that of V-JEPA.
+    """
+    lines = ["arm,kind,encoder,budget,chosen,seed,status,endpoint"]
+    for seed in seeds:
+        lines += [
+            f"random,,vit_nano,0.0,True,{seed},done,0.1",
+            f"salt,online,vit_nano,1e13,True,{seed},done,{0.5 + seed / 100}",
+            f"salt,ema,vit_nano,1e13,False,{seed},done,0.9",
+            f"salt,online,vit_nano,5000000000000.0,True,{seed},done,0.9",
+        ]
+        for arm, endpoint in (("vjepa2", 0.4), ("vjepa1", 0.6)):
+            lines += [
+                f"{arm},{kind},vit_nano,10000000000000.0,False,{seed},done,{endpoint}"
+                for kind in ("ema", "online")
+            ]
+    lines.append(f"salt,,vit_nano,1e13,,{seeds[-1] + 1},unfinished,")
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
 @pytest.fixture(scope="module")
 def shipped_claims(
     tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[PipelineConfig, list[Element]]]:
     """The eight claims, and all of them together."""
     study, found = tmp_path_factory.mktemp("study"), {}
+    rows = comparison(tmp_path_factory.mktemp("compared") / "results.csv", [1, 2])
+    given = {"c2": [f"inputs.rows={rows}"], "c8": [f"inputs.mouths={tiny_videos}"]}
+    given["all"] = given["c2"] + given["c8"]
     for name in (*CLAIMS, "all"):
-        changes = [f"inputs.mouths={tiny_videos}"] if name in ("c8", "all") else []
+        changes = given.get(name, [])
         config = pipeline_config(f"claims/{name}", changes)
         found[name] = config, all_elements(config, study)
     return found
@@ -250,8 +283,9 @@ def test_the_shipped_claims_are_whole_and_share_their_runs(
     assert {f"claims/{name}" for name in (*CLAIMS, "all")} < {*names}
     with pytest.raises(ConfigError, match="did you mean 'claims/c1'"):
         pipeline_config("claims/c11")
-    with pytest.raises(ConfigError, match=r"inputs\.mouths: missing"):
-        pipeline_config("claims/all")
+    for name, lacking in (("all", "rows"), ("c2", "rows"), ("c8", "mouths")):
+        with pytest.raises(ConfigError, match=rf"inputs\.{lacking}: missing"):
+            pipeline_config(f"claims/{name}")
     config, together = shipped_claims["all"]
     ids = {one.id for one in together}
     assert len(ids) == len(together)
@@ -262,11 +296,11 @@ def test_the_shipped_claims_are_whole_and_share_their_runs(
         claim = own.stages[name].claim
         assert claim is not None
         assert {one.id for one in elements} <= ids
-        assert own.stages[name].after == [
-            stage for stage, one in own.stages.items() if one.command == "probe"
-        ]
+        probes = {stage for stage, one in own.stages.items() if one.command == "probe"}
+        assert {*own.stages[name].after} == probes
         # Each arm has encoders, once they are probed.
-        rows = [
+        rows: list[dict[str, Any]] = compared_rows(claim.rows) if claim.rows else []
+        rows += [
             {"stage": one.stage, "element": one.name, "linear": 0.5}
             | {
                 f"{stage}.{key}": value
@@ -281,10 +315,13 @@ def test_the_shipped_claims_are_whole_and_share_their_runs(
     assert len(runs) < apart
 
 
+@pytest.mark.slow
 def test_the_shipped_claims_compose_and_are_priced(
     shipped_claims: dict[str, tuple[PipelineConfig, list[Element]]],
 ) -> None:
-    config, elements = shipped_claims["all"]
+    # One of each stage.
+    config, together = shipped_claims["all"]
+    elements = [*{one.stage: one for one in reversed(together)}.values()][::-1]
     costs = costs_of(elements, profiles_of(config, cluster_config("local", {})))
     for one in elements:
         budgets = [text for text in one.arguments if text.startswith("compute.budget=")]
@@ -340,6 +377,35 @@ def test_a_launch_ends_with_the_line_of_each_claim(
     assert launched(monkeypatch, capsys, *given) == lines
 
 
+def test_a_claim_about_a_comparison_is_read_from_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = comparison(tmp_path / "results.csv", [1, 2, 3])
+    given = "claims/c2", "inputs.rows=results.csv"
+    (line,) = launched(monkeypatch, capsys, *given)
+    assert line.startswith("c2 contradicts: ")
+    found = table(Path("study/c2/all/findings.csv"))
+    assert [one["verdict"] for one in found] == [SUPPORTS] * 2 + [CONTRADICTS] * 2
+    assert {one["seeds"] for one in found} == {"1 2 3"}
+    assert float(found[0]["effect"]) == pytest.approx(0.12)
+    values = table(Path("study/c2/all/values.csv"))
+    assert values[0]["element"] == "salt-online-vit_nano-s1"
+    assert len(table(Path("study/c2/all/results.csv"))) == 3 * 8
+    # Once there are further rows, it is read again.
+    assert launched(monkeypatch, capsys, *given) == [line]
+    later = Path("study/c2/all/finished.json").stat().st_mtime + 1
+    os.utime(comparison(file, [1, 2, 3, 4]), (later, later))
+    (again,) = launched(monkeypatch, capsys, *given)
+    assert "4 seeds" in again
+    for text, said in (("arm,seed\n", "no column 'endpoint'"), (None, "rows: .*: no such file")):
+        file.unlink()
+        if text:
+            file.write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            pipeline_config("claims/c2", [f"inputs.rows={file}"])
+
+
 @pytest.mark.slow
 def test_the_first_claim_from_videos_to_verdict(
     tiny_videos: Path,
@@ -349,7 +415,8 @@ def test_the_first_claim_from_videos_to_verdict(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = str(tiny_videos)
-    Path("ants.yaml").write_text(yaml.safe_dump({"train": folder, "test": folder, "workers": 0}))
+    lists = {"train": folder, "test": folder, "workers": 0, "protocols": ["linear"]}
+    Path("ants.yaml").write_text(yaml.safe_dump(lists))
     overrides = [f"input_dir={folder}", "method.encoder=vit_nano", "method.probe=null"]
     overrides += [one for one in OVERRIDES if not one.startswith("trainer.max_steps")]
     lines = launched(

@@ -144,7 +144,7 @@ def test_what_is_finished_is_not_waited_for_and_what_runs_is(tmp_path: Path) -> 
         ("stages: {a: {overrides: ['seed={a.sed}'], sweep: ['seed=1']}}", "did you mean 'seed'"),
         ("stages: {a: {overrides: [hydra.run.dir=x]}}", "the study sets it"),
         ("stages: {a/b: {}}", "expected a name of letters"),
-        ("stages: {code: {}}", "neither code"),
+        ("stages: {code: {}}", "none of code"),
     ],
 )
 def test_a_pipeline_that_cannot_work_is_one_clear_error(
