@@ -64,16 +64,19 @@ def read_packets(container: Any, stream: Any) -> Packets:
     """
     table = array("q")
     end, cut, stateful, unrefreshed = _NONE, 0, False, 0
+    zeros_are_cuts = stream.codec.canonical_name in _NO_ZEROS
     for packet in container.demux(stream):
         beat()
         if not packet.size:
             continue
-        stateful |= len(table) > 0 and any(packet.has_sidedata(kind) for kind in _STATE)
+        for data in packet.iter_sidedata():
+            stateful |= len(table) > 0 and data.data_type in _STATE
         values = (packet.pts, packet.dts, packet.pos, packet.is_keyframe, packet.is_discard)
-        table.extend(_NONE if value is None else int(value) for value in values)
+        table.extend([_NONE if value is None else value for value in values])
         if packet.pts is not None:
             end = max(end, packet.pts + (packet.duration or 0))
-        cut = cut + 1 if _is_damaged(packet) else 0
+        damaged = packet.is_corrupt or (zeros_are_cuts and _ends_in_zeros(packet))
+        cut = cut + 1 if damaged else 0
         unrefreshed += packet.is_keyframe and lacks_refresh(packet)
     pts_n, dts_n, place_n, key_n, discarded_n = np.array(table, np.int64).reshape(-1, 5).T.copy()
     timed_n = pts_n != _NONE
@@ -91,11 +94,10 @@ def read_packets(container: Any, stream: Any) -> Packets:
     )
 
 
-def _is_damaged(packet: Any) -> bool:
-    """Tells whether a packet is cut, or ends in zeros, as those of unfinished downloads do."""
+def _ends_in_zeros(packet: Any) -> bool:
+    """Tells whether a packet ends as those of unfinished downloads do."""
     end = bytes(memoryview(packet)[-len(_ZEROS) :])
-    zeros = packet.stream.codec.canonical_name in _NO_ZEROS and end == _ZEROS[: len(end)]
-    return packet.is_corrupt or zeros
+    return end == _ZEROS[: len(end)]
 
 
 def lacks_refresh(packet: Any) -> bool:
