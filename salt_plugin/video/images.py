@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, pairwise
 from typing import Any
@@ -25,6 +25,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # Frames per second of a folder that states none.
 DEFAULT_FPS = 25.0
+_DIGITS = str.maketrans("123456789", "0" * 9)
 # States `fps`, or `times` in seconds, of the frames beside it.
 ABOUT = "clip.json"
 
@@ -43,7 +44,7 @@ class ImageReader(MemoryReader):
         self.times = np.zeros(1)
         pixels = _pixels(path, read_bytes(path))
         self.size = pixels.shape[0], pixels.shape[1]
-        self._frames = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+        self._frames = torch.from_numpy(pixels.copy())[None].permute(0, 3, 1, 2)
         self._path = path
 
     def content(self) -> Iterator[bytes]:
@@ -60,10 +61,11 @@ class FramesReader(StreamReader):
             another.
 
     Attributes:
-        names: Of the images.
         times: Time stamps of the frames in seconds, float64 [n], increasing: those of `clip.json`
             beside them (`{"fps": 12}` or `{"times": [0, ...]}`; its name begins as theirs do before
-            the number), otherwise 25 frames a second.
+            the number), otherwise 25 frames a second. Where it states `frames` too, and the first
+            and the last of numbered images are there, others are not looked for before they are
+            read.
         size: Height and width of the first frame, in pixels; others are scaled to it.
 
     Raises:
@@ -73,9 +75,11 @@ class FramesReader(StreamReader):
     def __init__(self, path: str) -> None:
         self._path = path
         self._folder = Folder(path, pattern=is_image(path) and not os.path.isdir(path))
-        self.names = self._images()
-        self.times = self._times()
-        with _opened(path, self._folder.read(self.names[0])) as image:
+        about = self._about()
+        count = self._stated(about.get("frames"))
+        self._names = self._images() if count is None else None
+        self.times = self._times(about, len(self._names or ()) if count is None else count)
+        with _opened(path, next(self._read(range(1)))) as image:
             self.size = image.height, image.width
 
     @property
@@ -87,8 +91,7 @@ class FramesReader(StreamReader):
 
     def content(self) -> Iterator[bytes]:
         """Yields the bytes of each image."""
-        for name in self.names:
-            yield self._folder.read(name)
+        return self._read(range(len(self)))
 
     def stream(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         """Decodes frames one after the other.
@@ -102,46 +105,67 @@ class FramesReader(StreamReader):
         Raises:
             VideoReadError: A frame cannot be decoded.
         """
+        contents = self._read(indices.tolist())
         for index in indices.tolist():
             try:
-                pixels = _pixels(self._path, self._folder.read(self.names[index]), self.size)
+                pixels = _pixels(self._path, next(contents), self.size)
             except VideoReadError as error:
                 raise VideoReadError(self._path, f"frame {index}: {error.reason}") from error
             beat()
             yield pixels
 
+    def _read(self, numbers: Sequence[int]) -> Iterator[bytes]:
+        names = self._names
+        return self._folder.read(
+            [self._folder.numbered(n) if names is None else names[n] for n in numbers]
+        )
+
     def _images(self) -> list[str]:
-        pattern, names = self._folder.pattern, self._folder.names()
+        pattern, names = self._folder.pattern, self._folder.names
         if pattern is None:
             names = [one for one in names if one.lower().endswith(IMAGE_SUFFIXES)]
-            names = sorted(names, key=_by_numbers)
+            names = _in_order(names)
         else:
             names, pattern = _numbered(self._path, pattern, names), f" named {pattern}"
         if not names:
             raise VideoReadError(self._path, f"the folder holds no images{pattern or ''}")
         return names
 
-    def _times(self) -> np.ndarray:
-        count = len(self.names)
-        about: Any = {}
+    def _about(self) -> dict[str, Any]:
         name = (NUMBER.split(self._folder.pattern or "")[0]) + ABOUT
-        if self._folder.has(name):
-            try:
-                about = dict(json.loads(self._folder.read(name)))
-                times_n = np.array(about.get("times") or [], np.float64)
-                fps = float(about.get("fps") or DEFAULT_FPS)
-            except (ValueError, TypeError, RecursionError) as error:
-                raise VideoReadError(self._path, f"{ABOUT} cannot be read: {error}") from None
-            if len(times_n) not in (0, count) or not (np.diff(times_n) > 0).all():
-                raise VideoReadError(
-                    self._path, f"{ABOUT}: expected {count} increasing times, one for each image"
-                )
-            if len(times_n) and np.isfinite(times_n).all():
-                return times_n
-            if not (math.isfinite(fps) and fps > 0):
-                raise VideoReadError(self._path, f"{ABOUT}: fps={fps}: expected a positive number")
-            return np.arange(count) / fps
-        return np.arange(count) / DEFAULT_FPS
+        if not self._folder.has(name):
+            return {}
+        try:
+            return dict(json.loads(next(self._folder.read([name]))))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._misstated(error) from None
+
+    def _stated(self, count: Any) -> int | None:
+        """Returns a number of images from 0 on, None where it cannot be that."""
+        if self._folder.pattern is None or type(count) is not int or count < 1:
+            return None
+        ends = {0, count - 1}
+        held = all(self._folder.has(self._folder.numbered(number)) for number in ends)
+        return count if held else None
+
+    def _times(self, about: dict[str, Any], count: int) -> np.ndarray:
+        try:
+            times_n = np.array(about.get("times") or [], np.float64)
+            fps = float(about.get("fps") or DEFAULT_FPS)
+        except (ValueError, TypeError) as error:
+            raise self._misstated(error) from None
+        if len(times_n) not in (0, count) or not (np.diff(times_n) > 0).all():
+            raise VideoReadError(
+                self._path, f"{ABOUT}: expected {count} increasing times, one for each image"
+            )
+        if len(times_n) and np.isfinite(times_n).all():
+            return times_n
+        if not (math.isfinite(fps) and fps > 0):
+            raise VideoReadError(self._path, f"{ABOUT}: fps={fps}: expected a positive number")
+        return np.arange(count) / fps
+
+    def _misstated(self, error: Exception) -> VideoReadError:
+        return VideoReadError(self._path, f"{ABOUT} cannot be read: {error}")
 
 
 def is_image(path: str) -> bool:
@@ -182,8 +206,13 @@ def _numbered(path: str, pattern: str, names: list[str]) -> list[str]:
     return [name for _, name in found]
 
 
+def _in_order(names: list[str]) -> list[str]:
+    """Returns names by the numbers in them: `2.jpg` before `10.jpg`."""
+    alike = len({name.translate(_DIGITS) for name in names}) == 1  # then the order of text is that
+    return sorted(names, key=None if alike else _by_numbers)
+
+
 def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
-    """Orders `2.jpg` before `10.jpg`."""
     parts = ("".join(part) for _, part in groupby(name, str.isdecimal))
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
@@ -191,11 +220,13 @@ def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
 def _pixels(path: str, content: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decodes an image to uint8 [H, W, 3], scaled to a size if one is given."""
     with _opened(path, content) as image:
-        upright = image.convert("RGB")
+        upright: Image.Image = image
+        if image.mode != "RGB":
+            upright = image.convert("RGB")
         if size not in (None, (image.height, image.width)):
             assert size is not None
             upright = upright.resize(size[::-1], Image.Resampling.BICUBIC)
-        return np.array(upright)
+        return np.asarray(upright)
 
 
 @contextmanager

@@ -46,6 +46,8 @@ class Shard:
 
     def places(self, names: Sequence[str]) -> np.ndarray:
         """Returns place and size of members, int64 [n, 2], -1 for those that it does not hold."""
+        if len(self._index) == 1:
+            return np.full((len(names), 2), -1)
         hashes = _hashes(names)
         rows = np.searchsorted(self._index[1:, 0], hashes)
         rows = np.minimum(rows, len(self._index) - 2) + 1
@@ -58,7 +60,20 @@ class Shard:
         Raises:
             VideoReadError: It holds no such member, or not all of it.
         """
-        start, size = self.places([name])[0].tolist() if len(self._index) > 1 else (-1, -1)
+        return self._checked(name, self.places([name])[0].tolist())
+
+    def read(self, names: Sequence[str]) -> Iterator[bytes]:
+        """Yields what members hold.
+
+        Raises:
+            VideoReadError: It holds no such member, or not all of it.
+        """
+        for name, found in zip(names, self.places(names).tolist(), strict=True):
+            start, size = self._checked(name, found)
+            yield self.source.fetch(start, start + size)
+
+    def _checked(self, name: str, found: list[int]) -> tuple[int, int]:
+        start, size = found
         if start < 0:
             held = len(self._index) - 1
             raise VideoReadError(self._path, f"no member {name!r} among the {held} of the shard")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import BinaryIO, cast
 
 from salt_plugin.video.places import LocalFile, Part, Source
@@ -112,8 +114,9 @@ class Folder:
         self._root, _, last = name.rpartition("/") if pattern else (name.rstrip("/"), "", "")
         self.pattern = last if pattern else None
 
+    @cached_property
     def names(self) -> list[str]:
-        """Returns the names of what it holds, without hidden ones.
+        """The names of what it holds, without hidden ones.
 
         Raises:
             VideoReadError: It cannot be listed.
@@ -134,11 +137,22 @@ class Folder:
         path = self._named(name)
         if (found := _in_shard(path)) is not None:
             return bool(shard_at(found[1]).places([found[0]])[0, 0] >= 0)
-        return name in self.names() if is_address(path) else os.path.exists(path)
+        return name in self.names if is_address(path) else os.path.exists(path)
 
-    def read(self, name: str) -> bytes:
-        """Returns what a file holds; see `read_bytes`."""
-        return read_bytes(self._named(name))
+    def read(self, names: Sequence[str]) -> Iterator[bytes]:
+        """Yields what files hold; see `read_bytes`. In a shard they are looked up all at once."""
+        if (found := _in_shard(self._path)) is None:
+            yield from (read_bytes(self._named(name)) for name in names)
+        else:
+            before = found[0].removesuffix(self.pattern or "")
+            yield from shard_at(found[1]).read([before + name for name in names])
+
+    def numbered(self, number: int) -> str:
+        """Returns the name that the pattern gives a number."""
+        pattern = self.pattern or ""
+        match = NUMBER.search(pattern)
+        assert match is not None
+        return pattern[: match.start()] + match[0] % number + pattern[match.end() :]
 
     def _named(self, name: str) -> str:
         return f"{self._root}/{name}{self._rest}"
