@@ -37,6 +37,7 @@ ABSENT = {
     "method.optim.clip_each": False,
     "method.optim.clip_after": 0.0,
     "method.ema": 0.0,
+    "method.data.demo.val": 0,
 }
 
 # Commands that train, as users type them; Hydra sees the first without its verb.

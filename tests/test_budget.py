@@ -9,7 +9,9 @@ from typing import Any
 
 import outcome
 import pytest
+import torch
 from faults import power_failure
+from safetensors.torch import load_file
 from small_run import SMALL
 
 from salt_plugin.checkpoints import read_card
@@ -119,6 +121,26 @@ def test_a_teacher_that_is_given_is_paid_from_the_budget(
     with pytest.raises(ConfigError, match=r"compute\.budget.*method\.teacher\.path alone has cost"):
         _train(tiny_videos, tmp_path / "small", overrides[0], f"compute.budget={teacher}")
     assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize("method", ["salt", "vjepa2"])
+def test_a_student_may_start_from_its_teacher_which_is_charged_once(
+    spent: Path, tiny_videos: Path, tmp_path: Path, method: str
+) -> None:
+    teacher = json.loads((spent / "teacher" / "compute.json").read_text())["total_flops"]
+    start = [f"checkpoint={spent}/teacher", f"compute.budget={teacher + 3e9}"]
+    if method == "salt":
+        start.append(f"method.teacher.path={spent}/teacher")
+    still = "optimizer.lr=1e-30"  # what it leaves is what it started from
+    bill = _train(tiny_videos, tmp_path, *start, still, method=method)["bill"]
+    paid = {"teacher_training", "initialisation"} & bill["parts"].keys()
+    assert [bill["parts"][part] for part in paid] == [teacher]
+    assert teacher < bill["total"] <= teacher + 3e9
+    first = load_file(spent / "teacher" / "encoder.safetensors")
+    kept = ["encoder"] if method == "salt" else ["encoder", "online"]
+    for name in kept:
+        found = load_file(tmp_path / "student" / f"{name}.safetensors")
+        assert all(torch.equal(found[key], value) for key, value in first.items())
 
 
 def test_a_teacher_without_a_ledger_has_an_unknown_bill(

@@ -12,6 +12,7 @@ from typing import Any
 import outcome
 import pytest
 from faults import power_failure
+from motion import SHORT, write_encoder, write_motion
 from PIL import Image
 from small_run import TINY
 
@@ -98,3 +99,23 @@ def test_a_run_from_a_server_is_that_from_files(
         (tmp_path / f"{name}.csv").write_text("".join(f"{root}/{one}\n" for one in names))
         train(str(tmp_path / f"{name}.csv"), tmp_path / name)
     outcome.require_same(tmp_path / "near", tmp_path / "far", "teacher")
+
+
+@pytest.mark.slow
+def test_fine_tuning_from_shards_is_that_from_loose_files(tmp_path: Path) -> None:
+    motion, encoder = write_motion(tmp_path), write_encoder(tmp_path)
+    how = Conversion("videos", 40, None)
+    for name, shards in (("loose", None), ("shards", 30_000)):
+        for part, rows in (("train", 8), ("val", 4)):
+            listed = (motion / f"{part}.csv").read_text().splitlines()[: 1 + rows]
+            (motion / "some.csv").write_text("\n".join(listed) + "\n")
+            videos = read_inputs(str(motion / "some.csv"))
+            Preparation(videos, tmp_path / name / part, how, shards, 1, 60).run(lambda _: None)
+        lists = [f"input_dir={tmp_path / name / 'train'}", f"method.val={tmp_path / name / 'val'}"]
+        run(compose([*SHORT, *lists, f"checkpoint={encoder}"]), tmp_path / name / "run")
+    assert len(list((tmp_path / "shards" / "train" / "shards").glob("*.tar"))) > 1
+    runs = [tmp_path / name / "run" for name in ("loose", "shards")]
+    outcome.require_same(*runs, "student")
+    for name in ("accuracy.json", "head.json"):
+        one, other = ((root / "student" / name).read_text() for root in runs)
+        assert one == other

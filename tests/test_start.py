@@ -52,6 +52,21 @@ def test_gpus_that_are_not_there_are_said(
 
 
 @no_gpu
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_that_a_cpu_lacks_is_said(
+    supported: bool,
+    tiny_videos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    train(tiny_videos, tmp_path, "trainer.precision=bf16-mixed")
+    slow = "" if supported else r" \(slow: .*; trainer.precision=32\)"
+    assert re.search(rf"^device  CPU; .*, bf16-mixed{slow}$", capsys.readouterr().err, re.MULTILINE)
+
+
+@no_gpu
 @pytest.mark.parametrize("precision", ["16", "16-mixed"])
 def test_float16_on_a_cpu_is_refused_before_anything_is_written(
     tiny_videos: Path, tmp_path: Path, precision: str

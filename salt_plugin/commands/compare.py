@@ -19,6 +19,7 @@ from salt_plugin.commands.launch import (
 )
 from salt_plugin.errors import SaltError
 from salt_plugin.report.console import console, show_log
+from salt_plugin.studies.elements import Element
 from salt_plugin.studies.snapshot import run_kept_code
 from salt_plugin.studies.study import Study
 
@@ -55,6 +56,7 @@ def main(arguments: list[str]) -> None:
     from salt_plugin.evaluation.lists import read_lists
     from salt_plugin.studies.comparison import CELLS, common_settings, differences, study_of
     from salt_plugin.studies.costs import composed_config
+    from salt_plugin.studies.report import write_rows
 
     show_log()
     changes, profile_keys = split_changes(given.changes)
@@ -71,7 +73,7 @@ def main(arguments: list[str]) -> None:
         for one in evaluations(config).values():
             read_lists(one)
         for key, values in differing.items():
-            shown = ", ".join(f"{value} in {method}" for method, value in values.items())
+            shown = ", ".join(f"{value} in {arm}" for arm, value in values.items())
             console(stderr=True).print(f"differs by intent: {key}: {shown}", soft_wrap=True)
         if given.dry_run:
             for run in runs:  # without the verb and the folder
@@ -79,7 +81,12 @@ def main(arguments: list[str]) -> None:
             print(f"{len(runs)} runs; nothing was trained")
             ask_slurm(study)
             return
-        failed, active = run_study(study)
+
+        def keep_row(ended: Element) -> None:
+            if ended.stage != CELLS:  # a run has its row once it is evaluated
+                write_rows(study)
+
+        failed, active = run_study(study, ended=keep_row)
     if not active:
         _print_outcome(study, failed, given.json)
 
@@ -87,15 +94,18 @@ def main(arguments: list[str]) -> None:
 def _print_outcome(study: Study, failed: dict[str, str], as_json: bool) -> None:
     """Prints the table; raises what has failed."""
     from salt_plugin.report.comparison_table import comparison_table
-    from salt_plugin.studies.report import groups
+    from salt_plugin.studies.report import conclusions
     from salt_plugin.studies.rows import comparison_rows
 
-    rows, columns, unusable = comparison_rows(study)
-    means = groups(rows, columns)
-    console().print(comparison_table(means, columns))
+    outcome = comparison_rows(study)
+    rows, unusable = outcome.rows, outcome.failed
+    found, said = conclusions(study, outcome)
+    console().print(comparison_table(found["groups"], outcome.columns))
+    if said:
+        console().print(said, soft_wrap=True)
     console().print(str(study.root / "results.csv"), soft_wrap=True)
     if as_json:
-        print(json.dumps({"rows": rows, "groups": means, "failed": unusable}))
+        print(json.dumps({"rows": rows, **found, "failed": unusable}))
     if problems := unusable or failed:
         listed = "".join(f"\n  {name}: {reason}" for name, reason in problems.items())
         raise SaltError(

@@ -79,7 +79,7 @@ def _check(given: argparse.Namespace) -> None:
             )
         )
     else:
-        _print(verdicts, given.short_side)
+        _print(verdicts, given.input, given.short_side)
 
 
 def _prepare(given: argparse.Namespace) -> None:
@@ -125,7 +125,7 @@ def _bytes(text: str) -> int:
 _bytes.__name__ = "size such as 500MB or 3GB"  # argparse says it of others
 
 
-def _print(verdicts: list[Verdict], short_side: int) -> None:
+def _print(verdicts: list[Verdict], given: str, short_side: int) -> None:
     from salt_plugin.video.check import can_be_mended
     from salt_plugin.video.mending import mending_line
 
@@ -149,6 +149,8 @@ def _print(verdicts: list[Verdict], short_side: int) -> None:
         "to mend (closed-GOP H.264)",
         [mending_line(v.path, short_side, v.stream or 0) for v in mendable],
     )
+    if mendable:
+        print(f"all files at once: salt data prepare {given} OUT --short-side {short_side}")
 
 
 def _list(title: str, lines: list[str]) -> None:

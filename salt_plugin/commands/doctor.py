@@ -36,7 +36,12 @@ def main(arguments: list[str]) -> None:
     import torch
 
     from salt_plugin.training.doctor import examine, prepared
-    from salt_plugin.training.execution import check_execution, devices, uses_gpu
+    from salt_plugin.training.execution import (
+        check_execution,
+        devices,
+        slow_bfloat16,
+        uses_gpu,
+    )
     from salt_plugin.training.footprint import modelled_batch
     from salt_plugin.training.labelled import settled
     from salt_plugin.training.largest_batch import largest_batch
@@ -51,6 +56,8 @@ def main(arguments: list[str]) -> None:
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         fits = modelled_batch(config, run.plan, devices(config), room)
     hints = _hints(config, stages, fits, devices(config))
+    if slow_bfloat16(config):
+        hints.append("trainer.precision=32: this CPU has no instructions for bfloat16")
     result = {
         "clips_a_step": config.method.global_batch_size,
         "stages": [{**stage._asdict(), "clips_per_second": stage.rate} for stage in stages],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from salt_plugin.errors import SaltError
 from salt_plugin.report.console import console
 from salt_plugin.report.study_tables import Lines, jobs_table
 from salt_plugin.studies.attempts import FINISHED
+from salt_plugin.studies.claims import CLAIM
 from salt_plugin.studies.cluster import LOCAL, SLURM, ClusterConfig, cluster_config
 from salt_plugin.studies.costs import check_configs, costs_of
-from salt_plugin.studies.elements import all_elements
+from salt_plugin.studies.elements import Element, all_elements
 from salt_plugin.studies.missing import missing_jobs, profiles_of, run_missing
 from salt_plugin.studies.pipeline import pipeline_config
 from salt_plugin.studies.sbatch import check_jobs, with_environment
@@ -54,11 +55,21 @@ def main(arguments: list[str]) -> None:
             _print_plan(study)
             ask_slurm(study)
         else:
-            raise_failures(run_study(study)[0])
+            failed, active = run_study(study)
+            if not active:
+                _print_claims(study)
+            raise_failures(failed)
 
 
-def run_study(study: Study, only_failed: bool = False) -> tuple[dict[str, str], bool]:
+def run_study(
+    study: Study, only_failed: bool = False, ended: Callable[[Element], None] | None = None
+) -> tuple[dict[str, str], bool]:
     """Runs what is missing, and says where to look.
+
+    Args:
+        study: The study, claimed.
+        only_failed: Only what has failed, and what is based on that.
+        ended: Called with each element that was finished on this machine.
 
     Returns:
         The reason of each element that failed on this machine; whether some wait or run.
@@ -70,7 +81,7 @@ def run_study(study: Study, only_failed: bool = False) -> tuple[dict[str, str], 
     lines = Lines()
     try:
         with lines:
-            failed = run_missing(study, only_failed, lines)
+            failed = run_missing(study, only_failed, lines, ended)
     except KeyboardInterrupt:
         raise SaltError(f"stopped; {_progress(study)[0]}; the same command goes on") from None
     finally:
@@ -78,6 +89,14 @@ def run_study(study: Study, only_failed: bool = False) -> tuple[dict[str, str], 
     progress, active = _progress(study)
     console(stderr=True).print(f"{progress}; salt status {study.root}", soft_wrap=True)
     return failed, active
+
+
+def _print_claims(study: Study) -> None:
+    """Prints the outcome of each claim, a line each."""
+    for stage, settings in study.pipeline().stages.items():
+        file = study.root / stage / "all" / CLAIM
+        if settings.claim is not None and file.is_file():
+            print(file.read_text(), end="")
 
 
 def ask_slurm(study: Study) -> None:

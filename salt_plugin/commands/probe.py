@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from salt_plugin.training.world import Ranks
 
 # Keys of a set that have options of another form, or none.
-APART = ("annotations", "images", "segments", "crops", "protocols", "controls", "heads")
+APART = ("annotations", "images", "demo", "segments", "crops", "protocols", "controls", "heads")
 KEYS = [field for field in fields(ProbeConfig) if field.name not in APART]
 
 
@@ -132,7 +132,7 @@ def _changes(given: argparse.Namespace) -> dict[str, Any]:
     if given.views:
         changes["segments"], changes["crops"] = given.views
     if given.protocol:
-        changes["protocols"] = [*PROTOCOLS] if given.protocol == "all" else [given.protocol]
+        changes["protocols"] = [*PROTOCOLS] if "all" in given.protocol else given.protocol
     if given.all_controls or given.control:
         wanted = CONTROLS if given.all_controls else given.control
         changes["controls"] = [control for control in CONTROLS if control in wanted]
@@ -164,13 +164,15 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         metavar="NAME",
         default="folder",
-        help="k400, ssv2, coin, diving48, jester, in1k, demo, demo_digit, folder (the default), "
-        "or a .yaml file of keys",
+        help="k400, ssv2, coin, diving48, jester, in1k, demo, demo_digit, demo_val, "
+        "demo_digit_val, folder (the default), or a .yaml file of keys",
     )
     parser.add_argument(
         "--protocol",
+        action="append",
         choices=[*PROTOCOLS, "all", VJEPA2],
-        help="one of the first three on cached features, or all of these; or V-JEPA 2's own",
+        help="of the first three on cached features, which are repeatable, or all of these; or "
+        "V-JEPA 2's own",
     )
     parser.add_argument(
         "--control",

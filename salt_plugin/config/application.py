@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 # Before the name of a list of the embedded demo set, where a path may stand.
 DEMO_PREFIX = "demo:"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_path(given: str) -> bool:
+    """Tells whether an input lies in the file system: no address, and no list of the demo set."""
+    return not given.startswith(DEMO_PREFIX) and not _ADDRESS.match(given)
 
 
 def absolute(path: str) -> str:
@@ -16,10 +23,12 @@ def absolute(path: str) -> str:
 
     Args:
         path: As written; `~` is the home of the user. Outside a Hydra application it counts from
-            the working directory. A list of the demo set, `demo:FILE`, stays as it is.
+            the working directory. A list of the demo set, `demo:FILE`, and an address stay as they
+            are, but for the archive in `tar://member::archive`.
     """
-    if path.startswith(DEMO_PREFIX):
-        return path
+    if not is_path(path):
+        member, chained, archive = path.rpartition("::")
+        return member + chained + absolute(archive) if chained else path
     # Hydra's configuration stays after its application has ended; the global object does not.
     runs = GlobalHydra.instance().is_initialized() and HydraConfig.initialized()
     given = HydraConfig.get().runtime.cwd if runs else os.getcwd()

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from salt_plugin.conf_folder import conf_folder
-from salt_plugin.config.application import DEMO_PREFIX
+from salt_plugin.config.application import is_path
 from salt_plugin.config.suggest import suggestion
 from salt_plugin.config.typed import typed
 from salt_plugin.config.values import (
@@ -73,6 +73,8 @@ class ProbeConfig:
         train: Videos to learn from: folder, CSV (`path label`) or `demo:FILE`.
         val: Videos to choose a probe on; null: the test list, as the paper does.
         test: Videos to score on.
+        demo: The embedded set, of `demo:FILE`, where it is another than by default, e.g. `{val:
+            1000}` (docs/demo.md).
         groups: CSV (`path group`) of the test videos, for the bootstrap.
         classes: Number of classes; null: that of the lists.
         images: The files are images, shown as a video of one frame that repeats.
@@ -107,6 +109,7 @@ class ProbeConfig:
     train: str | None
     val: str | None
     test: str | None
+    demo: dict[str, Any]
     groups: str | None
     classes: Classes | None
     images: bool
@@ -214,6 +217,6 @@ def with_absolute_paths(values: dict[str, Any], file: Path) -> dict[str, Any]:
     """Lets the paths of an evaluation's lists count from the file that names them."""
     for key in ("train", "val", "test", "groups"):
         path = values.get(key)
-        if isinstance(path, str) and not path.startswith(DEMO_PREFIX):
+        if isinstance(path, str) and is_path(path):
             values[key] = str(file.parent / Path(path).expanduser())
     return values

@@ -34,26 +34,29 @@ def require_known(found: str, known: Iterable[str], mistake: str) -> None:
         raise ConfigError(f"{mistake}; {suggestion(found, known)}")
 
 
-def shipped(folder: Path) -> list[str]:
-    """Returns the names of the YAML files in a folder of ours."""
-    return sorted(file.stem for file in folder.glob("*.yaml") if file.stem != BASE)
+def shipped(folder: Path, *within: str) -> list[str]:
+    """Returns the names of the YAML files in a folder of ours, and in some within it."""
+    files = [file for one in ("", *within) for file in (folder / one).glob("*.yaml")]
+    names = (file.relative_to(folder).with_suffix("").as_posix() for file in files)
+    return sorted(name for name in names if name != BASE)
 
 
-def shipped_file(name: str, folder: Path, kind: str) -> Path:
+def shipped_file(name: str, folder: Path, kind: str, *within: str) -> Path:
     """Returns the YAML file of the user, or of ours, that a command names.
 
     Args:
         name: A path that ends in `.yaml` or `.yml`, or a name.
         folder: Of ours.
         kind: What it is, for the message.
+        *within: Folders in it that have more, e.g. `claims`, whose names are `claims/NAME`.
 
     Raises:
         ConfigError: There is none of that name.
     """
     if name.endswith((".yaml", ".yml")):
         if not (file := Path(name).expanduser()).exists():
-            known = ", ".join(shipped(folder))
+            known = ", ".join(shipped(folder, *within))
             raise ConfigError(f"{name}: no such file; {kind}s that are shipped: {known}")
         return file
-    require_known(name, shipped(folder), f"no .yaml file, and {name!r} is no {kind}")
+    require_known(name, shipped(folder, *within), f"no .yaml file, and {name!r} is no {kind}")
     return folder / f"{name}.yaml"

@@ -18,8 +18,8 @@ from salt_plugin.data.sampler import SampleKey
 from salt_plugin.data.sources import VideoList
 from salt_plugin.errors import DataError
 from salt_plugin.video.opening import DEFAULT_READER, open_video
-from salt_plugin.video.reader import MemoryReader, Reader, VideoReadError
-from salt_plugin.video.time_limit import ReadTimeoutError, within
+from salt_plugin.video.reader import MemoryReader, OutOfReachError, Reader, VideoReadError
+from salt_plugin.video.time_limit import within
 
 Transform = Callable[[Tensor], Tensor | Views]
 
@@ -50,8 +50,8 @@ class VideoDataset(Dataset[ClipItem]):
 
     Start frame and augmentation depend on (seed, step, slot) only, never on the worker. A bad file
     is replaced by another video, drawn from the same numbers and the attempt. One that cannot be
-    opened, or hangs, is not opened again in this process; one that is damaged in places is, so that
-    its good places are read whatever this worker has met before.
+    opened, hangs, or is out of reach is not opened again in this process; one that is damaged in
+    places is, so that its good places are read whatever this worker has met before.
 
     Args:
         videos: The videos.
@@ -121,7 +121,7 @@ class VideoDataset(Dataset[ClipItem]):
 
         try:
             return within(self.timeout, path, clip)
-        except ReadTimeoutError as error:
+        except OutOfReachError as error:
             self._bad[path] = error.reason
             raise
 

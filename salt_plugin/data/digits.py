@@ -15,8 +15,12 @@ import numpy as np
 from salt_plugin.errors import ConfigError
 
 DIRECTIONS = ("E", "SE", "S", "SW", "W", "NW", "N", "NE")
-SPLITS = ("train", "test")
+# Numbers of the splits in the seeds of their clips; 2 is that of the order of the scans.
+SPLITS = {"train": 0, "test": 1, "val": 3}
+SCANS = 2
+# Of the scans. Those of validation are taken from training, and only where it is asked for.
 TEST_SHARE = 0.25
+VAL_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,9 @@ class DemoSpec:
         frames: Frames of a clip.
         digit: Height and width of a digit in pixels, from 8 (a scan's own size) to size.
         train: Number of training clips.
-        test: Number of test clips; their digit scans never appear in training.
+        val: Number of validation clips. With any, the scans are divided in three, so that the
+            training clips are others than without; the test clips stay the same.
+        test: Number of test clips; their digit scans never appear in training or validation.
         min_speed: Slowest motion in pixels per frame.
         max_speed: Fastest motion in pixels per frame; speed is uniform in between.
         texture_amplitude: Brightest background pixel, as a share of white in [0, 1].
@@ -45,6 +51,7 @@ class DemoSpec:
     frames: int = 8
     digit: int = 14
     train: int = 4000
+    val: int = 0
     test: int = 1000
     min_speed: float = 2.0
     max_speed: float = 3.0
@@ -77,16 +84,15 @@ def render(spec: DemoSpec, index: int, split: str) -> tuple[np.ndarray, int, int
     Args:
         spec: The set.
         index: Number of the clip in its split.
-        split: "train" or "test".
+        split: "train", "val" or "test".
 
     Returns:
         The frames (uint8 [T, H, W, 3], grey), the digit (0 to 9) and the direction (0 to 7, in
         steps of 45 degrees clockwise from rightwards, see DIRECTIONS).
     """
-    part = SPLITS.index(split)
-    rng = np.random.default_rng([spec.seed, part, index])
+    rng = np.random.default_rng([spec.seed, SPLITS[split], index])
     images, digits = _scans()
-    scan = rng.choice(scan_split(spec.seed)[part])
+    scan = rng.choice(scans_of(spec.seed, validation=spec.val > 0)[split])
     direction = int(rng.integers(len(DIRECTIONS)))
     speed = rng.uniform(spec.min_speed, spec.max_speed)
     start = rng.uniform(0, spec.size, 2)
@@ -111,11 +117,17 @@ def _scans() -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=8)
-def scan_split(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the scans that train and test show (int64 each); no scan is in both."""
-    order = np.random.default_rng([seed, len(SPLITS)]).permutation(len(_scans()[0]))
-    held_out = int(len(order) * TEST_SHARE)
-    return order[held_out:], order[:held_out]
+def scans_of(seed: int, validation: bool = False) -> dict[str, np.ndarray]:
+    """Returns the numbers of the scans that each split shows, int64; no scan is in two.
+
+    Args:
+        seed: Of the set.
+        validation: Whether a part of those of training is kept for validation.
+    """
+    order = np.random.default_rng([seed, SCANS]).permutation(len(_scans()[0]))
+    test = int(len(order) * TEST_SHARE)
+    val = test + (int(len(order) * VAL_SHARE) if validation else 0)
+    return {"train": order[val:], "val": order[test:val], "test": order[:test]}
 
 
 def _placement(spec: DemoSpec, corner: np.ndarray) -> np.ndarray:

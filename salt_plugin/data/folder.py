@@ -7,18 +7,16 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from salt_plugin.data.list_file import Label
+from salt_plugin.data.log_once import log_once
 from salt_plugin.data.stores import TAR, read_shards
 from salt_plugin.errors import DataError
 from salt_plugin.video.images import IMAGE_SUFFIXES
 
 _SHOWN = 5
 _SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testing|eval)(?![a-z])")
-
-_LOGGER = logging.getLogger(__name__)
 
 
 def read_folder(
@@ -59,17 +57,24 @@ def read_folder(
                 shards.append(os.path.join(place, name))
             else:
                 left_out[os.path.splitext(name)[1].lower() or "without a suffix"] += 1
+    if paths and shards:
+        left_out[TAR] = len(shards)
     what = "images" if suffixes == IMAGE_SUFFIXES else "videos"
     ordered = sorted(left_out.items(), key=lambda one: (-one[1], one[0]))[: 2 * _SHOWN]
     others = "; left out: " * bool(ordered) + ", ".join(f"{n:,} {kind}" for kind, n in ordered)
     others += f"; hidden (their names begin with a dot): {hidden:,}" if hidden else ""
-    log_once(f"{key}={folder}: {len(paths):,} {what}{others}")
     if shards and not paths:
-        return read_shards(shards, f"{key}={folder}", suffixes)
+        found, labels = read_shards(shards, f"{key}={folder}", suffixes)
+        log_once(f"{key}={folder}: {len(found):,} {what} in {len(shards):,} tar files{others}")
+        return found, labels
+    log_once(f"{key}={folder}: {len(paths):,} {what}{others}")
     if not paths:
+        images = bool(left_out.keys() & set(IMAGE_SUFFIXES))
         raise DataError(
             f"{key}={folder} holds no {what}: expected files ending in {', '.join(suffixes)}, in "
             f"it or in its sub-folders{others}."
+            + " Images, and folders of frames, are named in a list: a line `frames/a 3` for each, "
+            "or `frames/a/` without a class." * images
         )
     inside = [os.path.relpath(path, root).split(os.sep)[:-1] for path in paths]
     _warn_of_splits(f"{key}={folder}", root, inside)
@@ -94,9 +99,3 @@ def _warn_of_splits(given: str, root: str, inside: list[list[str]]) -> None:
             "where all are meant, give them as a list",
             logging.WARNING,
         )
-
-
-@lru_cache(maxsize=1024)
-def log_once(text: str, level: int = logging.INFO) -> None:
-    """Logs a line once in a process: lists are read again by what comes later."""
-    _LOGGER.log(level, "%s", text.encode(errors="backslashreplace").decode())

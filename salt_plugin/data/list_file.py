@@ -33,7 +33,8 @@ MAX_LINE = 2**14
 
 _EXPECTED = (
     f"{LINE} on each line; or columns between commas, semicolons or tabs, with double quotes "
-    "around a path that holds one, and labels that are all whole numbers or all names"
+    "around a path that holds one, and labels that are all whole numbers or all names; a folder of "
+    "frames without a label ends in /"
 )
 _NUMBER = re.compile(r"-1|[0-9]{1,18}")
 # Where a header has several, the first of these is taken.
@@ -72,19 +73,22 @@ class _Layout(NamedTuple):
     names: bool = False  # whether labels may be names
 
 
-def read_list(file: Path, suffixes: tuple[str, ...], any_label: bool = False) -> ListedVideos:
+def read_list(
+    file: Path, suffixes: tuple[str, ...], any_label: bool = False, at: str | None = None
+) -> ListedVideos:
     """Reads a list of videos in the format that its first lines are in.
 
     Args:
         file: The list; relative paths in it count from its folder.
         suffixes: How names of videos end, in lower case.
         any_label: A label may be any text, and stays text.
+        at: The address that it is a copy of: paths in it count from there.
 
     Raises:
         DataError: The file is missing, no text, or empty, has broken lines or lines longer than
             any path, or can be read in two ways.
     """
-    folder = os.path.join(os.path.abspath(file.parent), "")
+    folder = (at or os.path.abspath(file)).rpartition("/")[0] + "/"
     sample = list(itertools.islice(_lines(file), _SAMPLE))
     if not sample:
         raise DataError(f"{file} lists no videos: expected {_EXPECTED}.")

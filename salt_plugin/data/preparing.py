@@ -15,7 +15,8 @@ from typing import IO, Any
 
 from salt_plugin.data.checking import apart
 from salt_plugin.data.shard_writer import ShardWriter, member_of
-from salt_plugin.data.sources import PREPARED, UNFINISHED, VideoList
+from salt_plugin.data.sources import UNFINISHED, VideoList
+from salt_plugin.data.stores import PREPARED
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import LOCK, hold, sync, write_csv, write_text
 from salt_plugin.video.conversion import Conversion, Converted, convert

@@ -11,21 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from salt_plugin.data.folder import log_once, read_folder
+from salt_plugin.data.folder import read_folder
 from salt_plugin.data.list_file import LINE, LIST_SUFFIXES, Label, read_list
-from salt_plugin.data.stores import TAR, read_address, read_shards
+from salt_plugin.data.log_once import log_once
+from salt_plugin.data.stores import LISTED, PREPARED, TAR, read_address, read_shards
 from salt_plugin.errors import DataError
 from salt_plugin.video.containers import VIDEO_SUFFIXES
-from salt_plugin.video.images import IMAGE_SUFFIXES
 from salt_plugin.video.opening import DEFAULT_READER, open_video
 from salt_plugin.video.reader import VideoReadError
 from salt_plugin.video.storage import is_address
 from salt_plugin.video.time_limit import within
 
-# How what a list names may end; "/": a folder of frames.
-LISTED = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, TAR, ".zip", "/")
-# Of a folder that `salt data prepare` writes: its list, and what it has done so far.
-PREPARED, UNFINISHED = "prepared.csv", "journal.jsonl"
+# Of a folder that `salt data prepare` writes: what it has done so far.
+UNFINISHED = "journal.jsonl"
 _SHOWN = 5
 
 

@@ -11,12 +11,11 @@ from salt_plugin.config import RunConfig, require_input
 from salt_plugin.config.application import DEMO_PREFIX
 from salt_plugin.data.clips import ClipSampler
 from salt_plugin.data.dataset import Transform, VideoDataset
-from salt_plugin.data.demo import DemoSpec, make_demo
+from salt_plugin.data.demo import DemoSpec, demo_list, spec_of
 from salt_plugin.data.loader import ClipLoader
 from salt_plugin.data.sampler import StepBatchSampler
 from salt_plugin.data.sources import VideoList, read_inputs, require_readable
 from salt_plugin.data.workers import loader_workers
-from salt_plugin.errors import ConfigError
 
 Collate = Callable[[list[Any]], Any]
 
@@ -43,9 +42,8 @@ def inputs_of(config: RunConfig, inputs: str | list[str]) -> str | list[str]:
     """Returns inputs as `read_inputs` takes them, `demo:FILE` included."""
 
     def found(given: str) -> str:
-        if not given.startswith(DEMO_PREFIX):
-            return given
-        return str(make_demo(demo_spec(config)) / given.removeprefix(DEMO_PREFIX))
+        name = given.removeprefix(DEMO_PREFIX)
+        return given if name == given else demo_list(name, demo_spec(config))
 
     return found(inputs) if isinstance(inputs, str) else [found(one) for one in inputs]
 
@@ -56,10 +54,7 @@ def demo_spec(config: RunConfig) -> DemoSpec:
     Raises:
         ConfigError: A key is unknown.
     """
-    try:
-        return DemoSpec(**config.method.data.demo)
-    except TypeError as error:
-        raise ConfigError(f"method.data.demo: {error}") from None
+    return spec_of(config.method.data.demo, "method.data.demo")
 
 
 def clip_sampler(config: RunConfig) -> ClipSampler:

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from salt_plugin.errors import CacheError, DataError
 from salt_plugin.files import hold, read_json, require_regular, sync, user_cache, write_json
-from salt_plugin.video.reader import FileState, VideoReadError
 from salt_plugin.video.storage import state_of
 
 FORMAT = 2
@@ -65,12 +64,7 @@ def files_digest(paths: list[str]) -> str:
     """
     digest = hashlib.sha256()
     for path in paths:
-        try:
-            found = state_of(path)
-        except VideoReadError:
-            if not os.path.isfile(path):
-                raise
-            found = FileState(0, os.stat(path).st_mtime_ns)  # an empty one is named when it is read
+        found = state_of(path)
         row = f"{path}\0{found.size}\0{found.changed}\n"
         digest.update(row.encode(errors="surrogateescape"))
     return digest.hexdigest()

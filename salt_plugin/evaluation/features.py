@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from salt_plugin.config import ProbeConfig
+from salt_plugin.config.evaluation import Keep
 from salt_plugin.data import VideoReadError
 from salt_plugin.errors import DataError, SaltError
 from salt_plugin.evaluation.cache import FeatureStore, StoredFeatures, cache_root, files_digest
@@ -98,12 +99,19 @@ def stored_features(
     def rows_done(store: FeatureStore) -> int:
         return processes.gather(store.rows_done)[0]
 
+    def of_kept(keep: Keep) -> FeatureStore:
+        width = kept(encoder, torch.zeros(tokens, encoder.embed_dim), config.frames, keep).numel()
+        return FeatureStore(root, {**key, "keep": keep}, shape, False, width)
+
     store = whole = FeatureStore(root, key, shape, tokens=True)
     if not with_tokens and keep != "none":
-        width = kept(encoder, torch.zeros(tokens, encoder.embed_dim), config.frames, keep).numel()
-        store = FeatureStore(root, {**key, "keep": keep}, shape, False, width)
+        store = of_kept(keep)
     elif not with_tokens and rows_done(whole) < len(paths):
-        store = FeatureStore(root, key, shape, tokens=False)
+        store, timed = FeatureStore(root, key, shape, tokens=False), of_kept("time")
+        if not encoder.num_prefix_tokens and rows_done(timed) == len(paths):
+            # Each time has as many tokens, so the mean over all is that of the times.
+            times_nvtd = timed.read().means.unflatten(-1, (-1, encoder.embed_dim))
+            return StoredFeatures(times_nvtd.mean(-2), None)
 
     order_nt = frame_orders(len(paths), config.frames, seed)
 

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from salt_plugin.config import ProbeConfig
 from salt_plugin.config.application import DEMO_PREFIX
-from salt_plugin.data import DemoSpec, make_demo, read_inputs
+from salt_plugin.data import read_inputs
+from salt_plugin.data.demo import demo_list, spec_of
 from salt_plugin.data.list_file import read_list
-from salt_plugin.data.sources import LISTED, classes_of
+from salt_plugin.data.sources import classes_of
+from salt_plugin.data.stores import LISTED
 from salt_plugin.errors import ConfigError, DataError
 from salt_plugin.video.containers import VIDEO_SUFFIXES
 from salt_plugin.video.images import IMAGE_SUFFIXES
@@ -99,7 +101,7 @@ def _read(config: ProbeConfig, key: str) -> tuple[list[str], list[int | str]]:
     """Returns the videos of a list, and the class of each: a number or a name."""
     given = getattr(config, key)
     if given.startswith(DEMO_PREFIX):
-        given = str(make_demo(DemoSpec()) / given.removeprefix(DEMO_PREFIX))
+        given = demo_list(given.removeprefix(DEMO_PREFIX), spec_of(config.demo, "probe.demo"))
     suffixes = IMAGE_SUFFIXES if config.images else VIDEO_SUFFIXES
     videos = read_inputs(os.path.expanduser(given), f"probe.{key}", suffixes)
     return videos.paths, classes_of(videos, f"probe.{key}={given}")

@@ -14,6 +14,7 @@ from salt_plugin.report.agreement import agreement
 from salt_plugin.report.comparison_table import budget, label
 from salt_plugin.report.figures import as_it_is, save
 from salt_plugin.report.loss_accuracy import sentence
+from salt_plugin.report.paired import ENDPOINT
 
 Rows = Sequence[Mapping[str, Any]]
 PANEL = (5.2, 4.2)  # inches
@@ -21,11 +22,13 @@ ACROSS = 2
 
 
 def draw_comparison(folder: Path, runs: Rows, groups: Rows, columns: Sequence[str]) -> list[Path]:
-    """Draws `accuracy.png`, `loss.png` and `allocation.png`; nothing where no run was trained.
+    """Draws `accuracy.png`, `loss.png` and `allocation.png`, and `endpoint.png` where there is one.
+
+    Nothing is drawn where no run was trained.
 
     Args:
         folder: Where to.
-        runs: `method`, `budget`, `flops`, `loss` and accuracies of each run that is done. One that
+        runs: `arm`, `budget`, `flops`, `loss` and accuracies of each run that is done. One that
             has spent nothing is an encoder before training.
         groups: Their means and deviations over seeds, as `studies.report.groups` gives them.
         columns: The accuracies.
@@ -36,11 +39,14 @@ def draw_comparison(folder: Path, runs: Rows, groups: Rows, columns: Sequence[st
     trained = [group for group in groups if group["flops"]]
     if not trained:
         return []
+    random = [one for one in groups if not one["flops"]]
     figures = {
-        "accuracy": _accuracy(trained, [one for one in groups if not one["flops"]], columns),
+        "accuracy": _accuracy(trained, random, columns),
         "loss": _losses([run for run in runs if run["flops"]], columns),
         "allocation": _allocation(trained, columns),
     }
+    if ENDPOINT in columns:
+        figures[ENDPOINT] = _accuracy(trained, random, [ENDPOINT])
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
     return [folder / f"{name}.png" for name in figures]
@@ -83,14 +89,14 @@ def _accuracy(trained: Rows, random: Rows, columns: Sequence[str]) -> Any:
 
 
 def _losses(runs: Rows, columns: Sequence[str]) -> Any:
-    """Returns accuracy against loss, a row of panels each method, whose losses alone compare."""
-    methods = list(dict.fromkeys(run["method"] for run in runs))
-    figure, axes = _panels(len(methods) * len(columns), across=len(columns))
-    panels = [(method, column) for method in methods for column in columns]
-    for axis, (method, column) in zip(axes, panels, strict=True):
+    """Returns accuracy against loss, a row of panels each arm, whose losses alone compare."""
+    arms = list(dict.fromkeys(run["arm"] for run in runs))
+    figure, axes = _panels(len(arms) * len(columns), across=len(columns))
+    panels = [(arm, column) for arm in arms for column in columns]
+    for axis, (arm, column) in zip(axes, panels, strict=True):
         by_budget: dict[str, list[tuple[float, float]]] = {}
         for run in runs:
-            if run["method"] == method:
+            if run["arm"] == arm:
                 by_budget.setdefault(budget(run), []).append((run["loss"], run[column]))
         for name, points in by_budget.items():
             axis.scatter(*zip(*points, strict=True), label=name)
@@ -99,8 +105,8 @@ def _losses(runs: Rows, columns: Sequence[str]) -> Any:
         if fit.slope is not None and fit.intercept is not None:
             ends = np.array([min(losses), max(losses)])
             axis.plot(ends, fit.slope * ends + fit.intercept, "--", color="grey")
-        axis.set_title(f"{method}, {as_it_is(column)}\n{sentence(fit._asdict())}", fontsize=10)
-        axis.set(xlabel=f"loss of {method}", ylabel="accuracy")
+        axis.set_title(f"{arm}, {as_it_is(column)}\n{sentence(fit._asdict())}", fontsize=10)
+        axis.set(xlabel=f"loss of {arm}", ylabel="accuracy")
         if column == columns[0]:
             axis.legend(fontsize=8)
     figure.suptitle("Losses of different methods do not compare")

@@ -33,12 +33,13 @@ def markdown_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> str:
         groups: As `studies.report.groups` returns them.
         columns: The accuracies.
     """
-    header = ["method", "encoder", "teacher share", "budget", "spent", "seeds", *columns]
+    trial = ["trial"] * any(group.get("trial") for group in groups)
+    header = ["method", "encoder", "teacher share", *trial, "budget", "spent", "seeds", *columns]
     rows = []
     for group in groups:
         spent = flops(group["flops"]) if group["flops"] else "0"
         key = [named(group), group["encoder"], group["teacher_share"]]
-        key += [budget(group), spent, group["n"]]
+        key += [*map(group.get, trial), budget(group), spent, group["n"]]
         rows.append([*key, *(_accuracy(group, column) for column in columns)])
     return markdown(header, rows)
 
@@ -55,15 +56,16 @@ def comparison_table(groups: Sequence[GroupRow], columns: Sequence[str]) -> Tabl
 
 
 def label(group: GroupRow) -> str:
-    """Returns what a line or bar stands for: method, encoder and teacher share."""
-    share = group["teacher_share"]
-    return f"{named(group)} {group['encoder']}" + ("" if share is None else f" ({share:g})")
+    """Returns what a line or bar stands for: arm, encoder, teacher share and trial."""
+    share, trial = group["teacher_share"], group.get("trial")
+    name = f"{named(group)} {group['encoder']}" + ("" if share is None else f" ({share:g})")
+    return f"{name} {trial}" if trial else name
 
 
 def named(group: GroupRow) -> str:
-    """Returns a method; of one with two encoders which of them, starred where it is chosen."""
+    """Returns an arm; of one with two encoders which of them, starred where it is chosen."""
     kind = group.get("kind")
-    return group["method"] + (f" {kind}{'*' * group['chosen']}" if kind else "")
+    return group["arm"] + (f" {kind}{'*' * group['chosen']}" if kind else "")
 
 
 def budget(group: GroupRow) -> str:

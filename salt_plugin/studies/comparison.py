@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from salt_plugin.config import RunConfig, registry, values
+from salt_plugin.config import RunConfig, values
 from salt_plugin.config.application import absolute
-from salt_plugin.config.compare import CompareConfig, budget_name, evaluations
+from salt_plugin.config.arms import key_of
+from salt_plugin.config.compare import CompareConfig, arms_of, evaluations
 from salt_plugin.config.keys import marked
 from salt_plugin.errors import ConfigError
 from salt_plugin.run_directory import OPERATIONAL, flat
+from salt_plugin.studies.cells import Cell, all_cells, base_of, baselines, placed, train_overrides
 from salt_plugin.studies.elements import Element, run_dir_override
 from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig
 from salt_plugin.training.plan import global_batch_size
-
-RANDOM = "random"
 
 # Its stages, and the folder of its runs.
 CELLS, PROBES, BASELINES = "cells", "probes", "baselines"
@@ -27,61 +27,8 @@ PRODUCT = "probe.json"
 COMPARED, ALIKE = marked(values.COMPARED), marked(values.ALIKE)
 # What differs between runs by the comparison itself.
 VARIED = ("method.name", "method.encoder", "method.default_steps", "seed", "compute", "trainer")
-
-
-class Cell(NamedTuple):
-    """One run.
-
-    Attributes:
-        method: Its method; `random` for an encoder that was not trained.
-        encoder: Its size.
-        budget: Its FLOPs; None where its steps end it, 0 for `random`.
-        seed: Of the run.
-        teacher_share: Share of the budget that the teacher of SALT gets; None for other methods and
-            without a budget.
-    """
-
-    method: str
-    encoder: str
-    budget: float | None
-    seed: int
-    teacher_share: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of its folder."""
-        budget = "" if self.method == RANDOM else f"-{budget_name(self.budget)}"
-        share = "" if self.teacher_share is None else f"-t{self.teacher_share:g}"
-        return f"{self.method}-{self.encoder}{budget}-s{self.seed}{share}"
-
-
-def all_cells(config: CompareConfig) -> list[Cell]:
-    """Returns the runs in the order of training: one seed of everything, then the next."""
-    varied = product(config.seeds, config.budgets, config.encoders, config.methods)
-    return [
-        Cell(method, encoder, budget, seed, share)
-        for seed, budget, encoder, method in varied
-        for share in (
-            config.teacher_shares if registry.get(method).teacher and budget is not None else [None]
-        )
-    ]
-
-
-def baselines(config: CompareConfig) -> list[Cell]:
-    """Returns the encoders before training; none where they are not asked for."""
-    encoders = config.encoders if config.baseline else []
-    return [Cell(RANDOM, encoder, 0.0, seed) for encoder in encoders for seed in config.seeds]
-
-
-def train_overrides(cell: Cell, config: CompareConfig) -> list[str]:
-    """Returns a run as overrides, but for its folder. A comparison evaluates its runs itself."""
-    overrides = [f"method={cell.method}", f"method.encoder={cell.encoder}", f"seed={cell.seed}"]
-    overrides += [*config.overrides, *config.method_overrides.get(cell.method, [])]
-    if cell.budget is not None:
-        overrides.append(f"compute.budget={cell.budget!r}")
-    if cell.teacher_share is not None:
-        overrides.append(f"compute.teacher_share={cell.teacher_share!r}")
-    return [*overrides, "method.probe=null"]
+# A path into the folder of a run.
+_RUN_FOLDER = re.compile(rf"^.*/{CELLS}/([^/]+)")
 
 
 def study_of(config: CompareConfig, name: str, root: Path) -> tuple[PipelineConfig, list[Element]]:
@@ -113,8 +60,12 @@ def study_of(config: CompareConfig, name: str, root: Path) -> tuple[PipelineConf
 
     trained, probed = [], []
     for cell in all_cells(config):
-        train = [TRAIN, *train_overrides(cell, config), run_dir_override(runs / cell.name)]
-        run = Element(CELLS, cell.name, {}, None, "salt_plugin.cli", train)
+        overrides, base = train_overrides(cell, config), base_of(cell, config)
+        if base is not None:
+            overrides = [placed(one, runs / base.name) for one in overrides]
+        train = [TRAIN, *overrides, run_dir_override(runs / cell.name)]
+        parent = None if base is None else f"{CELLS}/{base.name}"
+        run = Element(CELLS, cell.name, {}, parent, "salt_plugin.cli", train)
         trained.append(run)
         probed.append(evaluation(PROBES, cell, run.id, f"encoder={runs / cell.name}"))
     random = [
@@ -158,46 +109,46 @@ def common_settings(configs: Mapping[str, RunConfig]) -> dict[str, Any]:
 def differences(
     configs: Mapping[str, RunConfig], config: CompareConfig
 ) -> dict[str, dict[str, str]]:
-    """Returns in which keys methods differ: by their own defaults, or as `may_differ` allows.
+    """Returns in which keys arms differ: by their methods' defaults, or as `may_differ` allows.
 
     Args:
         configs: Of the runs, by their names.
         config: The comparison.
 
     Returns:
-        The value of each method, by dotted key; only keys that several methods have.
+        The value of each arm, by dotted key; only where arms that have it differ. The folder of a
+        run is shown as its arm in braces.
 
     Raises:
-        ConfigError: `method_overrides` set apart what has to be alike.
+        ConfigError: Overrides of methods, arms or trials set apart what has to be alike.
     """
+    arms = arms_of(config)
+    arm_of = {cell.name: cell.arm for cell in all_cells(config)}
     found: dict[str, dict[str, set[str]]] = {}
-    for one in configs.values():
+    for run, one in configs.items():
         for key, value in flat(asdict(one)).items():
             if key not in OPERATIONAL and (not _within(key, VARIED) or _within(key, ALIKE)):
-                methods = found.setdefault(key, {})
-                methods.setdefault(one.method.name, set()).add(str(value))
-    names = {one.method.name for one in configs.values()}
-    given = {
-        (method, override.lstrip("+~").partition("=")[0].replace("/", "."))
-        for method, overrides in config.method_overrides.items()
-        for override in overrides
-    }
+                shown = _RUN_FOLDER.sub(lambda of: f"{{{arm_of.get(of[1], of[1])}}}", str(value))
+                found.setdefault(key, {}).setdefault(arm_of[run], set()).add(shown or "''")
+    names = list(dict.fromkeys(arm.name for arm in arms))
+    given = {(arm.name, key_of(override)) for arm in arms for override in arm.overrides}
     differing, refused = {}, []
-    for key, methods in sorted(found.items()):
-        values_of = {name: ", ".join(sorted(methods.get(name, {"absent"}))) for name in names}
+    for key, of_arms in sorted(found.items()):
+        values_of = {name: ", ".join(sorted(of_arms.get(name, {"absent"}))) for name in names}
         if len(set(values_of.values())) == 1:
             continue
-        if len(methods) > 1:
-            differing[key] = {name: values_of[name] for name in config.methods if name in methods}
-        set_apart = sorted(method for method, of in given if _within(key, [of]))
+        own = {name: values_of[name] for name in names if name in of_arms}
+        if len(set(own.values())) > 1:
+            differing[key] = own
+        set_apart = sorted({name for name, of in given if _within(key, [of])})
         if set_apart and _within(key, ALIKE) and not _within(key, config.may_differ):
-            told = ", ".join(f"{values_of[name]} in {name}" for name in sorted(names))
-            refused.append(f"{key}: {told} (method_overrides of {', '.join(set_apart)})")
+            told = ", ".join(f"{values_of[name]} in {name}" for name in names)
+            refused.append(f"{key}: {told} (overrides of {', '.join(set_apart)})")
     if refused:
         raise ConfigError(
             "methods that differ in more than themselves do not compare: "
             f"{'; '.join(refused)}. Set these keys in compare.overrides, which hold for all, or "
-            "name those in which methods are meant to differ in compare.may_differ"
+            "name those in which they are meant to differ in compare.may_differ"
         )
     return differing
 

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from salt_plugin.config.command_line import check_overrides, in_yaml, quoted
 from salt_plugin.config.suggest import require_known
 from salt_plugin.errors import ConfigError
-from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig
+from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig, StageConfig, parts_of
 
 RESERVED = "hydra.run.dir"
 _PLACE = re.compile(r"\{(?P<stage>[\w-]+)(?:\.(?P<key>[\w.@/]+))?\}")
@@ -57,6 +57,8 @@ def all_elements(config: PipelineConfig, study: Path) -> list[Element]:
     Raises:
         ConfigError: A sweep or an argument cannot work, or two elements would share a folder.
     """
+    if config.include:
+        return _united(config, study)
     found: list[Element] = []
     # Of each element, its folder and those of what it is based on, by stage.
     folders: dict[str | None, dict[str, Path]] = {None: {"study": study}}
@@ -65,7 +67,7 @@ def all_elements(config: PipelineConfig, study: Path) -> list[Element]:
         parents: list[Element | None] = [*based_on] or [None]
         for parent, values in product(parents, _combinations(stage, settings)):
             based = [parent.name] if parent and parent.name != "all" else []
-            name = "-".join(based + _names(values)) or "all"
+            name = "-".join(based + names_of(values)) or "all"
             if f"{stage}/{name}" in folders:
                 raise ConfigError(f"pipeline.stages.{stage}.sweep: gives {name} more than once")
             base = parent.id if parent else None
@@ -74,6 +76,28 @@ def all_elements(config: PipelineConfig, study: Path) -> list[Element]:
             command = _command(stage, config, known, places)
             found.append(Element(stage, name, known, base, *command))
     return found
+
+
+def _united(config: PipelineConfig, study: Path) -> list[Element]:
+    """Returns the elements of the pipelines that another includes, each once."""
+    found: dict[str, Element] = {}
+    for part in parts_of(config):
+        for one in all_elements(part, study):
+            other = found.setdefault(one.id, one)
+            differing = sorted({*one.arguments} ^ {*other.arguments})
+            if differing:
+                raise ConfigError(
+                    f"pipeline.include: {one.id} is not the same in all: {', '.join(differing)}; "
+                    "name the stages in different ways, or put the keys into their sweeps"
+                )
+    places = list(config.stages)
+    return sorted(found.values(), key=lambda one: places.index(one.stage))
+
+
+def reported(config: PipelineConfig, study: Path, report: str) -> set[str]:
+    """Returns the ids of the elements that a report is about: those of its own pipeline."""
+    own = [part for part in parts_of(config) if report in part.stages] or [config]
+    return {one.id for part in own for one in all_elements(part, study)}
 
 
 def run_dir_override(folder: Path) -> str:
@@ -113,6 +137,8 @@ def _command(
     def place(match: re.Match[str]) -> str:
         """Returns what `{stage}` or `{stage.key}` stands for: a folder or a value."""
         of, name = match["stage"], match["key"]
+        if of == "needs" and settings.needs is not None:
+            of = settings.needs
         for wanted, known in ((of, folders), (name, values.get(of, {}))):
             if wanted is not None:
                 require_known(wanted, known, f"{key}: {match[0]} in {match.string!r}")
@@ -137,8 +163,8 @@ def _command(
     return "salt_plugin.cli", [TRAIN, *method, *common, *given, *swept, folder]
 
 
-def _names(values: Mapping[str, str]) -> list[str]:
-    """Returns the values of a sweep as parts of the name of a folder."""
+def names_of(values: Mapping[str, str]) -> list[str]:
+    """Returns the values of keys as parts of the name of a folder."""
     found = []
     for key, value in values.items():
         last = key.rpartition(".")[2]

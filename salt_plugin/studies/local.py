@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from salt_plugin.report.study_tables import Lines
 from salt_plugin.studies.attempts import FAILED, FINISHED, INTERRUPTED
+from salt_plugin.studies.elements import Element
 from salt_plugin.studies.study import Study
 from salt_plugin.studies.worker import Attempt
 
@@ -18,7 +19,12 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0
 
 
-def run_here(study: Study, selected: Collection[str], lines: Lines) -> dict[str, str]:
+def run_here(
+    study: Study,
+    selected: Collection[str],
+    lines: Lines,
+    ended: Callable[[Element], None] | None = None,
+) -> dict[str, str]:
     """Runs elements, each after those it waits for; elements of late stages come first.
 
     Args:
@@ -26,6 +32,7 @@ def run_here(study: Study, selected: Collection[str], lines: Lines) -> dict[str,
             of the machine.
         selected: Ids of the elements to be run.
         lines: A line for each as it starts and ends.
+        ended: Called with each that was finished.
 
     Returns:
         The reason of each element that failed, or that is based on one.
@@ -34,7 +41,12 @@ def run_here(study: Study, selected: Collection[str], lines: Lines) -> dict[str,
     elements = study.elements()
     by_id = {one.id: one for one in elements}
     late_first = sorted(elements, key=lambda one: -list(stages).index(one.stage))
-    waiting = {one.id: one for one in late_first if one.id in selected}
+    waiting: dict[str, Element] = {}
+    for one in late_first:  # what each is based on before it
+        chain = [one]
+        while (parent := chain[-1].parent) is not None:
+            chain.append(by_id[parent])
+        waiting |= {each.id: each for each in reversed(chain) if each.id in selected}
     needs: dict[str, list[str]] = {}
     for name, one in waiting.items():
         after = stages[one.stage].after
@@ -64,14 +76,16 @@ def run_here(study: Study, selected: Collection[str], lines: Lines) -> dict[str,
                 lines.started(name)
                 start(name)
             time.sleep(POLL_SECONDS if running else 0)
-            ended = [name for name, one in running.items() if one.process.poll() is not None]
-            for name in ended:
+            over = [name for name, one in running.items() if one.process.poll() is not None]
+            for name in over:
                 attempt = running.pop(name)
                 event, reason = attempt.ended()
                 if event == INTERRUPTED and not attempt.files.gives_up(**attempt.id):
                     start(name)
                 elif event == FINISHED:
                     lines.finished(name, time.monotonic() - attempt.began)
+                    if ended is not None:
+                        ended(by_id[name])
                 else:
                     fail(name, attempt.files.reason(FAILED) or reason)
             lines.running({name: one.files.last_line() for name, one in running.items()})

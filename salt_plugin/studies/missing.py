@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,7 @@ from salt_plugin.report.study_tables import Lines
 from salt_plugin.studies.arrays import Job, jobs_of
 from salt_plugin.studies.attempts import FAILED, FINISHED
 from salt_plugin.studies.cluster import SLURM, ClusterConfig, profile_from
+from salt_plugin.studies.elements import Element
 from salt_plugin.studies.local import run_here
 from salt_plugin.studies.pipeline import REPORT, TRAIN, PipelineConfig
 from salt_plugin.studies.sbatch import check_jobs, with_environment
@@ -71,13 +73,19 @@ def missing_jobs(study: Study, only_failed: bool = False) -> tuple[list[Job], li
     return jobs_of(config, elements, chosen, active), replaced
 
 
-def run_missing(study: Study, only_failed: bool, lines: Lines) -> dict[str, str]:
+def run_missing(
+    study: Study,
+    only_failed: bool,
+    lines: Lines,
+    ended: Callable[[Element], None] | None = None,
+) -> dict[str, str]:
     """Writes the study, and submits what is missing of it, or runs it here.
 
     Args:
         study: The study, claimed.
         only_failed: Only what has failed, and what is based on that.
         lines: A line for each job, or for each element as it starts and ends.
+        ended: Called with each element that was finished here.
 
     Returns:
         The reason of each element that failed here; nothing of a cluster.
@@ -100,7 +108,7 @@ def run_missing(study: Study, only_failed: bool, lines: Lines) -> dict[str, str]
 
     if cluster.kind != SLURM or not jobs:
         begin()
-        return run_here(study, selected, lines)
+        return run_here(study, selected, lines, ended)
     if found := strays(study):
         raise SlurmError(
             f"jobs of this study that a killed launch did not note are in the queue: "

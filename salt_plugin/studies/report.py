@@ -10,23 +10,33 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from salt_plugin.config import read_yaml
 from salt_plugin.errors import ConfigError
 from salt_plugin.files import write_csv, write_text
 from salt_plugin.report.comparison_table import markdown, markdown_table
+from salt_plugin.report.paired import (
+    ENDPOINT,
+    best_table,
+    best_trials,
+    paired_rows,
+    paired_table,
+)
 from salt_plugin.run_directory import RunDirectory
 from salt_plugin.studies.attempts import FINISHED
-from salt_plugin.studies.elements import Element
+from salt_plugin.studies.claims import write_claim
+from salt_plugin.studies.elements import Element, reported
 from salt_plugin.studies.pipeline import PROBE, TRAIN
 from salt_plugin.studies.rows import (
     DONE,
     GROUP,
     PARTS,
+    Outcome,
     Row,
     accuracies_of,
     comparison_rows,
     cost_of,
 )
-from salt_plugin.studies.study import Study
+from salt_plugin.studies.study import COMPARISON, Study
 
 # What separates the lines of the figures; other keys would be taken for further seeds.
 COMPARED = {"method", "method.encoder", "compute.budget", "compute.teacher_share", "seed"}
@@ -40,12 +50,42 @@ def main(arguments: list[str]) -> None:
     """
     study, folder = Study(Path(arguments[0])), Path(arguments[-1])
     if len(arguments) == 1:
-        rows, columns, _ = comparison_rows(study)
-        write_csv(folder / "results.csv", list(rows[0]), rows)
-        paths = [folder / "results.csv", *_write_means(rows, columns, folder / "table.md")]
+        outcome = write_rows(study)
+        found, said = conclusions(study, outcome)
+        table = folder / "table.md"
+        paths = [folder / "results.csv", *_write_means(outcome.rows, outcome.columns, table, said)]
+        if found["paired"]:
+            paths.append(folder / "paired.csv")
+            write_csv(paths[-1], list(found["paired"][0]), found["paired"])
     else:
         paths = _write_study(study, folder)
     print(*paths, sep="\n")
+
+
+def write_rows(study: Study) -> Outcome:
+    """Writes `results.csv` of a comparison, as far as it is done; returns what came out."""
+    outcome = comparison_rows(study)
+    write_csv(study.root / "results.csv", list(outcome.rows[0]), outcome.rows)
+    return outcome
+
+
+def conclusions(study: Study, outcome: Outcome) -> tuple[dict[str, list[Row]], str]:
+    """Returns what separates the arms of a comparison.
+
+    Returns:
+        `groups`, their means; `paired`, differences of their endpoints; `best`, the best trials.
+        And the last two as Markdown.
+    """
+    settings = read_yaml(study.root / COMPARISON)
+    rows, columns, _, chosen_by = outcome
+    trials, margin = settings["trials"], settings["margin"]
+    found: dict[str, list[Row]] = {"groups": groups(rows, columns), "paired": [], "best": []}
+    if trials:
+        found["best"] = best_trials(found["groups"], chosen_by, trials)
+    elif ENDPOINT in columns:
+        reference = settings["reference"] or settings["methods"][0]
+        found["paired"] = paired_rows(rows, reference, margin)
+    return found, paired_table(found["paired"], margin) + best_table(found["best"], chosen_by)
 
 
 def groups(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
@@ -56,8 +96,8 @@ def groups(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
         columns: The accuracies.
 
     Returns:
-        For each method, kind of encoder, size, teacher share and budget in the order of the rows:
-        these keys, whether the kind is `chosen`, `n`, mean `flops`, mean FLOPs by part under
+        For each arm, kind of encoder, size, teacher share, budget and trial in the order of the
+        rows: these keys, whether the kind is `chosen`, `n`, mean `flops`, mean FLOPs by part under
         `parts`, and the mean of each accuracy and its sample standard deviation under `COLUMN_sd`,
         None for a single seed.
     """
@@ -81,12 +121,14 @@ def groups(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
     return found
 
 
-def _write_means(rows: Sequence[Row], columns: Sequence[str], table: Path) -> list[Path]:
+def _write_means(
+    rows: Sequence[Row], columns: Sequence[str], table: Path, below: str = ""
+) -> list[Path]:
     """Writes the table of runs that are compared, and `figures/` beside it; returns the files."""
     from salt_plugin.report.comparison_figures import draw_comparison
 
     found = groups(rows, columns)
-    write_text(table, markdown_table(found, columns))
+    write_text(table, markdown_table(found, columns) + below)
     done = [row for row in rows if row["status"] == DONE and row.get("chosen", True)]
     drawn = [group for group in found if group["chosen"]]
     return [table, *draw_comparison(table.parent / "figures", done, drawn, columns)]
@@ -94,7 +136,9 @@ def _write_means(rows: Sequence[Row], columns: Sequence[str], table: Path) -> li
 
 def _write_study(study: Study, folder: Path) -> list[Path]:
     """Writes a row for each element, and of runs with budgets `compared.md` and figures."""
-    elements = study.elements()
+    config, report = study.pipeline(), folder.parent.name
+    about = reported(config, study.root, report)
+    elements = [one for one in study.elements() if one.id in about]
     found = {
         one.id: _printed(study.element(one).output)
         for one in elements
@@ -114,7 +158,9 @@ def _write_study(study: Study, folder: Path) -> list[Path]:
     write_text(folder / "table.md", markdown(names, [map(row.get, names) for row in rows]))
     runs, columns = _compared(study, elements, found)
     means = _write_means(runs, columns, folder / "compared.md") if runs else []
-    return [folder / "table.md", *means]
+    claim = config.stages[report].claim
+    verdict = write_claim(study.root, folder, claim, rows) if claim else []
+    return [folder / "table.md", *means, *verdict]
 
 
 def _compared(
@@ -137,6 +183,7 @@ def _compared(
         method, compute = config["method"], config["compute"]
         shares = method.get("teacher") is not None and method["teacher"]["path"] is None
         row = {
+            "arm": method["name"],
             "method": method["name"],
             "encoder": method["encoder"],
             "teacher_share": compute["teacher_share"] if shares else None,

@@ -6,14 +6,17 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from salt_plugin.config import read_yaml
+from salt_plugin.config.arms import RANDOM
+from salt_plugin.config.compare import listed
 from salt_plugin.errors import ConfigError
+from salt_plugin.report.paired import ENDPOINT
 from salt_plugin.run_directory import RunDirectory, recent_loss
 from salt_plugin.stage_directory import KINDS
 from salt_plugin.studies.attempts import FAILED, ElementDirectory
-from salt_plugin.studies.comparison import BASELINES, CELLS, PROBES, PRODUCT, RANDOM
+from salt_plugin.studies.comparison import BASELINES, CELLS, PROBES, PRODUCT
 from salt_plugin.studies.study import COMPARISON, Study
 
 DONE = "done"
@@ -28,34 +31,47 @@ PARTS = (
     "projector",
     "ema",
 )
-GROUP = ("method", "kind", "encoder", "teacher_share", "budget")
+GROUP = ("arm", "method", "kind", "encoder", "teacher_share", "budget", "trial")
 COST = ("flops", *(f"flops_{part}" for part in PARTS), "teacher_steps", "steps", "loss")
 
 Row = dict[str, Any]
 
 
-def comparison_rows(study: Study) -> tuple[list[Row], list[str], dict[str, str]]:
-    """Returns what came out of a comparison.
+class Outcome(NamedTuple):
+    """What came out of a comparison.
 
-    Returns:
-        Rows of baselines and of the encoders of runs, of which those that are not done have no
-        numbers; the names of the accuracies, `EVALUATION_PROTOCOL`; why runs are not done, by
-        their names.
+    Attributes:
+        rows: Of baselines and of the encoders of runs; those that are not done have no numbers.
+        columns: The names of the accuracies, `EVALUATION_PROTOCOL` and, last, `endpoint`, where the
+            comparison has one.
+        failed: Why runs are not done, by their names.
+        chosen_by: The accuracies that choose among trials.
     """
-    elements = study.elements()
+
+    rows: list[Row]
+    columns: list[str]
+    failed: dict[str, str]
+    chosen_by: list[str]
+
+
+def comparison_rows(study: Study) -> Outcome:
+    """Returns what came out of a comparison, as far as it is done."""
+    elements, settings = study.elements(), read_yaml(study.root / COMPARISON)
     found: list[Row] = []
-    columns: dict[str, None] = {}
+    columns: dict[str, tuple[str, str]] = {}
     failed: dict[str, str] = {}
     for one in [each for stage in (BASELINES, PROBES) for each in elements if each.stage == stage]:
         row: Row = dict(one.values[CELLS])
+        row["trial"] = " ".join(row["trial"]) or None
         run = RunDirectory(study.root / CELLS / one.name)
         try:
             if (run.root / PRODUCT).is_file():
                 row |= {"flops": 0} if row["method"] == RANDOM else cost_of(run)
                 for kind, file in _products(run.root / PRODUCT).items():
                     accuracies = _evaluated(file)
-                    columns |= dict.fromkeys(accuracies)
-                    found.append(row | accuracies | {"kind": kind, "status": DONE})
+                    columns |= {"_".join(name): name for name in accuracies}
+                    named = {"_".join(name): value for name, value in accuracies.items()}
+                    found.append(row | named | {"kind": kind, "status": DONE})
                 continue
         except ConfigError as error:
             failed[one.name] = str(error)
@@ -64,9 +80,20 @@ def comparison_rows(study: Study) -> tuple[list[Row], list[str], dict[str, str]]
             if reason:
                 failed.setdefault(one.name, reason)
         found.append(row | {"status": FAILED if one.name in failed else "unfinished"})
-    _choose(found, list(columns), read_yaml(study.root / COMPARISON).get("choose"))
-    names = [*GROUP, "chosen", "seed", "status", *COST, "target_rank", *columns, "seconds"]
-    return [{name: row.get(name) for name in names} for row in found], list(columns), failed
+    asked, endpoint = (
+        [name for name, (of, by) in columns.items() if {of, f"{of}.{by}"} & {*listed(names)}]
+        for names in (settings.get("choose"), settings.get(ENDPOINT))
+    )
+    _choose(found, asked)
+    shown = list(columns)
+    if endpoint:
+        shown.append(ENDPOINT)
+        for row in found:
+            if row["status"] == DONE:
+                row[ENDPOINT] = statistics.fmean(row[name] for name in endpoint)
+    names = [*GROUP, "chosen", "seed", "status", *COST, "target_rank", *shown, "seconds"]
+    rows = [{name: row.get(name) for name in names} for row in found]
+    return Outcome(rows, shown, failed, asked or endpoint)
 
 
 def _products(product: Path) -> dict[str | None, Path]:
@@ -78,33 +105,33 @@ def _products(product: Path) -> dict[str | None, Path]:
     return {None: product}
 
 
-def _evaluated(file: Path) -> dict[str, float]:
+def _evaluated(file: Path) -> dict[tuple[str, str], float]:
+    """Returns accuracies by evaluation and protocol."""
     return {
-        f"{name}_{protocol}": value
+        (name, protocol): value
         for name, reports in json.loads(file.read_text()).items()
         for protocol, value in accuracies_of(reports).items()
     }
 
 
-def _choose(rows: Sequence[Row], columns: Sequence[str], evaluation: str | None) -> None:
-    """Marks the rows of the kind of encoder that each method is judged by.
+def _choose(rows: Sequence[Row], asked: Sequence[str]) -> None:
+    """Marks the rows of the kind of encoder that each arm is judged by.
 
-    It is the one with the highest mean of an evaluation over all runs of the method; without an
-    evaluation that of the result.
+    It is the one with the highest mean of the accuracies that are asked over all runs of the arm;
+    where none are asked, that of the result.
     """
-    asked = [column for column in columns if column.rpartition("_")[0] == evaluation]
     values: dict[str, dict[str | None, list[float]]] = {}
     for row in rows:
         if row["status"] == DONE:
-            kinds = values.setdefault(row["method"], {})
+            kinds = values.setdefault(row["arm"], {})
             kinds.setdefault(row["kind"], []).extend(row[column] for column in asked)
     chosen = {}
-    for method, kinds in values.items():
+    for arm, kinds in values.items():
         means = {kind: statistics.fmean(found) if found else 0.0 for kind, found in kinds.items()}
-        chosen[method] = max(means, key=means.__getitem__)  # of equal ones the first
+        chosen[arm] = max(means, key=means.__getitem__)  # of equal ones the first
     for row in rows:
         if row["status"] == DONE:
-            row["chosen"] = row["kind"] == chosen[row["method"]]
+            row["chosen"] = row["kind"] == chosen[row["arm"]]
 
 
 def cost_of(run: RunDirectory) -> Row:

@@ -101,14 +101,19 @@ def inherited_flops(config: RunConfig, teacher: str | None = None) -> dict[str, 
     from salt_plugin.checkpoints import STUDENT_FIRST, find_encoder, read_bill
     from salt_plugin.evaluation.encoders import TIMM
 
+    start = None
     if config.checkpoint:
         with named_by(START):
-            inherited[INITIALISATION] = read_bill(find_encoder(config.checkpoint, STUDENT_FIRST))
+            start = find_encoder(config.checkpoint, STUDENT_FIRST)
+            inherited[INITIALISATION] = read_bill(start)
     if teacher is not None:
         inherited[TEACHER_TRAINING] = None  # of a model of timm nobody has counted it
         if not teacher.startswith(TIMM):
             with named_by(TEACHER):
-                inherited[TEACHER_TRAINING] = read_bill(teacher_file(teacher))
+                file = teacher_file(teacher)
+                inherited[TEACHER_TRAINING] = read_bill(file)
+            if start is not None and file.samefile(start):  # it was trained once
+                del inherited[INITIALISATION]
     return inherited
 
 

@@ -39,6 +39,18 @@ def uses_gpu(config: RunConfig) -> bool:
     return torch.cuda.is_available() and config.trainer.gpus > 0
 
 
+def slow_bfloat16(config: RunConfig) -> bool:
+    """Tells whether training is in bfloat16 on a CPU without instructions for it.
+
+    There a step takes many times as long as in float32 (docs/benchmarks/step.md).
+    """
+    if uses_gpu(config) or autocast_dtype(config) is not torch.bfloat16:
+        return False
+    return not (
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
 def devices(config: RunConfig) -> int:
     """Returns the number of devices that train together, on all nodes.
 

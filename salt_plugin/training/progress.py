@@ -17,7 +17,7 @@ from salt_plugin.report.compute import plan_line
 from salt_plugin.report.console import console
 from salt_plugin.report.units import duration, flops
 from salt_plugin.shapes import CountedShape, EncoderShape
-from salt_plugin.training.execution import devices, uses_gpu
+from salt_plugin.training.execution import devices, slow_bfloat16, uses_gpu
 from salt_plugin.training.parts import Run
 from salt_plugin.training.plan import StagePlan
 
@@ -154,4 +154,5 @@ def _device(config: RunConfig) -> str:
         return f"{count} x {torch.cuda.get_device_name()}; {batch}"
     where = f"{count} processes on CPUs" if count > 1 else "CPU"
     missing = f" (trainer.gpus={asked}, and torch sees no GPU)" if asked > 1 else ""
-    return f"{where}{missing}; {batch}"
+    slow = " (slow: this CPU computes it in software; trainer.precision=32)"
+    return f"{where}{missing}; {batch}{slow if slow_bfloat16(config) else ''}"

@@ -10,8 +10,9 @@ from av.stream import Disposition
 from salt_plugin.video.reader import (
     MAX_PIXELS,
     VideoReadError,
+    regular_state,
+    require_content,
     require_memory,
-    require_regular_file,
 )
 from salt_plugin.video.storage import is_address, open_bytes
 
@@ -44,7 +45,7 @@ def open_container(path: str) -> tuple[Any, Any]:
     if is_address(path):
         file = open_bytes(path)
     else:
-        require_regular_file(path)
+        require_content(path, regular_state(path))
     try:
         container = av.open(file, options=_OPTIONS, **_TEXT)
     except (av.FFmpegError, OSError, ValueError) as error:

@@ -43,8 +43,8 @@ def facts_of(path: str) -> VideoFacts:
     facts = _known.get(name)
     if facts is None:
         began = time.monotonic()
-        facts = _read(name) or scan(path)
-        if time.monotonic() - began > SLOW:
+        facts = (_read(name) if state.changed else None) or scan(path)
+        if state.changed and time.monotonic() - began > SLOW:
             _write(name, facts)
         _keep(name, facts)
     return facts

@@ -14,10 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from salt_plugin.video.reader import MemoryReader, StreamReader, VideoReadError, require_memory
-from salt_plugin.video.storage import NUMBER, Folder, is_address, name_of, read_bytes
+from salt_plugin.video.storage import (
+    NUMBER,
+    Folder,
+    is_address,
+    is_numbered,
+    name_of,
+    read_bytes,
+)
 from salt_plugin.video.time_limit import beat
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -63,9 +70,7 @@ class FramesReader(StreamReader):
     Attributes:
         times: Time stamps of the frames in seconds, float64 [n], increasing: those of `clip.json`
             beside them (`{"fps": 12}` or `{"times": [0, ...]}`; its name begins as theirs do before
-            the number), otherwise 25 frames a second. Where it states `frames` too, and the first
-            and the last of numbered images are there, others are not looked for before they are
-            read.
+            the number), otherwise 25 frames a second.
         size: Height and width of the first frame, in pixels; others are scaled to it.
 
     Raises:
@@ -75,10 +80,8 @@ class FramesReader(StreamReader):
     def __init__(self, path: str) -> None:
         self._path = path
         self._folder = Folder(path, pattern=is_image(path) and not os.path.isdir(path))
-        about = self._about()
-        count = self._stated(about.get("frames"))
-        self._names = self._images() if count is None else None
-        self.times = self._times(about, len(self._names or ()) if count is None else count)
+        self._names = self._images()
+        self.times = self._times(len(self._names))
         with _opened(path, next(self._read(range(1)))) as image:
             self.size = image.height, image.width
 
@@ -110,15 +113,12 @@ class FramesReader(StreamReader):
             try:
                 pixels = _pixels(self._path, next(contents), self.size)
             except VideoReadError as error:
-                raise VideoReadError(self._path, f"frame {index}: {error.reason}") from error
+                raise VideoReadError(self._path, f"{error.reason} (frame {index})") from error
             beat()
             yield pixels
 
     def _read(self, numbers: Sequence[int]) -> Iterator[bytes]:
-        names = self._names
-        return self._folder.read(
-            [self._folder.numbered(n) if names is None else names[n] for n in numbers]
-        )
+        return self._folder.read([self._names[number] for number in numbers])
 
     def _images(self) -> list[str]:
         pattern, names = self._folder.pattern, self._folder.names
@@ -126,9 +126,12 @@ class FramesReader(StreamReader):
             names = [one for one in names if one.lower().endswith(IMAGE_SUFFIXES)]
             names = _in_order(names)
         else:
-            names, pattern = _numbered(self._path, pattern, names), f" named {pattern}"
+            names = _numbered(self._path, pattern, names)
         if not names:
-            raise VideoReadError(self._path, f"the folder holds no images{pattern or ''}")
+            named = f"there are no images of this name: {pattern}"
+            raise VideoReadError(
+                self._path, "the folder holds no images" if pattern is None else named
+            )
         return names
 
     def _about(self) -> dict[str, Any]:
@@ -140,15 +143,8 @@ class FramesReader(StreamReader):
         except (ValueError, TypeError, RecursionError) as error:
             raise self._misstated(error) from None
 
-    def _stated(self, count: Any) -> int | None:
-        """Returns a number of images from 0 on, None where it cannot be that."""
-        if self._folder.pattern is None or type(count) is not int or count < 1:
-            return None
-        ends = {0, count - 1}
-        held = all(self._folder.has(self._folder.numbered(number)) for number in ends)
-        return count if held else None
-
-    def _times(self, about: dict[str, Any], count: int) -> np.ndarray:
+    def _times(self, count: int) -> np.ndarray:
+        about = self._about()
         try:
             times_n = np.array(about.get("times") or [], np.float64)
             fps = float(about.get("fps") or DEFAULT_FPS)
@@ -175,7 +171,7 @@ def is_image(path: str) -> bool:
 
 def is_frames(path: str) -> bool:
     """Tells whether a name stands for a folder of images, or for numbered ones."""
-    if is_image(path) and NUMBER.search(name_of(path).rpartition("/")[2]):
+    if is_image(path) and is_numbered(path):
         return True
     return name_of(path).endswith("/") if is_address(path) else os.path.isdir(path)
 
@@ -201,7 +197,7 @@ def _numbered(path: str, pattern: str, names: list[str]) -> list[str]:
     for (number, _), (following, _) in pairwise(found):
         if following != number + 1:
             raise VideoReadError(
-                path, f"image {number + 1} is missing or there twice: {number} precedes {following}"
+                path, f"an image is missing, or there twice: {number} precedes {following}"
             )
     return [name for _, name in found]
 
@@ -235,5 +231,7 @@ def _opened(path: str, content: bytes) -> Iterator[Image.Image]:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             require_memory(path, 1, (image.height, image.width))
             yield image
+    except UnidentifiedImageError:
+        raise VideoReadError(path, f"no image of the formats {', '.join(FORMATS)}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise VideoReadError(path, str(error)) from error

@@ -6,7 +6,13 @@ import io
 import os
 from typing import Protocol
 
-from salt_plugin.video.reader import FileState, VideoReadError, require_regular_file
+from salt_plugin.video.reader import (
+    FileState,
+    OutOfReachError,
+    VideoReadError,
+    regular_state,
+    require_content,
+)
 
 
 class Source(Protocol):
@@ -37,7 +43,7 @@ class LocalFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.state = require_regular_file(path)
+        self.state = require_content(path, regular_state(path))
         self._path = path
         try:
             self._file = open(path, "rb")  # noqa: SIM115 - as long as this object
@@ -48,16 +54,16 @@ class LocalFile:
         """Returns bytes [start, stop).
 
         Raises:
-            VideoReadError: Reading fails.
+            OutOfReachError: Reading fails.
         """
         parts = []
         while start < stop:
             try:
                 part = os.pread(self._file.fileno(), stop - start, start)
             except OSError as error:
-                raise VideoReadError(self._path, error.strerror or str(error)) from error
+                raise OutOfReachError(self._path, error.strerror or str(error)) from error
             if not part:
-                raise VideoReadError(self._path, "it was cut while it was read")
+                raise OutOfReachError(self._path, "it was cut while it was read")
             parts.append(part)
             start += len(part)
         return b"".join(parts)

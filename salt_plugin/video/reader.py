@@ -36,12 +36,17 @@ class VideoReadError(DataError):
         return type(self), (self.path, self.reason)
 
 
+class OutOfReachError(VideoReadError):
+    """A file whose bytes cannot be had now, whatever they hold."""
+
+
 class FileState(NamedTuple):
     """What tells a file from others of its name.
 
     Attributes:
         size: In bytes.
-        changed: When it was changed, or its version.
+        changed: When it was changed, or its version; empty where that is not known, so that nothing
+            found in the file is kept for later processes.
     """
 
     size: int
@@ -143,11 +148,11 @@ class MemoryReader:
         return self._frames[torch.from_numpy(indices)]
 
 
-def require_regular_file(path: str) -> FileState:
-    """Returns the state of a file that holds something; a pipe would block whoever opens it.
+def regular_state(path: str) -> FileState:
+    """Returns the state of a file; a pipe would block whoever opens it.
 
     Raises:
-        VideoReadError: If it is missing, empty, or no regular file.
+        VideoReadError: If it is missing, or no regular file.
     """
     try:
         state = os.stat(path)
@@ -155,9 +160,18 @@ def require_regular_file(path: str) -> FileState:
         raise VideoReadError(path, getattr(error, "strerror", None) or str(error)) from error
     if not stat.S_ISREG(state.st_mode):
         raise VideoReadError(path, "not a video file but a folder, a pipe or a device")
-    if state.st_size == 0:
-        raise VideoReadError(path, "the file is empty (0 bytes)")
     return FileState(state.st_size, state.st_mtime_ns)
+
+
+def require_content(path: str, state: FileState) -> FileState:
+    """Returns the state of a file that is opened.
+
+    Raises:
+        VideoReadError: If it is empty.
+    """
+    if state.size == 0:
+        raise VideoReadError(path, "the file is empty (0 bytes)")
+    return state
 
 
 def require_memory(path: str, count: int, size: tuple[int, int]) -> None:

@@ -9,8 +9,8 @@ from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from salt_plugin.errors import DataError
-from salt_plugin.video.reader import FileState, VideoReadError
-from salt_plugin.video.time_limit import within
+from salt_plugin.video.reader import FileState, OutOfReachError, VideoReadError, require_content
+from salt_plugin.video.time_limit import beat, within
 
 Result = TypeVar("Result")
 
@@ -21,7 +21,16 @@ PAUSES = (0.5, 2.0, 8.0)
 BLOCK = 2**21
 KEPT = 32
 # What tells versions of a file apart, as file systems name it.
-_VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
+_VERSIONS = (
+    "ETag",
+    "etag",
+    "Last-Modified",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "updated",
+    "created",
+)
 # Of answers that the same question may not get again: too long, too many.
 _RETRIED = (408, 425, 429)
 
@@ -41,14 +50,14 @@ class RemoteFile:
     """
 
     def __init__(self, address: str) -> None:
-        self.state = remote_state(address)
+        self.state = require_content(address, remote_state(address))
         self._address = address
 
     def fetch(self, start: int, stop: int) -> bytes:
         """Returns bytes [start, stop), which are in the file.
 
         Raises:
-            VideoReadError: They cannot be read, after several attempts.
+            OutOfReachError: They cannot be read, after several attempts.
         """
         first = start // BLOCK * BLOCK
         blocks = (
@@ -62,7 +71,7 @@ def remote_state(address: str) -> FileState:
     """Returns size and version of a file, which are asked for once in a process.
 
     Raises:
-        VideoReadError: It is missing, empty, a folder, or of unknown size.
+        VideoReadError: It is missing, a folder, or of unknown size.
         DataError: The package that opens such addresses is not installed.
     """
     return _state(os.getpid(), address)
@@ -108,10 +117,10 @@ def _state(process: int, address: str) -> FileState:
     info = _tried(address, asked)
     if info.get("type") == "directory":
         raise VideoReadError(address, "not a file but a folder")
-    if not info.get("size"):
-        known = "the file is empty (0 bytes)" if info.get("size") == 0 else "its size is not known"
-        raise VideoReadError(address, known)
-    return FileState(int(info["size"]), str([info.get(name) for name in _VERSIONS]))
+    if info.get("size") is None:
+        raise VideoReadError(address, "its size is not known")
+    versions = [info.get(name) for name in _VERSIONS]
+    return FileState(int(info["size"]), str(versions) if any(versions) else "")
 
 
 @lru_cache(maxsize=2**8)
@@ -140,6 +149,7 @@ def _part(address: str, start: int, stop: int) -> bytes:
 def _tried(address: str, ask: Callable[[], Result]) -> Result:
     """Asks several times, with growing pauses; no attempt is waited for without a limit."""
     for pause in (*PAUSES, None):
+        beat()  # each attempt has a limit of its own
         try:
             return within(LIMIT, address, ask)
         except ImportError as error:
@@ -151,7 +161,7 @@ def _tried(address: str, ask: Callable[[], Result]) -> Result:
             if pause is None or _is_final(error):
                 tries = "" if pause is not None else f", after {len(PAUSES) + 1} attempts"
                 said = getattr(error, "reason", None) or f"{type(error).__name__}: {error}"
-                raise VideoReadError(address, f"{said}{tries}") from None
+                raise OutOfReachError(address, f"{said}{tries}") from None
             time.sleep(pause)
     raise AssertionError
 

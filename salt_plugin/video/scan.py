@@ -14,7 +14,7 @@ from salt_plugin.video.containers import open_container
 from salt_plugin.video.decoding import decode_all, decode_from
 from salt_plugin.video.facts import VideoFacts
 from salt_plugin.video.packets import Packets, read_packets
-from salt_plugin.video.reader import VideoReadError, require_memory
+from salt_plugin.video.reader import OutOfReachError, VideoReadError, require_memory
 
 # Codecs whose keyframes need nothing that came before but what the header holds.
 _SELF_CONTAINED = (
@@ -143,13 +143,19 @@ def _frames(path: str, container: Any, stream: Any, packets: Packets) -> _Frames
 
 
 def _decoded(path: str) -> tuple[list[Any], bool]:
-    """Decodes a file from its start; returns the times of the frames, and whether it is damaged."""
+    """Decodes a file from its start; returns the times of the frames, and whether it is damaged.
+
+    Raises:
+        OutOfReachError: Its bytes cannot be had, which is no damage.
+    """
     times: list[Any] = []
     try:
         for frame in decode_all(path):
             if frame.is_corrupt:
                 return times, True
             times.append(frame.pts)
+    except OutOfReachError:
+        raise
     except VideoReadError:
         return times, True
     return times, False

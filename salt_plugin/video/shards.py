@@ -6,16 +6,16 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from salt_plugin.files import user_cache
 from salt_plugin.video.places import LocalFile, Part, Source
-from salt_plugin.video.reader import FileState, VideoReadError, require_regular_file
+from salt_plugin.video.reader import FileState, VideoReadError, regular_state
 from salt_plugin.video.remote import RemoteFile, remote_state
 from salt_plugin.video.time_limit import beat
 
@@ -28,9 +28,10 @@ _MAX_INDEX = 2**30
 class Shard:
     """A tar file whose members are found by an index.
 
-    The index lies beside the file, or is made by reading its headers once, and then kept in the
-    user's cache. It is int64 [n + 1, 3]: version, bytes of the shard and n; then for each member
-    a hash of its name, by which rows are sorted, its place, and its size.
+    The index lies beside the file, or is made by reading its headers once. One that is made, or
+    lies at an address, is kept in the user's cache. It is int64 [n + 1, 3]: version, bytes of the
+    shard and n; then for each member a hash of its name, by which rows are sorted, its place, and
+    its size.
 
     Args:
         path: A path, or an address.
@@ -54,6 +55,10 @@ class Shard:
         found = self._index[rows]
         return np.where((found[:, 0] == hashes)[:, None], found[:, 1:], -1)
 
+    def holds(self, name: str) -> bool:
+        """Tells whether there is a member."""
+        return bool(self.places([name])[0, 0] >= 0)
+
     def place(self, name: str) -> tuple[int, int]:
         """Returns place and size of a member.
 
@@ -76,11 +81,14 @@ class Shard:
         start, size = found
         if start < 0:
             held = len(self._index) - 1
-            raise VideoReadError(self._path, f"no member {name!r} among the {held} of the shard")
+            raise VideoReadError(
+                f"tar://{name}::{self._path}",
+                f"no such member in the shard: none of its {held} has this name",
+            )
         if start + size > self.source.state.size:
             raise VideoReadError(
-                self._path,
-                f"the shard was cut: its member {name!r} ends at byte {start + size} of "
+                f"tar://{name}::{self._path}",
+                f"the shard was cut: this member ends at byte {start + size} of "
                 f"{self.source.state.size}",
             )
         return start, size
@@ -94,32 +102,36 @@ class Shard:
                 file = RemoteFile(beside)
                 if file.state.size > _MAX_INDEX:
                     raise ValueError("it is too large")
-                index = np.load(io.BytesIO(file.fetch(0, file.state.size)), allow_pickle=False)
+                index = self._kept(file.state, partial(_fetched, file))
         except (FileNotFoundError, VideoReadError):
-            return self._scanned()
+            return self._kept(self.source.state, self._scanned)
         except (OSError, ValueError) as error:
             raise VideoReadError(
-                self._path, f"its index {beside} cannot be read: {error}"
+                self._path, f"the index of the shard cannot be read: {beside}: {error}"
             ) from None
         if index.ndim != 2 or index.shape[1] != 3 or index.dtype != np.int64 or not len(index):
-            raise VideoReadError(self._path, f"its index {beside} is of another kind")
+            raise VideoReadError(self._path, f"the index of the shard is of another kind: {beside}")
         if index[0].tolist() != [_VERSION, self.source.state.size, len(index) - 1]:
             raise VideoReadError(
                 self._path,
-                f"the shard has {self.source.state.size} bytes, its index is of one with "
-                f"{index[0, 1]}: the shard was cut or changed; copy it again, or remove {beside}",
+                f"the shard was cut or changed: it has {self.source.state.size} bytes, its index "
+                f"is of one with {index[0, 1]}; copy it again, or remove {beside}",
             )
         return index
 
     def _scanned(self) -> np.ndarray:
-        state = self.source.state
+        members = list(read_members(self._path, self.source))
+        return make_index(self.source.state.size, members)
+
+    def _kept(self, state: FileState, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Returns what is made of a file in this state, from the user's cache if it is there."""
         key = f"{_VERSION}\0{self._path}\0{state.size}\0{state.changed}".encode(errors="replace")
         kept: Path | None = None
         with suppress(Exception):  # the cache may be absent or damaged
-            kept = user_cache() / "shards" / f"{hashlib.sha256(key).hexdigest()}.npy"
-            return np.load(kept, mmap_mode="r", allow_pickle=False)
-        members = list(read_members(self._path, self.source))
-        index = make_index(state.size, members)
+            if state.changed:
+                kept = user_cache() / "shards" / f"{hashlib.sha256(key).hexdigest()}.npy"
+                return np.load(kept, mmap_mode="r", allow_pickle=False)
+        index = make()
         if kept is not None:
             with suppress(OSError):
                 kept.parent.mkdir(parents=True, exist_ok=True)
@@ -129,13 +141,18 @@ class Shard:
         return index
 
 
+def _fetched(index: RemoteFile) -> np.ndarray:
+    content = io.BytesIO(index.fetch(0, index.state.size))
+    return np.asarray(np.load(content, allow_pickle=False))
+
+
 def shard_at(path: str) -> Shard:
     """Returns a shard, which stays open in this process.
 
     Raises:
         VideoReadError: It cannot be opened.
     """
-    state = remote_state(path) if "://" in path else require_regular_file(path)
+    state = remote_state(path) if "://" in path else regular_state(path)
     return _shard(os.getpid(), path, state)
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import BinaryIO, cast
 
 from salt_plugin.video.places import LocalFile, Part, Source
-from salt_plugin.video.reader import FileState, VideoReadError, require_regular_file
+from salt_plugin.video.reader import FileState, VideoReadError, regular_state
 from salt_plugin.video.remote import RemoteFile, remote_names, remote_state
 from salt_plugin.video.shards import shard_at
 
@@ -49,13 +49,26 @@ def absolute(path: str, folder: str) -> str:
     return member + chained + absolute(archive, folder) if chained else path
 
 
+def is_numbered(path: str) -> bool:
+    """Tells whether a name stands for numbered files: a file or member of that name goes before.
+
+    Raises:
+        VideoReadError: It is of a shard that cannot be read.
+    """
+    if not NUMBER.search(name_of(path).rpartition("/")[2]):
+        return False
+    if (found := _in_shard(path)) is not None:
+        return not shard_at(found[1]).holds(found[0])
+    return is_address(path) or not os.path.exists(path)
+
+
 def state_of(path: str) -> FileState:
     """Returns size and version of a file; of frames, those of their folder or of their shard.
 
     Raises:
-        VideoReadError: It is missing, empty, or a pipe or a device.
+        VideoReadError: It is missing, or a pipe or a device.
     """
-    numbered = NUMBER.search(name_of(path).rpartition("/")[2])
+    numbered = is_numbered(path)
     if (found := _in_shard(path)) is not None:
         member, shard_path = found
         shard = shard_at(shard_path)
@@ -65,11 +78,11 @@ def state_of(path: str) -> FileState:
         return FileState(size, [start, *shard.source.state])
     if is_address(path):
         return FileState(0, "") if numbered else remote_state(path)
-    if numbered and not os.path.exists(path):
+    if numbered:
         path = os.path.dirname(path)
     if os.path.isdir(path):
         return FileState(0, os.stat(path).st_mtime_ns)
-    return require_regular_file(path)
+    return regular_state(path)
 
 
 def open_bytes(path: str) -> BinaryIO:
@@ -136,7 +149,7 @@ class Folder:
         """Tells whether there is a file."""
         path = self._named(name)
         if (found := _in_shard(path)) is not None:
-            return bool(shard_at(found[1]).places([found[0]])[0, 0] >= 0)
+            return shard_at(found[1]).holds(found[0])
         return name in self.names if is_address(path) else os.path.exists(path)
 
     def read(self, names: Sequence[str]) -> Iterator[bytes]:
@@ -146,13 +159,6 @@ class Folder:
         else:
             before = found[0].removesuffix(self.pattern or "")
             yield from shard_at(found[1]).read([before + name for name in names])
-
-    def numbered(self, number: int) -> str:
-        """Returns the name that the pattern gives a number."""
-        pattern = self.pattern or ""
-        match = NUMBER.search(pattern)
-        assert match is not None
-        return pattern[: match.start()] + match[0] % number + pattern[match.end() :]
 
     def _named(self, name: str) -> str:
         return f"{self._root}/{name}{self._rest}"
@@ -173,7 +179,7 @@ class Folder:
             some = [begin + number[0] % one + end for one in numbers]
             held = shard.places([before + name for name in some])[:, 0] >= 0
             names += [name for name, one in zip(some, held, strict=True) if one]
-            if not held[-1]:
+            if not held.any():
                 return names
             first += _AT_ONCE
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from salt_plugin.video.reader import VideoReadError
+from salt_plugin.video.reader import OutOfReachError
 
 Result = TypeVar("Result")
 
@@ -17,7 +17,7 @@ _SLICE = 1.0
 _thread = threading.local()
 
 
-class ReadTimeoutError(VideoReadError):
+class ReadTimeoutError(OutOfReachError):
     """A file that was not read in time."""
 
 

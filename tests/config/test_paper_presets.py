@@ -19,7 +19,8 @@ from salt_plugin.errors import ConfigError
 from salt_plugin.methods import Recipe
 from salt_plugin.models import FrozenTeacher, VideoEncoder
 from salt_plugin.shapes import EncoderShape
-from salt_plugin.studies.comparison import all_cells, common_settings, train_overrides
+from salt_plugin.studies.cells import all_cells, train_overrides
+from salt_plugin.studies.comparison import common_settings
 from salt_plugin.studies.costs import composed_config
 from salt_plugin.studies.elements import all_elements
 from salt_plugin.studies.pipeline import pipeline_config

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from salt_plugin.data.demo import DIRECTIONS, DemoSpec, make_demo, render
-from salt_plugin.data.digits import scan_split
+from salt_plugin.data.demo import DIRECTIONS, DemoSpec, demo_list, make_demo, render, spec_of
+from salt_plugin.data.digits import scans_of
 from salt_plugin.data.sources import read_inputs
-from salt_plugin.errors import CacheError, ConfigError
+from salt_plugin.errors import CacheError, ConfigError, DataError
 from salt_plugin.video.opening import open_video
 
 # Without flicker, so that what is drawn can be measured pixel by pixel.
@@ -94,10 +95,64 @@ def test_render_is_pure_and_seeded() -> None:
         assert not np.array_equal(one[0], render(spec, index, split)[0])
 
 
-def test_scans_of_train_and_test_are_disjoint() -> None:
-    train, test = scan_split(0)
-    assert not set(train) & set(test)
-    assert len(train) + len(test) == 1797
+def test_the_default_set_is_what_it_has_been(tmp_path: Path) -> None:
+    first = {"train": "c4791d6662d9452c", "test": "fef647e16362c32a"}
+    for split, expected in first.items():
+        digest = hashlib.sha256()
+        for index in range(3):
+            frames, *labels = render(DemoSpec(), index, split)
+            digest.update(frames.tobytes() + bytes(labels))
+        assert digest.hexdigest()[:16] == expected
+    made = tmp_path / "demo-ffa3c7844c79"  # as it is named in users' caches
+    made.mkdir()
+    assert make_demo(DemoSpec(), tmp_path) == made
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_no_scan_is_in_two_splits(validation: bool) -> None:
+    scans = scans_of(0, validation)
+    assert sorted(np.concatenate(list(scans.values()))) == list(range(1797))
+    assert np.array_equal(scans["test"], scans_of(0)["test"])
+    assert (len(scans["val"]) > 0) == validation
+
+
+@pytest.mark.parametrize("val", [0, 1])
+def test_clips_show_the_scans_of_their_split(val: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans, grey = scans_of(1, validation=val > 0), {"train": 0.2, "val": 0.4, "test": 0.8}
+    images = np.zeros((1797, 8, 8))
+    for split, numbers in scans.items():
+        images[numbers] = grey[split]
+    monkeypatch.setattr("salt_plugin.data.digits._scans", lambda: (images, np.arange(1797)))
+    plain = {"frames": 2, "digit": 32, "noise": 0.0, "texture_amplitude": 0.0}
+    for split, level in grey.items():
+        if len(scans[split]):
+            drawn = [render(DemoSpec(val=val, **plain), index, split) for index in range(50)]
+            assert all((frames == round(level * 255)).all() for frames, _, _ in drawn)
+            assert {scan for _, scan, _ in drawn} <= set(scans[split])
+
+
+def test_validation_has_lists_of_its_own_and_leaves_the_test_clips(
+    demo: Path, tmp_path: Path
+) -> None:
+    spec = replace(SMALL, val=4)
+    folder = make_demo(spec, tmp_path)
+    for kind, column in (("digit", 1), ("direction", 2)):
+        videos = read_inputs(str(folder / f"val_{kind}.csv"))
+        assert videos.labels == [render(spec, index, "val")[column] for index in range(4)]
+    for file in sorted((demo / "test").iterdir()):
+        assert file.read_bytes() == (folder / "test" / file.name).read_bytes()
+
+
+def test_a_list_that_a_set_has_not_is_named(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "salt_plugin").symlink_to(demo.parent)
+    assert demo_list("train.csv", SMALL) == str(tmp_path / "salt_plugin" / demo.name / "train.csv")
+    with pytest.raises(DataError, match=r"demo:val_digit\.csv is no list .*set val of the demo"):
+        demo_list("val_digit.csv", SMALL)
+    with pytest.raises(ConfigError, match=r"probe\.demo: .*'vall'"):
+        spec_of({"vall": 3}, "probe.demo")
 
 
 @pytest.mark.parametrize("direction", range(8))

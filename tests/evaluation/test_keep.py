@@ -91,6 +91,21 @@ def test_what_is_stored_is_the_same_with_and_without_tokens(
     assert with_tokens.means.shape[-1] == 8 * plain.shape[-1]
 
 
+def test_a_mean_over_all_is_taken_from_that_at_each_time(
+    nano: FrozenEncoder, small: ProbeConfig, tmp_path: Path
+) -> None:
+    lists = read_lists(small)
+    direct = stored_features(nano, lists, "test", replace(small, protocols=["knn"])).means
+    config = replace(small, protocols=["knn"], cache=str(tmp_path / "other"))
+    stored_features(nano, lists, "test", replace(config, keep="time"))
+    seen: list[int] = []
+    found = stored_features(
+        nano, lists, "test", config, progress=lambda title, done, of: seen.append(done)
+    )
+    assert not seen  # nothing was encoded
+    torch.testing.assert_close(found.means, direct)
+
+
 def test_dimension_and_penalty_are_chosen_on_other_videos() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 3

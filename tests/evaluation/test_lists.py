@@ -105,8 +105,26 @@ def test_the_sets_of_the_paper(
     assert found.annotations
 
 
+def test_lists_of_the_demo_are_of_the_set_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    sizes = {"train": 120, "val": 120, "test": 1}
+    for name, classes in (("demo_val", 8), ("demo_digit_val", 10)):
+        config = probe_config(name, demo=sizes)
+        lists = read_lists(config)
+        assert len(lists.classes) == classes
+        for split, found in (("train", lists.train), ("val", lists.test)):
+            assert len(found.paths) == sizes[split]
+            assert {Path(path).parent.name for path in found.paths} == {split}
+    with pytest.raises(DataError, match=r"demo:val_digit\.csv is no list of the set"):
+        read_lists(replace(config, demo={**sizes, "val": 0}))
+    with pytest.raises(ConfigError, match=r"probe\.demo: .*'tran'"):
+        read_lists(replace(config, demo={"tran": 3}))
+
+
 def test_every_set_is_typed_and_unknown_ones_are_suggested() -> None:
-    assert {"demo", "demo_digit", "folder"} <= set(probe_sets())
+    assert {"demo", "demo_digit", "demo_val", "demo_digit_val", "folder"} <= set(probe_sets())
     for name in probe_sets():
         probe_config(name)
     with pytest.raises(ConfigError, match=r"'k40' is no data set.*'k400'"):

@@ -66,11 +66,20 @@ def evaluate(arguments: list[str]) -> None:
         product.with_stem(product.stem + kind).write_text(json.dumps({name: found}))
 
 
+def probe(arguments: list[str]) -> None:
+    encoder, data = Path(arguments[0]), arguments[arguments.index("--data") + 1]
+    protocols = ("linear", "knn")
+    found = {one: {"accuracy": number(*encoder.parts[-2:], data, one)} for one in protocols}
+    print(json.dumps(found))
+
+
 if __name__ == "__main__":
     print(" ".join(sys.argv[1:]))
     if os.environ.get("SALT_STUB_FAIL", "-") in sys.argv:
         sys.exit("error: the sky has fallen")
-    if sys.argv[2] == "salt_plugin.cli":
+    if sys.argv[2:4] == ["salt_plugin.cli", "probe"]:
+        probe(sys.argv[4:])
+    elif sys.argv[2] == "salt_plugin.cli":
         train(sys.argv[4:])
     elif sys.argv[2] == "salt_plugin.studies.evaluate":
         evaluate(sys.argv[3:])

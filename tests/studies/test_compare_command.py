@@ -6,6 +6,7 @@ import csv
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -99,6 +100,87 @@ def test_both_encoders_of_a_run_have_rows_and_one_kind_is_chosen(
     assert {row["chosen"] for row in rows_of(out) if row["method"] == "salt"} == {"True"}
 
 
+WARM = {
+    "method": "salt",
+    "overrides": ["method.teacher.path={salt}/teacher", "checkpoint={salt}/teacher"],
+}
+
+
+def test_an_arm_starts_from_the_run_of_another_and_differs_by_intent(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "an 'out'"
+    command = ["--out", str(out), "--dry-run"]
+    with pytest.raises(
+        ConfigError, match=r"differ in more than themselves .*checkpoint: '' in salt"
+    ):
+        main([str(tiny(arms={"warm": WARM})), *command])
+    main([str(tiny(arms={"warm": WARM}, may_differ=["checkpoint"])), *command])
+    shown = capsys.readouterr()
+    assert "checkpoint: '' in salt, '' in pixel_teacher, {salt}/teacher in warm" in shown.err
+    assert "method.teacher.path: None in salt, {salt}/teacher in warm" in shown.err
+    salt, _, warm, _ = shown.out.splitlines()
+    assert salt.startswith(f"{SALT}: ")
+    name, _, overrides = warm.partition(": ")
+    assert name == "warm-vit_nano-steps-s1"
+    folder = str(out / "cells" / SALT).replace("'", "\\'")
+    assert f"checkpoint='{folder}/teacher'" in shlex.split(overrides)
+
+
+def test_arms_are_compared_seed_by_seed_by_their_endpoint(
+    tiny: Tiny, tmp_path: Path, stub: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    more = {"arms": {"warm": WARM}, "may_differ": ["checkpoint"], "reference": "pixel_teacher"}
+    endpoint = {"endpoint": ["bees.knn", "bees.linear"], "margin": 0.5, "seeds": [1, 2]}
+    main([str(tiny(**more, **endpoint)), stub, "--out", str(out), "--json"])
+    shown = capsys.readouterr()
+    started = [line.split()[0] for line in shown.err.splitlines() if line.endswith(": started")]
+    cells = [one for one in started if one.startswith("cells/")]
+    assert [one.partition("-")[0] for one in cells] == 2 * [
+        "cells/salt",
+        "cells/pixel_teacher",
+        "cells/warm",
+    ]
+    rows = rows_of(out)
+    for row in rows:
+        accuracies = [float(row["bees_knn"]), float(row["bees_linear"])]
+        assert float(row["endpoint"]) == pytest.approx(sum(accuracies) / 2)
+    of = {(row["arm"], row["seed"]): float(row["endpoint"]) for row in rows}
+    found = json.loads(shown.out.splitlines()[-1])["paired"]
+    assert [(one["arm"], one["n"]) for one in found] == [("salt", 2), ("warm", 2)]
+    for one in found:
+        apart = [of[one["arm"], seed] - of["pixel_teacher", seed] for seed in "12"]
+        assert one["difference"] == pytest.approx(sum(apart) / 2)
+        half = 12.7062 * abs(apart[0] - apart[1]) / 2  # t at 1 degree of freedom
+        assert one["high"] - one["difference"] == pytest.approx(half, rel=1e-5)
+    with (out / "paired.csv").open(newline="") as file:
+        assert [row["verdict"] for row in csv.DictReader(file)] == [o["verdict"] for o in found]
+    assert (
+        "less that of pixel_teacher, paired by seed; margin 0.5" in (out / "table.md").read_text()
+    )
+    assert (out / "figures" / "endpoint.png").stat().st_size > 5000
+
+
+def test_trials_have_rows_and_the_best_is_named(tiny: Tiny, tmp_path: Path, stub: str) -> None:
+    out = tmp_path / "out"
+    rates = [[f"optimizer.lr={rate}"] for rate in ("1e-3", "2e-3")]
+    trials = {"salt": rates, "pixel_teacher": rates}
+    main([str(tiny(trials=trials, choose="bees.knn", seeds=[9])), stub, "--out", str(out)])
+    rows = [row for row in rows_of(out) if row["arm"] != "random"]
+    assert [(row["arm"], row["trial"]) for row in rows] == [
+        (arm, rate) for (rate,) in rates for arm in ("salt", "pixel_teacher")
+    ]
+    table = (out / "table.md").read_text()
+    assert "Best trials, by the mean of bees_knn" in table
+    for arm in ("salt", "pixel_teacher"):
+        own = [row for row in rows if row["arm"] == arm]
+        best = max(own, key=lambda row: float(row["bees_knn"]))
+        edge = f"{best['trial'].replace('e-3', '').replace('=', '=0.00')} is the"
+        assert f"| {arm} vit_nano {best['trial']} | steps |" in table
+        assert edge in table
+
+
 def test_a_failed_run_is_named_and_the_others_stand(
     tiny: Tiny, tmp_path: Path, stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +254,7 @@ def test_methods_differ_in_themselves_or_by_intent_alone(
         ({"overrides": ["method.clip.sise=32"]}, rf"{SALT}: .*method\.clip\.sise"),
         ({"overrides": ["method.encoder=a"]}, r"overrides: 'method.encoder=a': a comparison sets"),
         ({"probe": [{"data": "folder"}]}, r"probe\.train: missing"),
-        ({"choose": "wasps"}, r"compare\.choose: not one of the evaluations; .*bees"),
+        ({"choose": "wasps"}, r"compare\.choose: 'wasps': not one of the evaluations; .*bees"),
     ],
 )
 def test_what_cannot_work_is_found_before_training(
@@ -267,6 +349,7 @@ def test_stopped_in_the_middle_the_same_command_ends_as_if_it_had_not_been(
     if stop != signal.SIGKILL:
         last = "error: stopped; 2 of 6 elements are finished; the same command goes on"
         assert errors.splitlines()[-1] == last
+        assert [row["status"] for row in rows_of(out)] == ["unfinished", "done", "unfinished"]
     time.sleep(0.1)
     at_work = subprocess.run(["pgrep", "-f", f"{out}/cells/"], capture_output=True, text=True)
     assert at_work.stdout == ""

@@ -90,6 +90,23 @@ def test_an_array_waits_for_the_one_teacher_and_element_for_element_where_it_can
     ]
 
 
+def test_what_is_based_on_its_own_stage_waits_for_it_alone(tmp_path: Path) -> None:
+    config, elements = pipeline(
+        tmp_path, "stages: {runs: {}, probe: {command: probe, needs: runs}}"
+    )
+    first, probe = elements
+    runs = [first._replace(name=name) for name in ("a", "b")]
+    runs.append(first._replace(name="c", parent="runs/a"))
+    probes = [probe._replace(name=one.name, parent=one.id) for one in runs]
+    jobs = jobs_of(config, [*runs, *probes])
+    assert [([one.id for one in job.elements], job.waits) for job in jobs] == [
+        (["runs/a", "runs/b"], []),
+        (["runs/c"], ["afterok:{0}_0"]),
+        (["probe/a", "probe/b"], ["aftercorr:{0}"]),
+        (["probe/c"], ["afterok:{1}"]),
+    ]
+
+
 def test_what_is_finished_is_not_waited_for_and_what_runs_is(tmp_path: Path) -> None:
     config, elements = pipeline(tmp_path, TWO_BY_TWO)
     active = {"teacher/vit_small-s5": "12_1", "student/vit_small-s5-lr0.001": "13_0"}

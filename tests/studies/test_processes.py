@@ -79,6 +79,19 @@ def test_what_others_need_comes_first_and_late_stages_before_early_ones(tmp_path
     ]
 
 
+def test_what_is_based_on_its_own_stage_keeps_its_place(tmp_path: Path) -> None:
+    elements = [
+        element("train", "a", "pass"),
+        element("train", "b", "pass", "train/a"),
+        element("train", "c", "pass"),
+        *(element("probe", name, "pass", f"train/{name}") for name in "abc"),
+    ]
+    reporter = Quiet()
+    assert run(tmp_path, elements, reporter=reporter) == {}
+    order = [one.split()[0] for one in reporter.said if "started" in one]
+    assert order == [f"{stage}/{name}" for name in "abc" for stage in ("train", "probe")]
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [

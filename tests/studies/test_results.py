@@ -14,7 +14,13 @@ from salt_plugin.studies.report import PARTS, groups
 def row(method: str, budget: float, seed: int, flops: int, accuracy: float) -> dict[str, Any]:
     parts = {f"flops_{part}": None for part in PARTS} | {"flops_student": flops}
     share = 0.1 if method == "salt" else None
-    key = {"method": method, "encoder": "vit_nano", "teacher_share": share, "budget": budget}
+    key = {
+        "arm": method,
+        "method": method,
+        "encoder": "vit_nano",
+        "teacher_share": share,
+        "budget": budget,
+    }
     return {**key, "seed": seed, "status": "done", "flops": flops, **parts, "bees_knn": accuracy}
 
 

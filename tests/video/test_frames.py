@@ -62,7 +62,9 @@ def test_a_clip_opens_its_own_frames_alone(tmp_path: Path) -> None:
     (folder / "000004.png").write_bytes(b"no image")
     reader = open_video(str(folder))
     assert _grey(reader.frames(np.array([8]))[0]) == 40
-    with pytest.raises(VideoReadError, match="frame 4: cannot identify image file"):
+    with pytest.raises(
+        VideoReadError, match=r"no image of the formats JPEG, PNG, WEBP, BMP \(frame 4\)"
+    ):
         reader.frames(np.array([3, 4]))
 
 
@@ -88,9 +90,9 @@ def test_the_rate_of_a_folder(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "clip", 5)
     (folder / "000003.png").unlink()
-    with pytest.raises(VideoReadError, match=r"image 3 is missing or there twice: 2 precedes 4"):
+    with pytest.raises(VideoReadError, match=r"an image is missing, or there twice: 2 precedes 4"):
         open_video(f"{folder}/%06d.png")
-    with pytest.raises(VideoReadError, match=r"holds no images named %04d\.jpg"):
+    with pytest.raises(VideoReadError, match=r"no images of this name: %04d\.jpg"):
         open_video(f"{folder}/%04d.jpg")
     with pytest.raises(VideoReadError, match="no folder: No such file"):
         open_video(f"{tmp_path}/absent/%06d.png")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
 import importlib.util
 import io
 import shutil
-import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from served import Server, serving, write_tar
 
 from salt_plugin.data import (
     ClipSampler,
@@ -38,15 +37,6 @@ def same(one: str, other: str) -> bool:
     return a.times.tolist() == b.times.tolist() and torch.equal(
         a.frames(np.arange(len(a))), b.frames(np.arange(len(b)))
     )
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 def png(value: int) -> bytes:
@@ -101,7 +91,9 @@ def test_the_index_of_a_foreign_shard_is_made_once(
     shards._shard.cache_clear()
     monkeypatch.setattr(shards, "read_members", None)
     open_video(path)
-    with pytest.raises(VideoReadError, match=r"no member 'bee\.mp4' among the 13 of the shard"):
+    with pytest.raises(
+        VideoReadError, match=r"bee\.mp4::.*: no such member in the shard: none of its 13 has"
+    ):
         open_video(f"tar://bee.mp4::{shard}")
 
 
@@ -118,13 +110,33 @@ def test_an_index_beside_a_shard_is_compared_with_it(shard: Path) -> None:
 def test_a_shard_that_was_cut_gives_what_is_whole(shard: Path) -> None:
     whole = shard.read_bytes()
     shard.write_bytes(whole[:2000])
-    with pytest.raises(VideoReadError, match=r"the shard was cut: its member 'ant0\.mp4' ends"):
+    with pytest.raises(VideoReadError, match=r"ant0\.mp4::.*: the shard was cut: this member ends"):
         open_video(f"tar://ant0.mp4::{shard}")
     shard.write_bytes(whole[: whole.index(b"deep/bee1.mp4") + 1000])
     assert len(open_video(f"tar://ant0.mp4::{shard}")) == 12
     shard.write_bytes(b"no tar file" * 100)
     with pytest.raises(VideoReadError, match="not a plain tar file"):
         open_video(f"tar://ant0.mp4::{shard}")
+
+
+def test_a_member_of_the_very_name_goes_before_numbers(tmp_path: Path) -> None:
+    members = {"100%d.png": png(7), **{f"{n}.png": png(n) for n in (*range(255), 256)}}
+    shard = write_tar(tmp_path / "shard.tar", members)
+    assert open_video(f"tar://100%d.png::{shard}").frames(np.zeros(1, int)).unique().item() == 7
+    with pytest.raises(VideoReadError, match="an image is missing, or there twice: 254 precedes"):
+        open_video(f"tar://%d.png::{shard}")
+    (tmp_path / "100%d.png").write_bytes(png(8))
+    assert open_video(f"{tmp_path}/100%d.png").frames(np.zeros(1, int)).unique().item() == 8
+
+
+def test_a_shard_that_was_cut_is_named_when_it_is_listed(
+    shard: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: whole.index(b"deep/bee1.mp4") + 1000])
+    assert len(read_inputs(str(shard)).paths) == 2
+    assert "shard.tar was cut: it has" in caplog.text
+    assert "its last member 'deep/bee1.mp4' ends at" in caplog.text
 
 
 def test_lists_and_inputs_of_shards(shard: Path, tmp_path: Path) -> None:
@@ -165,93 +177,46 @@ def test_addresses_in_memory(tiny_videos: Path, shard: Path) -> None:
     assert same("tar://ant0.mp4::memory://salt/shard.tar", str(tiny_videos / "ant" / "0.mp4"))
     assert len(open_video("tar://f.%06d.png::memory://salt/shard.tar")) == 7
     assert len(open_video("memory://salt/clip/%03d.png")) == 5
+    memory.pipe("/shards/one.tar", shard.read_bytes())
+    assert read_inputs("memory://shards").labels == [0, 1]
+    memory.pipe("/out/prepared.csv", b"path,label\ntar://f.%06d.png::shards/one.tar,bee\n")
+    memory.pipe("/out/shards/one.tar", shard.read_bytes())
+    for given in ("memory://out", "memory://out/prepared.csv"):
+        videos = read_inputs(given)
+        assert (videos.labels, videos.classes) == ([0], ["bee"])
+        assert len(open_video(videos.paths[0])) == 7
+    memory.pipe("/out/bad.csv", b"path,label\na.mp4,bee\nb.mp4,7\n")
+    with pytest.raises(DataError, match=r"^memory://out/bad\.csv has 1 broken line"):
+        read_inputs("memory://out/bad.csv")
     with pytest.raises(VideoReadError, match="FileNotFoundError"):
         open_video("memory://salt/absent.mp4")
     with pytest.raises(VideoReadError, match="Protocol not known: nosuch"):
         open_video("nosuch://a.mp4")
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves files by parts; `failures` answers 503 to the next requests, `stuck` to none."""
-
-    daemon_threads = True
-    files: dict[str, bytes]
-    failures = 0
-    stuck: threading.Event | None = None
-    asked: list[tuple[int, int]]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        server = self.server
-        if server.stuck is not None:
-            server.stuck.wait(30)
-            return
-        if server.failures:
-            server.failures -= 1
-            self.send_error(503)
-            return
-        content = server.files.get(self.path)
-        if content is None:
-            self.send_error(404)
-            return
-        given = self.headers.get("Range")
-        start, stop = 0, len(content)
-        if given:
-            first, last = given.removeprefix("bytes=").split("-")
-            start, stop = int(first), int(last) + 1
-            server.asked.append((start, stop))
-        self.send_response(206 if given else 200)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(stop - start))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content[start:stop])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server(tiny_videos: Path, shard: Path) -> Iterator[Server]:
-    made = Server(("127.0.0.1", 0), Handler)
-    made.files = {"/shard.tar": shard.read_bytes()}
+    files = {"/shard.tar": shard.read_bytes()}
     for path in tiny_videos.rglob("*.mp4"):
-        made.files[f"/{path.parent.name}{path.name}"] = path.read_bytes()
-    made.asked = []
-    thread = threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    remote._state.cache_clear()
-    yield made
-    if made.stuck:
-        made.stuck.set()
-    made.shutdown()
-    made.server_close()
-
-
-def _at(server: Server, name: str) -> str:
-    return f"http://127.0.0.1:{server.server_port}/{name}"
+        files[f"/{path.parent.name}{path.name}"] = path.read_bytes()
+    with serving(files) as made:
+        yield made
 
 
 def test_http(server: Server, tiny_videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "PAUSES", (0.01, 0.02, 0.04))
     local = str(tiny_videos / "ant" / "2.mp4")
     server.failures = 3
-    assert same(_at(server, "ant2.mp4"), local)
-    assert same(f"tar://ant0.mp4::{_at(server, 'shard.tar')}", str(tiny_videos / "ant" / "0.mp4"))
+    assert same(server.at("ant2.mp4"), local)
+    assert same(f"tar://ant0.mp4::{server.at('shard.tar')}", str(tiny_videos / "ant" / "0.mp4"))
     monkeypatch.setattr(remote, "BLOCK", 512)
-    assert same(_at(server, "ant2.mp4"), local)
+    assert same(server.at("ant2.mp4"), local)
     assert all(stop - start <= 512 for start, stop in server.asked[-3:])
     with pytest.raises(VideoReadError, match="FileNotFoundError"):
-        open_video(_at(server, "absent.mp4"))
+        open_video(server.at("absent.mp4"))
     server.failures = 10**6
     with pytest.raises(VideoReadError, match="after 4 attempts"):
-        open_video(_at(server, "bee2.mp4"))
+        open_video(server.at("bee2.mp4"))
 
 
 def test_bad_addresses_are_replaced_as_bad_files(
@@ -259,7 +224,7 @@ def test_bad_addresses_are_replaced_as_bad_files(
 ) -> None:
     monkeypatch.setattr(remote, "PAUSES", ())
     names = ("ant0.mp4", "absent.mp4", "ant1.mp4", "bee0.mp4")
-    videos = VideoList([_at(server, name) for name in names], [0] * 4, None, [0] * 4)
+    videos = VideoList([server.at(name) for name in names], [0] * 4, None, [0] * 4)
     dataset = VideoDataset(videos, ClipSampler(4, step=1), SALTTransform(16), seed=0)
     item = dataset[SampleKey(0, 0, 1)]
     assert next(path for path, _ in item.skipped).endswith("absent.mp4")
@@ -271,13 +236,39 @@ def test_a_server_that_stops_answering_is_given_up(
 ) -> None:
     monkeypatch.setattr(remote, "PAUSES", (0.01,))
     monkeypatch.setattr(remote, "LIMIT", 0.3)
-    video = open_video(_at(server, "bee1.mp4"))
+    video = open_video(server.at("bee1.mp4"))
     server.stuck = threading.Event()
     began = time.monotonic()
     with pytest.raises(VideoReadError, match=r"not read within 0\.3 s, after 2 attempts"):
-        open_video(_at(server, "ant0.mp4"))
+        open_video(server.at("ant0.mp4"))
     assert time.monotonic() - began < 5
     assert len(video) == 16
+
+
+def test_what_does_not_come_is_no_damage(kinds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the line breaks: also while frames are counted by decoding them."""
+    monkeypatch.setattr(remote, "PAUSES", ())
+    monkeypatch.setattr(remote, "BLOCK", 4096)
+    monkeypatch.setattr(remote, "_block", remote._block.__wrapped__)
+    fsspec.filesystem("memory").pipe("/salt/b.avi", (kinds / "bframes.avi").read_bytes())
+    part, left = remote._part, [0]
+
+    def breaks(address: str, start: int, stop: int) -> bytes:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError("the line is down")
+        return part(address, start, stop)
+
+    monkeypatch.setattr(remote, "_part", breaks)
+    found = set()
+    for parts in range(0, 200, 3):
+        left[0] = parts
+        try:
+            found.add(len(open_video("memory://salt/b.avi")))
+            break
+        except VideoReadError as error:
+            found.add(error.reason)
+    assert found == {60, "OSError: the line is down, after 1 attempts"}
 
 
 def test_a_package_that_is_missing_is_an_error_that_names_it() -> None:
