@@ -1,4 +1,4 @@
-"""Clips of 16 frames, every fourth, of videos and of shards: ours, and as plain rivals read them."""
+"""Clips of 16 frames, every fourth, of files and of shards: ours, and as plain rivals read them."""
 
 from __future__ import annotations
 

@@ -65,20 +65,14 @@ class Shard:
         Raises:
             VideoReadError: It holds no such member, or not all of it.
         """
-        return self._checked(name, self.places([name])[0].tolist())
+        return next(self.located([name]))
 
-    def read(self, names: Sequence[str]) -> Iterator[bytes]:
-        """Yields what members hold.
-
-        Raises:
-            VideoReadError: It holds no such member, or not all of it.
-        """
+    def located(self, names: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """Yields place and size of members, which are looked up all at once; see `place`."""
         for name, found in zip(names, self.places(names).tolist(), strict=True):
-            start, size = self._checked(name, found)
-            yield self.source.fetch(start, start + size)
+            yield self._checked(name, *found)
 
-    def _checked(self, name: str, found: list[int]) -> tuple[int, int]:
-        start, size = found
+    def _checked(self, name: str, start: int, size: int) -> tuple[int, int]:
         if start < 0:
             held = len(self._index) - 1
             raise VideoReadError(

@@ -101,10 +101,7 @@ def read_bytes(path: str) -> bytes:
     Raises:
         VideoReadError: It cannot be read, or has more than 256 MiB.
     """
-    source, start, size = _located(path)
-    if size > _MAX_WHOLE:
-        raise VideoReadError(path, f"{size} bytes: expected at most {_MAX_WHOLE} of an image")
-    return source.fetch(start, start + size)
+    return _whole(path, *_located(path))
 
 
 class Folder:
@@ -158,7 +155,9 @@ class Folder:
             yield from (read_bytes(self._named(name)) for name in names)
         else:
             before = found[0].removesuffix(self.pattern or "")
-            yield from shard_at(found[1]).read([before + name for name in names])
+            shard = shard_at(found[1])
+            for start, size in shard.located([before + name for name in names]):
+                yield _whole(self._path, shard.source, start, size)
 
     def _named(self, name: str) -> str:
         return f"{self._root}/{name}{self._rest}"
@@ -192,6 +191,12 @@ def _in_shard(path: str) -> tuple[str, str] | None:
     if not chained:
         raise VideoReadError(path, "expected tar://member::shard.tar")
     return member.lstrip("/"), shard.removeprefix("file://")
+
+
+def _whole(path: str, source: Source, start: int, size: int) -> bytes:
+    if size > _MAX_WHOLE:
+        raise VideoReadError(path, f"{size} bytes: expected at most {_MAX_WHOLE} of an image")
+    return source.fetch(start, start + size)
 
 
 def _located(path: str) -> tuple[Source, int, int]:
