@@ -138,13 +138,13 @@ def _clips(ways: list[Way], given: argparse.Namespace) -> dict[str, dict[str, fl
     for name, visits in spent.items():
         (first, _), (again, wall) = (np.median(one, axis=0).tolist() for one in visits)
         found[name] = {"first": 1000 * first, "again": 1000 * again, "wall": 1000 * wall}
-    least = found.get("prepared videos, decord", {}).get("first")
-    print("| | first visit, ms of CPU | again | again, wall | of decord's | MB |")
-    print("|---|---|---|---|---|---|")
+    decord = found.get("prepared videos, decord")
+    print("| | first visit, ms of CPU | again | again, wall | of decord's first | again | MB |")
+    print("|---|---|---|---|---|---|---|")
     for name, _, _, size in ways:
         row, cells = found[name], [f"{one:.1f}" for one in found[name].values()]
-        ratio = f"{row['first'] / least:.2f}" if least else ""
-        print("|", " | ".join([name, *cells, ratio, f"{size / 1e6:.1f}"]), "|", flush=True)
+        cells += [f"{row[at] / decord[at]:.2f}" if decord else "" for at in ("first", "again")]
+        print("|", " | ".join([name, *cells, f"{size / 1e6:.1f}"]), "|", flush=True)
     print(flush=True)
     return found
 
