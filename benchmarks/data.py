@@ -1,148 +1,258 @@
-"""Decoded clips a second, by decoder and by loader workers, and what limits a training step.
+"""What clips cost by how they are stored, beside plain rivals, and the cores that a GPU needs.
 
-    python benchmarks/data.py [--videos FOLDER_OR_CSV] [--json]
+    python benchmarks/data.py [--sources 256 1080] [--videos FOLDER_OR_CSV] [--workers 1 2]
+                              [--rounds 2] [--gpu-clips-per-second 100 200 400] [--json]
 
-Without `--videos`, H.264 files like those of web collections are made in a temporary folder:
-256 px, 10 s at 30 fps, a keyframe every second (docs/benchmarks/data.md).
+Without `--videos`, H.264 files are made in a temporary folder. They are read as given, and as
+`salt data prepare` writes them: single files, tar shards and JPEG frames. Readers take turns, each
+turn in new processes. A table is printed as soon as it is full (docs/benchmarks/data.md).
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import multiprocessing
+import os
 import statistics
 import tempfile
 import time
-from functools import partial
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from data_readers import SAMPLER, Read, missing, ours, with_decord, with_torchcodec, with_webdataset
 from made_videos import make_videos
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from salt_plugin.batch import MaskCollator
-from salt_plugin.data import (
-    ClipSampler,
-    StepBatchSampler,
-    VideoDataset,
-    open_video,
-    read_inputs,
-)
-from salt_plugin.losses import LatentLoss
+from salt_plugin.data import StepBatchSampler, VideoDataset, VideoList, read_inputs
+from salt_plugin.data.preparing import Preparation
 from salt_plugin.masks import MultiBlockMasks
-from salt_plugin.methods import SALT, Recipe
-from salt_plugin.models import FrozenTeacher, Predictor, VideoEncoder
-from salt_plugin.shapes import EncoderShape, PredictorShape
+from salt_plugin.shapes import EncoderShape
 from salt_plugin.transforms import SALTTransform
-from salt_plugin.video.opening import READERS
+from salt_plugin.video.conversion import Conversion
+
+# Height and width of frames, number of files, and seconds of each.
+SOURCES = {"256": ((256, 256), 8, 10), "1080": ((1080, 1920), 4, 4)}
+SIZE, CLIPS = 224, 4  # of a batch
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Way(NamedTuple):
+    """A reader of a store: what it reads, how, and the bytes of the store."""
+
+    name: str
+    paths: list[str]
+    read: Read
+    bytes: int
+
+
+class Turn(NamedTuple):
+    """A turn of a loader: clips a second, CPU seconds of its workers a clip, and MiB of each."""
+
+    rate: float
+    cpu: float
+    memory: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--videos", help="default: files that are made for it")
-    parser.add_argument("--encoder", default="vit_tiny")
-    parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--step", type=int, default=4)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--batches", type=int, default=12)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--device", default="cpu", help="of the step")
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=[*SOURCES])
+    parser.add_argument("--videos", help="in place of sources that are made")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each reader")
+    parser.add_argument("--seconds", type=float, default=2, help="of a turn")
+    parser.add_argument("--gpu-clips-per-second", type=int, nargs="+", default=[100, 200, 400])
     parser.add_argument("--json", action="store_true", help="one last line of JSON")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        result = _measure(arguments, arguments.videos or make_videos(Path(folder)))
-    for decoder, clips_per_s in result["decoders"].items():
-        print(f"decoder {decoder:<8} {clips_per_s:7.1f} clips/s in one process, no transform")
-    for workers, clips_per_s in result["workers"].items():
-        print(f"loader, {workers} workers {clips_per_s:7.1f} clips/s, transform and masks included")
-    print(f"step of {arguments.encoder} {result['step']:7.1f} clips/s")
-    print(f"limited by {result['limited_by']}")
-    if arguments.json:
-        print(json.dumps(result))
+    given = parser.parse_args()
+    lacks = {name: why for name in ("decord", "torchcodec", "webdataset") if (why := missing(name))}
+    for why in lacks.values():
+        print(f"left out: {why}")
+    results = {}
+    for source in ["videos"] if given.videos else given.sources:
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.monotonic()
+            ways = _ways(Path(folder), source, given.videos, {*lacks})
+            print(f"\n## {source}: made and prepared in {time.monotonic() - began:.0f} s\n")
+            clips = _clips(ways, given)
+            results[source] = {"clips": clips, "loaders": _loaders(ways, given)}
+    if given.json:
+        print(json.dumps(results))
 
 
-def _measure(arguments: argparse.Namespace, videos: str) -> dict[str, Any]:
-    listed = read_inputs(videos)
-    sampler = ClipSampler(arguments.frames, step=arguments.step)
-    decoders = {
-        name: _decoder_speed(partial(_read, reader=name), listed.paths, sampler, arguments)
-        for name in READERS
-    }
-    shape = EncoderShape.named(arguments.encoder)
-    grid = shape.grid(arguments.frames, arguments.size, arguments.size)
+def _ways(folder: Path, source: str, videos: str | None, lacks: set[str]) -> list[Way]:
+    """Makes a source and all stores of it."""
+    (folder / "source").mkdir()
+    sources = videos or make_videos(folder / "source", *SOURCES[source])
+    as_given = read_inputs(sources)
+    stores: dict[str, tuple[list[str], int]] = {}
+    for store in ("videos", "frames"):
+        for shards in (False, True):
+            out = folder / f"{store}-{shards}"
+            # So many that each worker of a reader of whole shards has some.
+            limit = stores[store][1] // 5 if shards else None
+            how = Conversion(store, 256, None)
+            Preparation(as_given, out, how, limit, 2, 600).run(lambda _: None)
+            size = sum(path.stat().st_size for path in out.rglob("*.*") if path.suffix != ".jsonl")
+            stores[store + " in shards" * shards] = read_inputs(str(out)).paths, size
 
-    def loader(workers: int) -> DataLoader:
-        clips = arguments.batch_size
-        steps = StepBatchSampler(len(listed.paths), clips, clips, arguments.batches + 1, seed=0)
-        return DataLoader(
-            VideoDataset(listed, sampler, SALTTransform(arguments.size), seed=0),
-            batch_sampler=steps,
-            collate_fn=MaskCollator(MultiBlockMasks(), grid, seed=0, group=clips),
-            num_workers=workers,
-            worker_init_fn=lambda _: torch.set_num_threads(1),
-        )
+    def shards_of(store: str) -> tuple[list[str], int]:
+        paths, size = stores[f"{store} in shards"]
+        return list(dict.fromkeys(path.partition("::")[2] for path in paths)), size
 
-    workers = {count: _loader_speed(loader(count), arguments) for count in arguments.workers}
-    step = _step_speed(shape, next(iter(loader(0))).to(arguments.device))
-    data = max(workers.values())
-    return {
-        "decoders": decoders,
-        "workers": workers,
-        "step": step,
-        "limited_by": "data" if data < step else "compute",
-    }
-
-
-def _decoder_speed(
-    read: Any, paths: list[str], sampler: ClipSampler, arguments: argparse.Namespace
-) -> float:
-    rng = np.random.default_rng(0)
-    seconds = []
-    for number in range(arguments.batches * arguments.batch_size):
-        began = time.perf_counter()
-        frames = read(paths[number % len(paths)], sampler, rng)
-        seconds.append(time.perf_counter() - began)
-        assert len(frames) == arguments.frames
-    return 1 / statistics.mean(seconds)
+    given = as_given.paths, sum(map(os.path.getsize, as_given.paths))
+    rivals: tuple[tuple[str, tuple[list[str], int], Read], ...] = (
+        ("as given, decord", given, with_decord),
+        ("as given, torchcodec", given, with_torchcodec),
+        ("prepared videos, decord", stores["videos"], with_decord),
+        ("prepared videos, torchcodec", stores["videos"], with_torchcodec),
+        ("videos in shards, webdataset and decord", shards_of("videos"), with_webdataset),
+        ("frames in shards, webdataset and Pillow", shards_of("frames"), with_webdataset),
+    )
+    own = [Way("as given", given[0], ours, given[1])]
+    own += [Way(f"prepared {name}", paths, ours, size) for name, (paths, size) in stores.items()]
+    there = [one for one in rivals if not any(name in one[0] for name in lacks)]
+    return own + [Way(name, paths, read, size) for name, (paths, size), read in there]
 
 
-def _read(path: str, sampler: ClipSampler, rng: np.random.Generator, reader: str) -> Any:
-    video = open_video(path, reader)
-    return video.frames(sampler.indices(video.times, rng))
+def _clips(ways: list[Way], given: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Prints what a clip costs without transform, each opening its file anew."""
+    spent: dict[str, list[list[tuple[float, float]]]] = defaultdict(lambda: [[], []])
+    for number in range(given.rounds):
+        for way in ways:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+                for all_of, some in zip(
+                    spent[way.name],
+                    pool.submit(_visits, way, given.seconds, number).result(),
+                    strict=True,
+                ):
+                    all_of += some
+    found = {}
+    for name, visits in spent.items():
+        (first, _), (again, wall) = (np.median(one, axis=0).tolist() for one in visits)
+        found[name] = {"first": 1000 * first, "again": 1000 * again, "wall": 1000 * wall}
+    decord = found.get("prepared videos, decord")
+    print("| | first visit, ms of CPU | again | again, wall | of decord's first | again | MB |")
+    print("|---|---|---|---|---|---|---|")
+    for name, _, _, size in ways:
+        row, cells = found[name], [f"{one:.1f}" for one in found[name].values()]
+        cells += [f"{row[at] / decord[at]:.2f}" if decord else "" for at in ("first", "again")]
+        print("|", " | ".join([name, *cells, f"{size / 1e6:.1f}"]), "|", flush=True)
+    print(flush=True)
+    return found
 
 
-def _loader_speed(loader: DataLoader, arguments: argparse.Namespace) -> float:
-    batches = iter(loader)
+def _visits(way: Way, seconds: float, seed: int) -> list[list[tuple[float, float]]]:
+    """Returns CPU and wall seconds of clips: the first of each file, and later ones."""
+    torch.set_num_threads(1)
+    clips = way.read(way.paths, np.random.default_rng(seed))
+    spent: list[tuple[float, float]] = []
+    first, end = len(way.paths), time.monotonic() + seconds
+    while len(spent) < first + 2 or time.monotonic() < end:
+        began = time.process_time(), time.perf_counter()
+        assert len(next(clips)) == SAMPLER.frames
+        spent.append((time.process_time() - began[0], time.perf_counter() - began[1]))
+    return [spent[:first], spent[first:]]
+
+
+def _loaders(ways: list[Way], given: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Prints what loaders give, transform included, and the cores that a GPU needs of them."""
+    turns: dict[tuple[str, int], list[Turn]] = defaultdict(list)
+    for _ in range(given.rounds):
+        for workers in given.workers:
+            for way in ways:
+                turns[way.name, workers].append(_turn(way, workers, given.seconds))
+    print("|", " | ".join(_heads(given)), "|")
+    print("|---" * len(_heads(given)), "|", sep="")
+    found = {}
+    for way in ways:
+        rates = [
+            statistics.median(turn.rate for turn in turns[way.name, workers])
+            for workers in given.workers
+        ]
+        every = [turn for workers in given.workers for turn in turns[way.name, workers]]
+        cpu, memory = (float(np.median([turn[at] for turn in every])) for at in (1, 2))
+        cores = [wanted * cpu for wanted in given.gpu_clips_per_second]
+        found[way.name] = {"rates": rates, "cpu": [cpu], "memory": [memory], "cores": cores}
+        cells = [f"{rate:.1f}" for rate in rates]
+        cells += [f"{1 / cpu:.1f}", f"{memory:.0f}", *(f"{one:.1f}" for one in cores)]
+        print("|", " | ".join([way.name, *cells]), "|", flush=True)
+    return found
+
+
+def _heads(given: argparse.Namespace) -> list[str]:
+    heads = [f"{one} worker{'s' * (one > 1)}, clips/s" for one in given.workers]
+    cores = [f"cores for {one} clips/s" for one in given.gpu_clips_per_second]
+    return ["", *heads, "a CPU second", "MiB a worker", *cores]
+
+
+def _turn(way: Way, workers: int, seconds: float) -> Turn:
+    before = set(multiprocessing.active_children())
+    batches = iter(_loader(way, workers))
     next(batches)  # starting the workers
-    began = time.perf_counter()
-    for _ in range(arguments.batches):
+    started = [one.pid for one in multiprocessing.active_children() if one not in before]
+    began, spent, count = time.monotonic(), sum(map(_cpu, started)), 0
+    while count < 2 or time.monotonic() - began < seconds:
         next(batches)
-    return arguments.batches * arguments.batch_size / (time.perf_counter() - began)
+        count += 1
+    clips, passed = CLIPS * count, time.monotonic() - began
+    spent = sum(map(_cpu, started)) - spent
+    memory = statistics.mean(map(_own_mib, started))
+    del batches  # which ends the workers
+    gc.collect()
+    return Turn(clips / passed, spent / clips, memory)
 
 
-def _step_speed(shape: EncoderShape, batch: Any) -> float:
-    method = SALT(
-        VideoEncoder(shape),
-        Predictor(shape.embed_dim, shape.embed_dim, PredictorShape()),
-        FrozenTeacher(VideoEncoder(shape), torch.bfloat16),
-        LatentLoss(),
-        Recipe(total_steps=10**6),
-    ).to(batch.clips.device)
-    optimizer = method.optimizer()
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        with torch.autocast(batch.clips.device.type, torch.bfloat16):
-            loss = method(batch)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        loss.item()  # waits for a GPU
-        seconds.append(time.perf_counter() - began)
-    return len(batch.clips) / statistics.median(seconds[1:])
+def _loader(way: Way, workers: int) -> DataLoader[Any]:
+    settings: dict[str, Any] = {
+        "num_workers": workers,
+        "worker_init_fn": lambda _: torch.set_num_threads(1),
+    }
+    if way.read is not ours:
+        return DataLoader(_Clips(way), batch_size=CLIPS, **settings)
+    count = len(way.paths)
+    videos = VideoList(way.paths, [-1] * count, None, [0] * count)
+    grid = EncoderShape.named("vit_large").grid(SAMPLER.frames, SIZE, SIZE)
+    return DataLoader(
+        VideoDataset(videos, SAMPLER, SALTTransform(SIZE), seed=0),
+        batch_sampler=StepBatchSampler(count, CLIPS, CLIPS, None, seed=0),
+        collate_fn=MaskCollator(MultiBlockMasks(), grid, seed=0, group=CLIPS),
+        **settings,
+    )
+
+
+class _Clips(IterableDataset[Tensor]):
+    """Clips of a rival, with the transform that ours have; each worker draws its own."""
+
+    def __init__(self, way: Way) -> None:
+        self._way, self._transform = way, SALTTransform(SIZE)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        worker = get_worker_info()
+        assert worker is not None
+        rng = np.random.default_rng(worker.id)
+        paths = self._way.paths
+        if self._way.read is not with_webdataset:  # which divides shards among workers itself
+            paths = rng.permutation(paths).tolist()
+        yield from map(self._transform, self._way.read(paths, rng))  # type: ignore[arg-type]
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def _own_mib(pid: int) -> float:
+    """Returns the memory of a process that it shares with no other."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(one.split()[1]) for one in lines if one.startswith("Private_")) / 2**10
 
 
 if __name__ == "__main__":

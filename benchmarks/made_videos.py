@@ -12,27 +12,40 @@ FPS, SECONDS, SIDE, VIDEOS = 30, 10, 256, 8
 
 
 def textures(
-    size: tuple[int, int], count: int, rng: np.random.Generator | None = None
+    size: tuple[int, int], count: int, rng: np.random.Generator | None = None, grain: int = 16
 ) -> Iterator[np.ndarray]:
-    """Yields frames of a smooth texture that drifts, uint8 [H, W, 3]."""
+    """Yields frames of a texture of patches that drifts, uint8 [H, W, 3]; `grain` is in pixels."""
     height, width = size
-    blocks = ((height + count) // 16 + 2, (width + count // 2) // 16 + 2, 3)
+    blocks = ((height + count) // grain + 2, (width + count // 2) // grain + 2, 3)
     small = (rng or np.random.default_rng(0)).integers(0, 256, blocks, dtype=np.uint8)
-    texture = small.repeat(16, 0).repeat(16, 1)
+    texture = small.repeat(grain, 0).repeat(grain, 1)
     for t in range(count):
         yield np.ascontiguousarray(texture[t : t + height, t // 2 : t // 2 + width])
 
 
-def make_videos(folder: Path) -> str:
-    """Writes smooth textures that drift, which compress as real video does; returns the folder."""
+def make_videos(
+    folder: Path,
+    size: tuple[int, int] = (SIDE, SIDE),
+    videos: int = VIDEOS,
+    seconds: int = SECONDS,
+) -> str:
+    """Writes textures that drift, which compress as real video does; returns the folder.
+
+    Args:
+        folder: Where they are written.
+        size: Height and width, in pixels.
+        videos: Number of files.
+        seconds: Of each.
+    """
     rng = np.random.default_rng(0)
-    for number in range(VIDEOS):
+    for number in range(videos):
         options = {"g": str(FPS), "bf": "2", "flags": "+cgop", "preset": "veryfast"}
         with av.open(str(folder / f"{number}.mp4"), "w") as container:
             stream = container.add_stream("libx264", rate=FPS, options=options)
-            stream.width = stream.height = SIDE
+            stream.height, stream.width = size
             stream.pix_fmt = "yuv420p"
-            for frame in textures((SIDE, SIDE), FPS * SECONDS, rng):
+            grain = 16 * size[0] // SIDE
+            for frame in textures(size, FPS * seconds, rng, grain):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
     return str(folder)

@@ -132,7 +132,8 @@ def read_clips(
     """
     unique = np.unique(indices_wt)
     if isinstance(reader, StreamReader):
-        frames = (torch.from_numpy(one).permute(2, 0, 1) for one in reader.stream(unique))
+        streamed = (np.require(one, requirements="W") for one in reader.stream(unique))
+        frames = (torch.from_numpy(one).permute(2, 0, 1) for one in streamed)
     else:
         frames = iter(reader.frames(unique))
     coming = zip(unique.tolist(), frames, strict=False)

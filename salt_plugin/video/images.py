@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, pairwise
 from typing import Any
@@ -32,6 +32,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # Frames per second of a folder that states none.
 DEFAULT_FPS = 25.0
+_DIGITS = str.maketrans("123456789", "0" * 9)
 # States `fps`, or `times` in seconds, of the frames beside it.
 ABOUT = "clip.json"
 
@@ -50,7 +51,7 @@ class ImageReader(MemoryReader):
         self.times = np.zeros(1)
         pixels = _pixels(path, read_bytes(path))
         self.size = pixels.shape[0], pixels.shape[1]
-        self._frames = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+        self._frames = torch.from_numpy(pixels.copy())[None].permute(0, 3, 1, 2)
         self._path = path
 
     def content(self) -> Iterator[bytes]:
@@ -67,7 +68,6 @@ class FramesReader(StreamReader):
             another.
 
     Attributes:
-        names: Of the images.
         times: Time stamps of the frames in seconds, float64 [n], increasing: those of `clip.json`
             beside them (`{"fps": 12}` or `{"times": [0, ...]}`; its name begins as theirs do before
             the number), otherwise 25 frames a second.
@@ -80,9 +80,9 @@ class FramesReader(StreamReader):
     def __init__(self, path: str) -> None:
         self._path = path
         self._folder = Folder(path, pattern=is_image(path) and not os.path.isdir(path))
-        self.names = self._images()
-        self.times = self._times()
-        with _opened(path, self._folder.read(self.names[0])) as image:
+        self._names = self._images()
+        self.times = self._times(len(self._names))
+        with _opened(path, next(self._read(range(1)))) as image:
             self.size = image.height, image.width
 
     @property
@@ -94,8 +94,7 @@ class FramesReader(StreamReader):
 
     def content(self) -> Iterator[bytes]:
         """Yields the bytes of each image."""
-        for name in self.names:
-            yield self._folder.read(name)
+        return self._read(range(len(self)))
 
     def stream(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         """Decodes frames one after the other.
@@ -109,19 +108,23 @@ class FramesReader(StreamReader):
         Raises:
             VideoReadError: A frame cannot be decoded.
         """
+        contents = self._read(indices.tolist())
         for index in indices.tolist():
             try:
-                pixels = _pixels(self._path, self._folder.read(self.names[index]), self.size)
+                pixels = _pixels(self._path, next(contents), self.size)
             except VideoReadError as error:
                 raise VideoReadError(self._path, f"{error.reason} (frame {index})") from error
             beat()
             yield pixels
 
+    def _read(self, numbers: Sequence[int]) -> Iterator[bytes]:
+        return self._folder.read([self._names[number] for number in numbers])
+
     def _images(self) -> list[str]:
-        pattern, names = self._folder.pattern, self._folder.names()
+        pattern, names = self._folder.pattern, self._folder.names
         if pattern is None:
             names = [one for one in names if one.lower().endswith(IMAGE_SUFFIXES)]
-            names = sorted(names, key=_by_numbers)
+            names = _in_order(names)
         else:
             names = _numbered(self._path, pattern, names)
         if not names:
@@ -131,27 +134,34 @@ class FramesReader(StreamReader):
             )
         return names
 
-    def _times(self) -> np.ndarray:
-        count = len(self.names)
-        about: Any = {}
+    def _about(self) -> dict[str, Any]:
         name = (NUMBER.split(self._folder.pattern or "")[0]) + ABOUT
-        if self._folder.has(name):
-            try:
-                about = dict(json.loads(self._folder.read(name)))
-                times_n = np.array(about.get("times") or [], np.float64)
-                fps = float(about.get("fps") or DEFAULT_FPS)
-            except (ValueError, TypeError, RecursionError) as error:
-                raise VideoReadError(self._path, f"{ABOUT} cannot be read: {error}") from None
-            if len(times_n) not in (0, count) or not (np.diff(times_n) > 0).all():
-                raise VideoReadError(
-                    self._path, f"{ABOUT}: expected {count} increasing times, one for each image"
-                )
-            if len(times_n) and np.isfinite(times_n).all():
-                return times_n
-            if not (math.isfinite(fps) and fps > 0):
-                raise VideoReadError(self._path, f"{ABOUT}: fps={fps}: expected a positive number")
-            return np.arange(count) / fps
-        return np.arange(count) / DEFAULT_FPS
+        if not self._folder.has(name):
+            return {}
+        try:
+            return dict(json.loads(next(self._folder.read([name]))))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._misstated(error) from None
+
+    def _times(self, count: int) -> np.ndarray:
+        about = self._about()
+        try:
+            times_n = np.array(about.get("times") or [], np.float64)
+            fps = float(about.get("fps") or DEFAULT_FPS)
+        except (ValueError, TypeError) as error:
+            raise self._misstated(error) from None
+        if len(times_n) not in (0, count) or not (np.diff(times_n) > 0).all():
+            raise VideoReadError(
+                self._path, f"{ABOUT}: expected {count} increasing times, one for each image"
+            )
+        if len(times_n) and np.isfinite(times_n).all():
+            return times_n
+        if not (math.isfinite(fps) and fps > 0):
+            raise VideoReadError(self._path, f"{ABOUT}: fps={fps}: expected a positive number")
+        return np.arange(count) / fps
+
+    def _misstated(self, error: Exception) -> VideoReadError:
+        return VideoReadError(self._path, f"{ABOUT} cannot be read: {error}")
 
 
 def is_image(path: str) -> bool:
@@ -192,8 +202,13 @@ def _numbered(path: str, pattern: str, names: list[str]) -> list[str]:
     return [name for _, name in found]
 
 
+def _in_order(names: list[str]) -> list[str]:
+    """Returns names by the numbers in them: `2.jpg` before `10.jpg`."""
+    alike = len({name.translate(_DIGITS) for name in names}) == 1  # then the order of text is that
+    return sorted(names, key=None if alike else _by_numbers)
+
+
 def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
-    """Orders `2.jpg` before `10.jpg`."""
     parts = ("".join(part) for _, part in groupby(name, str.isdecimal))
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
@@ -201,11 +216,13 @@ def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
 def _pixels(path: str, content: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decodes an image to uint8 [H, W, 3], scaled to a size if one is given."""
     with _opened(path, content) as image:
-        upright = image.convert("RGB")
+        upright: Image.Image = image
+        if image.mode != "RGB":
+            upright = image.convert("RGB")
         if size not in (None, (image.height, image.width)):
             assert size is not None
             upright = upright.resize(size[::-1], Image.Resampling.BICUBIC)
-        return np.array(upright)
+        return np.asarray(upright)
 
 
 @contextmanager

@@ -47,6 +47,8 @@ class Shard:
 
     def places(self, names: Sequence[str]) -> np.ndarray:
         """Returns place and size of members, int64 [n, 2], -1 for those that it does not hold."""
+        if len(self._index) == 1:
+            return np.full((len(names), 2), -1)
         hashes = _hashes(names)
         rows = np.searchsorted(self._index[1:, 0], hashes)
         rows = np.minimum(rows, len(self._index) - 2) + 1
@@ -63,7 +65,14 @@ class Shard:
         Raises:
             VideoReadError: It holds no such member, or not all of it.
         """
-        start, size = self.places([name])[0].tolist()
+        return next(self.located([name]))
+
+    def located(self, names: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """Yields place and size of members, which are looked up all at once; see `place`."""
+        for name, found in zip(names, self.places(names).tolist(), strict=True):
+            yield self._checked(name, *found)
+
+    def _checked(self, name: str, start: int, size: int) -> tuple[int, int]:
         if start < 0:
             held = len(self._index) - 1
             raise VideoReadError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import BinaryIO, cast
 
 from salt_plugin.video.places import LocalFile, Part, Source
@@ -99,10 +101,7 @@ def read_bytes(path: str) -> bytes:
     Raises:
         VideoReadError: It cannot be read, or has more than 256 MiB.
     """
-    source, start, size = _located(path)
-    if size > _MAX_WHOLE:
-        raise VideoReadError(path, f"{size} bytes: expected at most {_MAX_WHOLE} of an image")
-    return source.fetch(start, start + size)
+    return _whole(path, *_located(path))
 
 
 class Folder:
@@ -125,8 +124,9 @@ class Folder:
         self._root, _, last = name.rpartition("/") if pattern else (name.rstrip("/"), "", "")
         self.pattern = last if pattern else None
 
+    @cached_property
     def names(self) -> list[str]:
-        """Returns the names of what it holds, without hidden ones.
+        """The names of what it holds, without hidden ones.
 
         Raises:
             VideoReadError: It cannot be listed.
@@ -147,11 +147,17 @@ class Folder:
         path = self._named(name)
         if (found := _in_shard(path)) is not None:
             return shard_at(found[1]).holds(found[0])
-        return name in self.names() if is_address(path) else os.path.exists(path)
+        return name in self.names if is_address(path) else os.path.exists(path)
 
-    def read(self, name: str) -> bytes:
-        """Returns what a file holds; see `read_bytes`."""
-        return read_bytes(self._named(name))
+    def read(self, names: Sequence[str]) -> Iterator[bytes]:
+        """Yields what files hold; see `read_bytes`. In a shard they are looked up all at once."""
+        if (found := _in_shard(self._path)) is None:
+            yield from (read_bytes(self._named(name)) for name in names)
+        else:
+            before = found[0].removesuffix(self.pattern or "")
+            shard = shard_at(found[1])
+            for start, size in shard.located([before + name for name in names]):
+                yield _whole(self._path, shard.source, start, size)
 
     def _named(self, name: str) -> str:
         return f"{self._root}/{name}{self._rest}"
@@ -185,6 +191,12 @@ def _in_shard(path: str) -> tuple[str, str] | None:
     if not chained:
         raise VideoReadError(path, "expected tar://member::shard.tar")
     return member.lstrip("/"), shard.removeprefix("file://")
+
+
+def _whole(path: str, source: Source, start: int, size: int) -> bytes:
+    if size > _MAX_WHOLE:
+        raise VideoReadError(path, f"{size} bytes: expected at most {_MAX_WHOLE} of an image")
+    return source.fetch(start, start + size)
 
 
 def _located(path: str) -> tuple[Source, int, int]:
