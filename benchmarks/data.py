@@ -74,13 +74,14 @@ def main() -> None:
     given = parser.parse_args()
     lacks = {name: why for name in ("decord", "torchcodec", "webdataset") if (why := missing(name))}
     for why in lacks.values():
-        print(f"left out: {why}")
+        print(f"left out: {why}", flush=True)
     results = {}
     for source in ["videos"] if given.videos else given.sources:
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
             ways = _ways(Path(folder), source, given.videos, {*lacks})
-            print(f"\n## {source}: made and prepared in {time.monotonic() - began:.0f} s\n")
+            seconds = time.monotonic() - began
+            print(f"\n## {source}: made and prepared in {seconds:.0f} s\n", flush=True)
             clips = _clips(ways, given)
             results[source] = {"clips": clips, "loaders": _loaders(ways, given)}
     if given.json:
