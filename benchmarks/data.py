@@ -4,8 +4,8 @@
                               [--rounds 2] [--gpu-clips-per-second 100 200 400] [--json]
 
 Without `--videos`, H.264 files are made in a temporary folder. They are read as given, and as
-`salt data prepare` writes them: single files, tar shards and JPEG frames. Readers take turns, each
-turn in new processes. A table is printed as soon as it is full (docs/benchmarks/data.md).
+`salt data prepare` writes them: single files, tar shards and JPEG frames. Readers take turns. A
+table is printed as soon as it is full (docs/benchmarks/data.md).
 """
 
 from __future__ import annotations
@@ -127,14 +127,11 @@ def _clips(ways: list[Way], given: argparse.Namespace) -> dict[str, dict[str, fl
     """Prints what a clip costs without transform, each opening its file anew."""
     spent: dict[str, list[list[tuple[float, float]]]] = defaultdict(lambda: [[], []])
     for number in range(given.rounds):
-        for way in ways:
-            with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
-                for all_of, some in zip(
-                    spent[way.name],
-                    pool.submit(_visits, way, given.seconds, number).result(),
-                    strict=True,
-                ):
-                    all_of += some
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            found_of = pool.submit(_visits, ways, given.seconds * len(ways), number).result()
+        for name, visits in found_of.items():
+            for all_of, some in zip(spent[name], visits, strict=True):
+                all_of += some
     found = {}
     for name, visits in spent.items():
         (first, _), (again, wall) = (np.median(one, axis=0).tolist() for one in visits)
@@ -150,17 +147,25 @@ def _clips(ways: list[Way], given: argparse.Namespace) -> dict[str, dict[str, fl
     return found
 
 
-def _visits(way: Way, seconds: float, seed: int) -> list[list[tuple[float, float]]]:
-    """Returns CPU and wall seconds of clips: the first of each file, and later ones."""
+def _visits(
+    ways: list[Way], seconds: float, seed: int
+) -> dict[str, list[list[tuple[float, float]]]]:
+    """Returns CPU and wall seconds of clips of each way: the first of each file, and later ones.
+
+    Ways take turns clip by clip, and draw the same frames of the same files.
+    """
     torch.set_num_threads(1)
-    clips = way.read(way.paths, np.random.default_rng(seed))
-    spent: list[tuple[float, float]] = []
-    first, end = len(way.paths), time.monotonic() + seconds
-    while len(spent) < first + 2 or time.monotonic() < end:
-        began = time.process_time(), time.perf_counter()
-        assert len(next(clips)) == SAMPLER.frames
-        spent.append((time.process_time() - began[0], time.perf_counter() - began[1]))
-    return [spent[:first], spent[first:]]
+    clips = {way.name: way.read(way.paths, np.random.default_rng(seed)) for way in ways}
+    spent: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
+    sweeps, end = max(len(way.paths) for way in ways) + 2, time.monotonic() + seconds
+    while sweeps > 0 or time.monotonic() < end:
+        sweeps -= 1
+        for name, clips_of in clips.items():
+            began = time.process_time(), time.perf_counter()
+            assert len(next(clips_of)) == SAMPLER.frames
+            spent[name].append((time.process_time() - began[0], time.perf_counter() - began[1]))
+    firsts = {way.name: len(way.paths) for way in ways}
+    return {name: [of[: firsts[name]], of[firsts[name] :]] for name, of in spent.items()}
 
 
 def _loaders(ways: list[Way], given: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
