@@ -22,9 +22,12 @@ Read = Callable[[list[str], np.random.Generator], Iterator[Tensor]]
 def missing(name: str) -> str:
     """Returns why a package cannot be measured here, nothing where it can."""
     try:
-        importlib.import_module("torchcodec.decoders" if name == "torchcodec" else name)
-    except (ImportError, OSError, RuntimeError) as error:
-        return f"{name} does not import here: {str(error).strip().splitlines()[0]}"
+        package = importlib.import_module("torchcodec.decoders" if name == "torchcodec" else name)
+        if name == "torchcodec":
+            package.VideoDecoder(b"")  # which loads FFmpeg, and then finds no video
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, ImportError) or "Could not load" in str(error):
+            return f"{name} does not load here: {str(error).strip().splitlines()[0]}"
     return ""
 
 
