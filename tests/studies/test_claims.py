@@ -406,6 +406,7 @@ def test_a_claim_about_a_comparison_is_read_from_its_rows(
             pipeline_config("claims/c2", [f"inputs.rows={file}"])
 
 
+@pytest.mark.release  # three minutes; stubs are tested always
 @pytest.mark.slow
 def test_the_first_claim_from_videos_to_verdict(
     tiny_videos: Path,
