@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,13 @@ from salt_plugin.errors import CacheError
 
 MAX_JSON = 2**26
 LOCK = ".lock"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _MEND = "set XDG_CACHE_HOME to a folder that can be written to"
+
+
+def is_address(path: str) -> bool:
+    """Tells whether a name is one of fsspec's, such as `s3://...` or `tar://member::file.tar`."""
+    return bool(_ADDRESS.match(path))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+from salt_plugin.files import is_address
+
 # Before the name of a list of the embedded demo set, where a path may stand.
 DEMO_PREFIX = "demo:"
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_path(given: str) -> bool:
     """Tells whether an input lies in the file system: no address, and no list of the demo set."""
-    return not given.startswith(DEMO_PREFIX) and not _ADDRESS.match(given)
+    return not given.startswith(DEMO_PREFIX) and not is_address(given)
 
 
 def absolute(path: str) -> str:

@@ -16,10 +16,10 @@ from salt_plugin.data.list_file import LINE, LIST_SUFFIXES, Label, read_list
 from salt_plugin.data.log_once import log_once
 from salt_plugin.data.stores import LISTED, PREPARED, TAR, read_address, read_shards
 from salt_plugin.errors import DataError
+from salt_plugin.files import is_address
 from salt_plugin.video.containers import VIDEO_SUFFIXES
 from salt_plugin.video.opening import DEFAULT_READER, open_video
 from salt_plugin.video.reader import VideoReadError
-from salt_plugin.video.storage import is_address
 from salt_plugin.video.time_limit import within
 
 # Of a folder that `salt data prepare` writes: what it has done so far.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from salt_plugin.report.intervals import Interval, correlation_interval, mean_interval
 
+NOTHING = "nothing to compare"
 SUPPORTS, CONTRADICTS, OPEN = "supports", "contradicts", "does not separate"
 
 # A loss predicts accuracy where it explains at least half of its variance.
@@ -101,12 +102,11 @@ def claim_line(name: str, says: str, found: Sequence[Finding]) -> str:
     """Returns the outcome of a claim in one line."""
     parts = []
     for one in found:
-        what = f"r = {one.effect:+.3f}" if one.effect is not None else "nothing to compare"
-        if one.effect is not None and "loss of" not in one.statement:
-            what = f"{one.effect:+.3f}"
+        of_loss = "loss of" in one.statement
+        what = f"{'r = ' * of_loss}{one.effect:+.3f}" if one.effect is not None else NOTHING
         between = f" [{one.low:+.3f}, {one.high:+.3f}]" if one.low is not None else ""
         fit = f", R2 {one.r2:.2f}, rank {one.spearman:+.2f}" if one.r2 is not None else ""
-        unit = "encoders" if "loss of" in one.statement else "seeds"
+        unit = "encoders" if of_loss else "seeds"
         parts.append(f"{one.statement}: {what}{between}{fit}, {one.n} {unit}")
     return f"{name} {verdict_of(found)}: {says}: {'; '.join(parts)}"
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salt_plugin.files import is_address
 from salt_plugin.video.containers import open_container
 from salt_plugin.video.decoding import decode_all, picture
 from salt_plugin.video.decord_reader import decord_danger
@@ -17,7 +18,6 @@ from salt_plugin.video.facts import VideoFacts
 from salt_plugin.video.images import FramesReader, ImageReader, is_frames, is_image
 from salt_plugin.video.opening import open_video
 from salt_plugin.video.reader import VideoReadError, require_memory
-from salt_plugin.video.storage import is_address
 from salt_plugin.video.time_limit import beat
 
 # Of `VideoFacts` and `Verdict`.

@@ -7,6 +7,7 @@ from typing import Any
 import av
 from av.stream import Disposition
 
+from salt_plugin.files import is_address
 from salt_plugin.video.reader import (
     MAX_PIXELS,
     VideoReadError,
@@ -14,7 +15,7 @@ from salt_plugin.video.reader import (
     require_content,
     require_memory,
 )
-from salt_plugin.video.storage import is_address, open_bytes
+from salt_plugin.video.storage import open_bytes
 
 # Without playlists: to FFmpeg they are videos too, and name other files and addresses.
 _FORMATS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ivf,flv,asf,ogg"

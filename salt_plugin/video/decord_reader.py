@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from salt_plugin.errors import DataError
+from salt_plugin.files import is_address
 from salt_plugin.video.containers import open_container
 from salt_plugin.video.facts import VideoFacts
 from salt_plugin.video.reader import VideoReadError
-from salt_plugin.video.storage import is_address
 from salt_plugin.video.time_limit import beat
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from salt_plugin.files import user_cache
+from salt_plugin.files import is_address, user_cache
 from salt_plugin.video.facts import VideoFacts
 from salt_plugin.video.scan import scan
-from salt_plugin.video.storage import is_address, state_of
+from salt_plugin.video.storage import state_of
 
 # Raised with every change of the record or of how it is found: older ones are found again.
 _VERSION = 4

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from salt_plugin.files import is_address
 from salt_plugin.video.reader import MemoryReader, StreamReader, VideoReadError, require_memory
 from salt_plugin.video.storage import (
     NUMBER,
     Folder,
-    is_address,
     is_numbered,
     name_of,
     read_bytes,

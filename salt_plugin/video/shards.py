@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from salt_plugin.files import user_cache
+from salt_plugin.files import is_address, user_cache
 from salt_plugin.video.places import LocalFile, Part, Source
 from salt_plugin.video.reader import FileState, VideoReadError, regular_state
 from salt_plugin.video.remote import RemoteFile, remote_state
@@ -88,7 +88,7 @@ class Shard:
         return start, size
 
     def _read_index(self) -> np.ndarray:
-        beside, address = self._path + INDEX_SUFFIX, "://" in self._path
+        beside, address = self._path + INDEX_SUFFIX, is_address(self._path)
         try:
             if not address:
                 index = np.load(beside, mmap_mode="r", allow_pickle=False)
@@ -146,13 +146,13 @@ def shard_at(path: str) -> Shard:
     Raises:
         VideoReadError: It cannot be opened.
     """
-    state = remote_state(path) if "://" in path else regular_state(path)
+    state = remote_state(path) if is_address(path) else regular_state(path)
     return _shard(os.getpid(), path, state)
 
 
 @lru_cache(maxsize=64)
 def _shard(process: int, path: str, state: FileState) -> Shard:
-    return Shard(path, RemoteFile(path) if "://" in path else LocalFile(path))
+    return Shard(path, RemoteFile(path) if is_address(path) else LocalFile(path))
 
 
 def read_members(path: str, source: Source) -> Iterator[tuple[str, int, int]]:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import BinaryIO, cast
 
+from salt_plugin.files import is_address
 from salt_plugin.video.places import LocalFile, Part, Source
 from salt_plugin.video.reader import FileState, VideoReadError, regular_state
 from salt_plugin.video.remote import RemoteFile, remote_names, remote_state
 from salt_plugin.video.shards import shard_at
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TAR = "tar://"
 # A number in the name of frames, as `%06d`.
 NUMBER = re.compile(r"%(?:0(\d+))?d(?![0-9A-Fa-f])")
@@ -21,11 +21,6 @@ NUMBER = re.compile(r"%(?:0(\d+))?d(?![0-9A-Fa-f])")
 _MAX_WHOLE = 2**28
 # Numbered frames of a shard that are looked for at once.
 _AT_ONCE = 256
-
-
-def is_address(path: str) -> bool:
-    """Tells whether a name is one of fsspec's, such as `s3://...` or `tar://member::file.tar`."""
-    return bool(_ADDRESS.match(path))
 
 
 def name_of(path: str) -> str:
