@@ -69,7 +69,16 @@ def command(method: str, videos: Path) -> list[str]:
     return [f"method={method}", f"input_dir={videos}", *BASE, *steps]
 
 
-@pytest.mark.parametrize(("method", "ranks"), [*((name, 1) for name in STAGES), ("salt", 2)])
+@pytest.mark.parametrize(
+    ("method", "ranks"),
+    [
+        ("salt", 1),
+        ("salt", 2),
+        # What follows has vjepa2's average, and salt a teacher's stage.
+        pytest.param("pixel_teacher", 1, marks=pytest.mark.release),
+        pytest.param("vjepa2", 1, marks=pytest.mark.release),
+    ],
+)
 @pytest.mark.parametrize(
     "places",
     [
