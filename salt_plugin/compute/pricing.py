@@ -92,7 +92,7 @@ class Pricing:
             steps: How many.
             drawn: How many are drawn; `WALKED` for a number that `affordable` returned.
         """
-        sample = _costs(self, drawn)
+        sample = _costs(self, max(1, min(steps, drawn)))
         known = sample[:steps]
         return {
             part: sum(one[part] for one in known)
@@ -130,20 +130,26 @@ def _costs(pricing: Pricing, steps: int) -> list[dict[str, int]]:
     return [own_parts(pricing.method.result, cost) for cost in costs]
 
 
-@lru_cache(maxsize=16)
 def _lengths(masks: StepMasks, steps: int) -> list[list[GroupTokens]]:
     """Returns the token counts of the first steps; of large steps from a few of their groups.
 
     The first step uses all groups, because it decides whether a budget is large enough.
     """
     if len(masks.groups) <= MOST_GROUPS:
-        return [masks.lengths(step) for step in range(steps)]
+        return [_step_lengths(masks, step) for step in range(steps)]
     shares = [len(clips) for clips in split(range(masks.clips), DRAWN_GROUPS)]
     later = [
         [
             group._replace(clips=clips)
-            for group, clips in zip(masks.lengths(step, DRAWN_GROUPS), shares, strict=True)
+            for group, clips in zip(_step_lengths(masks, step, DRAWN_GROUPS), shares, strict=True)
         ]
         for step in range(1, min(steps, SAMPLED))
     ]
-    return [masks.lengths(0), *later]
+    return [_step_lengths(masks, 0), *later]
+
+
+@lru_cache(maxsize=4 * WALKED)
+def _step_lengths(
+    masks: StepMasks, step: int, first_groups: int | None = None
+) -> list[GroupTokens]:
+    return masks.lengths(step, first_groups)

@@ -6,7 +6,7 @@ import numpy as np
 
 from salt_plugin.errors import ConfigError
 from salt_plugin.masks.generator import MaskGenerator
-from salt_plugin.shapes import Grid
+from salt_plugin.shapes import Grid, Tokens
 
 
 class TubeMasks(MaskGenerator):
@@ -29,6 +29,22 @@ class TubeMasks(MaskGenerator):
         self.ratio = ratio
         self.num_sets = num_sets
 
+    def counts(self, number: int, grid: Grid) -> Tokens:
+        """Returns how many tokens are seen and predicted: as many in every clip.
+
+        Raises:
+            ConfigError: The grid is so small that nothing or everything would be masked.
+        """
+        frames, height, width = grid
+        places = height * width
+        masked = round(self.ratio * places)
+        if not 0 < masked < places:
+            raise ConfigError(
+                f"method.masks.ratio={self.ratio} masks {masked} of {places} places; use larger "
+                "clips or another ratio"
+            )
+        return Tokens((places - masked) * frames, masked * frames)
+
     def hidden(
         self,
         number: int,
@@ -40,13 +56,8 @@ class TubeMasks(MaskGenerator):
         """Draws the tubes of a mask set: bool [B, H * W].
 
         Raises:
-            ConfigError: The grid is so small that nothing or everything would be masked.
+            ConfigError: See `counts`.
         """
+        masked = self.counts(number, grid).target // grid[0]
         places = grid[1] * grid[2]
-        masked = round(self.ratio * places)
-        if not 0 < masked < places:
-            raise ConfigError(
-                f"method.masks.ratio={self.ratio} masks {masked} of {places} places; use larger "
-                "clips or another ratio"
-            )
         return of_group.random((clips, places)).argsort(1).argsort(1) < masked

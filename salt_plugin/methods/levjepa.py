@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightly.loss.lejepa_loss import SIGReg, lejepa_invariance_loss
-from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
 
 from salt_plugin.batch import Batch
@@ -54,6 +52,9 @@ class LeVJEPA(VideoMethod):
         sync_batch_norm: bool = False,
         momentum: float = 0.9999,
     ) -> None:
+        from lightly.loss.lejepa_loss import SIGReg  # seconds: with timm
+        from lightly.models.modules.heads import ProjectionHead
+
         super().__init__(recipe)
         self.encoder = encoder
         norm = BatchNorm(projector.hidden_dim, sync_batch_norm)
@@ -103,6 +104,8 @@ class LeVJEPA(VideoMethod):
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch."""
+        from lightly.loss.lejepa_loss import lejepa_invariance_loss  # seconds: with timm
+
         z_vbd = self.embed(batch)
         seed = np.random.SeedSequence((batch.seed, batch.step, _OF_DIRECTIONS))
         devices = [z_vbd.device] if z_vbd.is_cuda and torch.cuda.is_initialized() else []
