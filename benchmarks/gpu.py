@@ -100,7 +100,9 @@ def _sections(given: argparse.Namespace) -> list[Section]:
     compiled = [] if tiny else ["--compile"]
     videos = ["--videos", given.videos] if given.videos else []
     size = ["--encoder", "vit_tiny", "--size", "64"] if tiny else large[:4]
-    few = ["--clips", "8", "--turns", "1", "--workers", "0", "1"] if tiny else ["--clips", "96"]
+    few = ["--clips", "96"]
+    if tiny:
+        few = ["--clips", "8", "--turns", "1", "--workers", "0", "1", "--precision", "32"]
     batches = ["--batches", "2", "--workers", "0", "1"] if tiny else ["--workers", "1", "8", "16"]
     checkpoint = ["--encoder", "vit_tiny", "--rounds", "1"] if tiny else ["--encoder", "vit_large"]
 
@@ -135,7 +137,8 @@ _MODELS = (("vit_base", 24), ("vit_large", 24), ("vit_huge", 32))
 def _model(encoder: str, clips: int, tiny: bool) -> list[str]:
     if tiny:
         small = ["--encoder", "vit_tiny", "--size", "64", "--batch-size", "2", "--rounds", "1"]
-        return [*small, "--predictor-depth", "2"]
+        # Not every CPU has instructions for bfloat16; without them this alone takes ten minutes.
+        return [*small, "--predictor-depth", "2", "--dtype", "fp32"]
     predictor = ["--predictor-dim", "384", "--predictor-depth", "12", "--predictor-heads", "12"]
     return ["--encoder", encoder, "--size", "224", "--batch-size", str(clips), *predictor]
 

@@ -28,11 +28,15 @@ CASES = {
     "nano": f"method=salt {NANO} trainer.precision=32",
     "nano, bf16": f"method=levjepa {NANO}",
     "tiny": f"method=pixel_teacher {TINY} trainer.precision=32",
-    "tiny, bf16": f"method=salt {TINY} method.teacher.encoder=vit_small",
-    "tiny, two micro-batches": f"method=vjepa2 {TINY} method.global_batch_size=8",
-    "tiny, checkpointing": f"method=vjepa {TINY} method.model.activation_checkpointing=true",
+    "tiny, bf16": f"method=salt {TINY} method.teacher.encoder=vit_small loader.batch_size=2",
+    "tiny, two micro-batches": (
+        f"method=vjepa2 {TINY} method.global_batch_size=8 trainer.precision=32"
+    ),
+    "tiny, checkpointing": (
+        f"method=vjepa {TINY} method.model.activation_checkpointing=true trainer.precision=32"
+    ),
     "small": f"method=vjepa2 {SMALL} trainer.precision=32",
-    "small, bf16": f"method=videomae {SMALL}",
+    "tiny videomae, bf16": f"method=videomae {TINY}",
 }
 
 
