@@ -40,7 +40,7 @@ from salt_plugin.transforms import SALTTransform
 from salt_plugin.video.conversion import Conversion
 
 # Height and width of frames, number of files, and seconds of each.
-SOURCES = {"256": ((256, 256), 8, 10), "1080": ((1080, 1920), 4, 4)}
+SOURCES = {"256": ((256, 256), 8, 10), "1080": ((1080, 1920), 4, 4), "64": ((64, 64), 5, 2)}
 SIZE, CLIPS = 224, 4  # of a batch
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -64,7 +64,7 @@ class Turn(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=[*SOURCES])
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=["256", "1080"])
     parser.add_argument("--videos", help="in place of sources that are made")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=2, help="turns of each reader")

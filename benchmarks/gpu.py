@@ -103,7 +103,9 @@ def _sections(given: argparse.Namespace) -> list[Section]:
     few = ["--clips", "96"]
     if tiny:
         few = ["--clips", "8", "--turns", "1", "--workers", "0", "1", "--precision", "32"]
-    batches = ["--batches", "2", "--workers", "0", "1"] if tiny else ["--workers", "1", "8", "16"]
+    loaders = ["--sources", "256", "--rounds", "1", "--workers", "1", "8", "16"]
+    if tiny:
+        loaders = ["--sources", "64", "--rounds", "1", "--workers", "1", "--seconds", "0.1"]
     checkpoint = ["--encoder", "vit_tiny", "--rounds", "1"] if tiny else ["--encoder", "vit_large"]
 
     def step(*arguments: str) -> list[str]:
@@ -120,7 +122,7 @@ def _sections(given: argparse.Namespace) -> list[Section]:
         Section("step-base-compiled", 60, step(*base, *alone, *compiled)),
         Section("probe-grid", 60, [str(BENCHMARKS / "probe_grid.py"), *device, *_grid(tiny)]),
         Section("features", 90, [str(BENCHMARKS / "features.py"), *device, *size, *few, *videos]),
-        Section("data", 90, [str(BENCHMARKS / "data.py"), *device, *size, *batches, *videos]),
+        Section("data", 90, [str(BENCHMARKS / "data.py"), *loaders, *videos]),
         Section("checkpoints", 60, [str(BENCHMARKS / "checkpoints.py"), *device, *checkpoint]),
         Section("matched-budget", 240, _comparison(given)),
     ]
