@@ -154,7 +154,7 @@ def _comparison(given: argparse.Namespace) -> list[str]:
     out = ["--out", str(given.out / "runs" / "compare")]
     if given.tiny:
         few = ["demo_small", "--jobs", "2", "budgets=[1e11]", "seeds=[1]", "methods=[salt]"]
-        few.append("probe=[{data: demo_digit, protocols: [linear]}]")
+        few.append("probe=[{data: demo_digit, demo: {train: 200, test: 100}, protocols: [linear]}]")
     else:
         few = ["demo", "--jobs", "9", "budgets=[1.6e13]"]
     return ["-m", "salt_plugin.cli", "compare", *few, *out]
