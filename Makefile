@@ -1,5 +1,5 @@
 # All make .venv first: `make train` runs the embedded demo, `make test` checks and tests, `make test-slow`
-# runs what takes long (kills every method's run four times), `make test-slurm` tests on a Slurm that it starts
+# runs what takes long (kills runs four times), `make test-slurm` tests on a Slurm that it starts
 # and ends, `make test-versions` tests fresh installs on every Python (docs/versions.md). `make test-release` runs
 # the long form of the slow tests (20 kills, 6,000 bad files); it is run by hand before a release.
 VENV ?= .venv

@@ -72,11 +72,9 @@ def command(method: str, videos: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("method", "ranks"),
     [
-        ("salt", 1),
         ("salt", 2),
-        # What follows has vjepa2's average, and salt a teacher's stage.
-        pytest.param("pixel_teacher", 1, marks=pytest.mark.release),
-        pytest.param("vjepa2", 1, marks=pytest.mark.release),
+        # The test below is of one process, with vjepa2's average.
+        *(pytest.param(method, 1, marks=pytest.mark.release) for method in STAGES),
     ],
 )
 @pytest.mark.parametrize(

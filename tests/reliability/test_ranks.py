@@ -127,12 +127,12 @@ def test_a_global_batch_has_the_same_losses_and_gradients_on_any_number_of_proce
     method: str, tiny_videos: Path, tmp_path: Path
 ) -> None:
     overrides = [f"method={method}", f"input_dir={tiny_videos}", "method.global_batch_size=5"]
-    overrides += ["method.clip.size=64", "trainer.max_steps=20", "optimizer.lr=1e-4"]
+    overrides += ["method.clip.size=64", "trainer.max_steps=8", "optimizer.lr=1e-4"]
     classifies = registry.get(method).classifies
     overrides.append("checkpoint=null" if classifies else "method.mask_group=3")
     stages = ["teacher"] if method == "pixel_teacher" else ["student"]
     if method == "salt":
-        overrides.append("method.teacher.max_steps=20")
+        overrides.append("method.teacher.max_steps=8")
         stages.append("teacher")
     for size in (1, 2, 4):
         log = tmp_path / f"{size}.log"
@@ -145,7 +145,7 @@ def test_a_global_batch_has_the_same_losses_and_gradients_on_any_number_of_proce
         for size in (2, 4):
             for column in ("loss", "grad_norm"):
                 expected = [row[column] for row in rows[1]]
-                assert len(expected) == 20
+                assert len(expected) == 8
                 assert [row[column] for row in rows[size]] == pytest.approx(expected, rel=1e-4)
 
 
