@@ -39,7 +39,7 @@ from salt_plugin.shapes import EncoderShape
 from salt_plugin.transforms import SALTTransform
 from salt_plugin.video.conversion import Conversion
 
-# Height and width of frames, number of files, and seconds of each.
+# Height and width of frames, number of files, and seconds of each; 64 only shows that it runs.
 SOURCES = {"256": ((256, 256), 8, 10), "1080": ((1080, 1920), 4, 4), "64": ((64, 64), 5, 2)}
 SIZE, CLIPS = 224, 4  # of a batch
 TICK = os.sysconf("SC_CLK_TCK")

@@ -99,14 +99,16 @@ def _sections(given: argparse.Namespace) -> list[Section]:
     # Compilation takes longest on a CPU, and one section shows that it works.
     compiled = [] if tiny else ["--compile"]
     videos = ["--videos", given.videos] if given.videos else []
-    size = ["--encoder", "vit_tiny", "--size", "64"] if tiny else large[:4]
-    few = ["--clips", "96"]
     if tiny:
+        size = ["--encoder", "vit_tiny", "--size", "64"]
         few = ["--clips", "8", "--turns", "1", "--workers", "0", "1", "--precision", "32"]
-    loaders = ["--sources", "256", "--rounds", "1", "--workers", "1", "8", "16"]
-    if tiny:
         loaders = ["--sources", "64", "--rounds", "1", "--workers", "1", "--seconds", "0.1"]
-    checkpoint = ["--encoder", "vit_tiny", "--rounds", "1"] if tiny else ["--encoder", "vit_large"]
+        checkpoint = ["--encoder", "vit_tiny", "--rounds", "1"]
+    else:
+        size = large[:4]
+        few = ["--clips", "96"]
+        loaders = ["--sources", "256", "--rounds", "1", "--workers", "1", "8", "16"]
+        checkpoint = ["--encoder", "vit_large"]
 
     def step(*arguments: str) -> list[str]:
         return [str(BENCHMARKS / "step.py"), *device, *arguments]

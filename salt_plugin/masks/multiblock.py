@@ -86,6 +86,10 @@ class MultiBlockMasks(MaskGenerator):
         """Tells whether both draw the same; planning many runs then draws once."""
         return type(other) is type(self) and vars(other) == vars(self)
 
+    def __hash__(self) -> int:
+        """Returns the same number for generators that draw the same."""
+        return hash((*self.specs, self.aspect_ratio, self.max_temporal_keep))
+
     def hidden(
         self,
         number: int,

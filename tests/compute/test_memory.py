@@ -27,6 +27,10 @@ SMALL = "method.encoder=vit_small method.clip.size=96 loader.batch_size=2"
 CASES = {
     "nano": f"method=salt {NANO} trainer.precision=32",
     "nano, bf16": f"method=levjepa {NANO}",
+    "nano, bf16, two micro-batches": f"method=vjepa2 {NANO} method.global_batch_size=16",
+    "nano, bf16, checkpointing": (
+        f"method=vjepa {NANO} method.model.activation_checkpointing=true"
+    ),
     "tiny": f"method=pixel_teacher {TINY} trainer.precision=32",
     "tiny, bf16": f"method=salt {TINY} method.teacher.encoder=vit_small loader.batch_size=2",
     "tiny, two micro-batches": (

@@ -93,6 +93,7 @@ def test_the_environment_is_not_looked_up(
         "a: !!python/name:os.system",
         "a: !!python/module:antigravity",
         "a: &x [1, 1]\n" + "".join(f"b{n}: &x{n} [*x, *x]\n" for n in range(20)),
+        "[" * 500,
         "[" * 500 + "]" * 500,
         "a: " + "9" * 5000,
         "a: !!binary x",

@@ -199,6 +199,7 @@ def test_nodes_of_a_config_do_as_well_as_specs() -> None:
     for one, two in zip(draw(from_dict, 2, GRID), draw(from_spec, 2, GRID), strict=True):
         assert torch.equal(one.target, two.target)
     assert from_dict == from_spec != MultiBlockMasks()
+    assert len({from_dict, from_spec}) == 1
 
 
 @pytest.mark.parametrize("key", ["short_range", "long_range"])

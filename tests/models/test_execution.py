@@ -139,7 +139,7 @@ def test_compiled_blocks_compute_the_same_at_every_length() -> None:
     compiled = copy.deepcopy(plain)
     compiled[0].blocks.compile_blocks()
     compiled[1].predictor_blocks.compile_blocks()
-    for sets in (SETS, [(0, 0, 3, 8, 3), (1, 0, 3, 2, 30)], GROUPS):
+    for sets in (SETS, [(0, 0, 3, 8, 3), (1, 0, 3, 2, 30)], [(0, 0, 3, 7, 19)], GROUPS):
         _close(_losses_and_gradients(*compiled, sets), _losses_and_gradients(*plain, sets))
 
 
