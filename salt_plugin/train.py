@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from salt_plugin.data.stream import training_videos
 from salt_plugin.evaluation.encoders import TIMM
 from salt_plugin.models.teacher import fingerprint
 from salt_plugin.report.summary import print_summary
-from salt_plugin.run_directory import RunDirectory
+from salt_plugin.run_directory import RunDirectory, comparable
 from salt_plugin.training.ancestors import lineage_of, origin_of
 from salt_plugin.training.budget import (
     budget_left,
@@ -26,7 +27,7 @@ from salt_plugin.training.budget import (
     named_teacher_path,
 )
 from salt_plugin.training.build import new_encoder, new_stage
-from salt_plugin.training.execution import check_execution, devices
+from salt_plugin.training.execution import check_execution, devices, uses_gpu
 from salt_plugin.training.finish import leave_figures, leave_summary, probe_settings
 from salt_plugin.training.fit import fit
 from salt_plugin.training.foreign_teacher import TeacherFile
@@ -36,7 +37,7 @@ from salt_plugin.training.monitor import monitor_settings
 from salt_plugin.training.parts import Run, build_parts
 from salt_plugin.training.plan import global_batch_size, plan_run, total_steps
 from salt_plugin.training.progress import announce
-from salt_plugin.training.world import started_tasks
+from salt_plugin.training.world import join, started_tasks
 
 
 def run(cfg: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -93,19 +94,29 @@ def _train(config: RunConfig, directory: RunDirectory) -> None:
     teacher = None if path is None else load_teacher(path, parts)
     if origin is not None and teacher is not None:
         origin.require_teacher(str(path), fingerprint(teacher.encoder.state_dict()))
-    steps = total_steps(config, len(videos.paths))
+    steps, steps_before = total_steps(config, len(videos.paths)), origin.steps if origin else 0
     plan = plan_run(
         config,
         parts,
         steps,
         None if teacher is None else teacher.shape,
         inherited_flops(config, path) if origin is None else origin.inherited,
-        steps_before=0 if origin is None else origin.steps,
+        steps_before=steps_before,
     )
     run = Run(config, parts, videos, plan, directory, labelled, probe, monitor, origin)
     rank_zero_only(announce)(run)
     if config.checkpoint:
         new_encoder(config, parts.encoder, config.seed, config.checkpoint)
+    # One that comes late has to find the folder as the first did.
+    ranks, _ = join("cuda" if uses_gpu(config) else "cpu")
+    ranks.require_alike(
+        {
+            **comparable(asdict(config)),
+            "hydra.run.dir": str(directory.root),
+            "the step of method.continue_from": steps_before,
+            "the list of videos": videos.digest(),
+        }
+    )
     rank_zero_only(directory.claim)(config)
     try:
         _train_stages(run, teacher, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +19,6 @@ from salt_plugin.data.sampler import micro_batches
 from salt_plugin.errors import Interrupted, LoaderError, LostOthersError, SaltError
 from salt_plugin.models import Head
 from salt_plugin.report.console import console
-from salt_plugin.run_directory import comparable
 from salt_plugin.stop_signals import StopSignals
 from salt_plugin.training import sharding, world
 from salt_plugin.training.build import Stage
@@ -71,15 +70,7 @@ def _fit(stage: Stage, signals: StopSignals) -> None:
     resumed = resume_point(files.last_checkpoint)
     fabric = _new_fabric(config)
     ranks = Ranks(fabric.global_rank, fabric.world_size)
-    ranks.require_alike(
-        {
-            **comparable(asdict(config)),
-            "hydra.run.dir": str(run.directory.root),
-            f"the last step in {files.root}": resumed.step,
-            "the step of method.continue_from": stage.plan.steps_before,
-            "the list of videos": run.videos.digest(),
-        }
-    )
+    ranks.require_alike({f"the last step in {files.root}": resumed.step})
     if resumed.step and ranks.is_first:
         console().print(f"{stage.name} goes on from step {resumed.step}")
     elif stage.plan.steps_before and ranks.is_first:
@@ -132,14 +123,10 @@ def _fit(stage: Stage, signals: StopSignals) -> None:
 
 
 def _new_fabric(config: RunConfig) -> Fabric:
-    """Returns the Fabric of a stage; its processes have met.
+    """Returns the Fabric of a stage, whose processes have met before.
 
     Lightning's own Slurm environment is not used: it refuses tasks that were not given node by
     node, and would have Slurm run the job again by itself.
-
-    Raises:
-        ConfigError: They cannot meet at `MASTER_PORT`.
-        LostOthersError: Some have not come.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*`srun` command is available.*")
@@ -166,8 +153,6 @@ def _new_fabric(config: RunConfig) -> Fabric:
         plugins=plugins,
         precision=config.trainer.precision if dtype is None else None,
     )
-    if tasks is not None:
-        world.meet(tasks, fabric.strategy.root_device)
     fabric.launch()
     return fabric
 

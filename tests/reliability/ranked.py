@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import multiprocessing
@@ -98,9 +99,11 @@ def train_together(
             process.kill()  # the others, which come before it, have ended
         process.join(patience)
         if process.is_alive():
-            process.kill()
-            process.join()
-            raise TimeoutError("a process waits for ever")
+            states = ", ".join(str(other.exitcode) for other in processes)
+            for other in processes:
+                other.kill()
+                other.join()
+            raise TimeoutError(f"process {rank} waits for ever; exit codes: {states}")
     return [_ended(process.exitcode, log / str(rank)) for rank, process in enumerate(processes)]
 
 
@@ -121,6 +124,8 @@ def _train(
     moment: Moment | None,
 ) -> None:
     os.environ.update({name: str(value) for name, value in variables.items()})
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(60)  # of one that waits for ever
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in a process alone
     if moment is not None and moment.number is signal.SIGSTOP:
