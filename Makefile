@@ -20,14 +20,14 @@ test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -m "slow and not cluster and not release" $(SLOW)
+	$(BIN)/pytest -m "slow and not cluster and not release" --durations=15 $(SLOW)
 
 test-release: $(INSTALLED)
 	$(BIN)/pytest -m release
 
 # Skipped, with what is missing, where Slurm is not installed.
 test-slurm: $(INSTALLED)
-	$(BIN)/pytest -m cluster tests/cluster
+	$(BIN)/pytest -m "cluster and not release" --durations=15 tests/cluster
 
 # All rows of the table, or those in VERSIONS, such as VERSIONS="3.13 3.11-lowest".
 test-versions: $(INSTALLED)

@@ -18,7 +18,7 @@ from salt_plugin.studies.states import Row
 from salt_plugin.studies.study import Study
 from tests.cluster.bench import Bench
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.release]
 
 SECONDS = 900.0
 

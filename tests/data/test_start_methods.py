@@ -16,6 +16,7 @@ from loader_process import as_they_are
 from small_run import TINY
 
 from salt_plugin.checkpoints import read_card
+from salt_plugin.cli import _main as salt
 from salt_plugin.config import compose, load_config
 from salt_plugin.data.stream import training_loader, training_videos
 from salt_plugin.files import hold
@@ -92,30 +93,34 @@ def test_workers_ignore_signals_and_end_with_the_process_that_trains(
 
 
 @pytest.mark.slow
-def test_commands_train_and_probe_with_spawned_workers(tiny_videos: Path, tmp_path: Path) -> None:
+def test_commands_train_and_probe_with_spawned_workers(
+    tiny_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     prints = []
-    for method, workers in (("fork", 0), ("spawn", 1)):
-        out = tmp_path / method
+    for call, workers in ((salt, 0), (_spawning, 1)):
+        out = tmp_path / str(workers)
         train = ["train", "method=pixel_teacher", *TINY, f"input_dir={tiny_videos}"]
         steps = ["trainer.max_steps=3", f"loader.num_workers={workers}", f"hydra.run.dir={out}"]
-        _command(method, *train, *steps)
+        call([*train, *steps])
         encoder = out / "teacher" / "encoder.safetensors"
         probe = ["probe", str(encoder), f"--train={tiny_videos}", f"--test={tiny_videos}"]
         clip = ["--frames=4", "--size=32", "--step=1", "--protocol=knn", f"--cache={out}", "--json"]
-        score = json.loads(_command(method, *probe, *clip, f"--workers={workers}"))
+        capsys.readouterr()
+        call([*probe, *clip, f"--workers={workers}"])
+        score = json.loads(capsys.readouterr().out.splitlines()[-1])
         prints.append((read_card(encoder)["fingerprint"], score["knn"]))
     assert prints[0] == prints[1]
 
 
-def _command(method: str, *arguments: str) -> str:
+def _spawning(arguments: list[str]) -> None:
     code = (
-        f"import multiprocessing; multiprocessing.set_start_method({method!r}); "
+        "import multiprocessing; multiprocessing.set_start_method('spawn'); "
         "from salt_plugin.cli import main; main()"
     )
     call = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(call, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()[-1]
+    print(done.stdout, end="")
 
 
 def _lives(pid: int) -> bool:

@@ -45,6 +45,7 @@ PREPARED = {
     "frames-shards": ["--store=frames", "--shards=60KB"],
 }
 KINDS = ("videos", "videos-shards", "frames-shards", "folders", "images", "server")
+OFTEN = ("videos", "frames-shards", "server")  # the others before a release
 
 
 class Given(NamedTuple):
@@ -108,7 +109,10 @@ def collections(
         yield given
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.release) for kind in KINDS],
+)
 def test_a_collection_trains_alike_through_kills_is_probed_and_gives_features(
     collections: dict[str, Given],
     tmp_path: Path,

@@ -65,7 +65,7 @@ def require_alike(one: Path, other: Path, *more: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["salt", "vjepa2"])
+@pytest.mark.parametrize("method", ["salt", pytest.param("vjepa2", marks=pytest.mark.release)])
 def test_twenty_steps_are_those_of_one_process(
     method: str, tiny_videos: Path, tmp_path: Path
 ) -> None:

@@ -105,7 +105,8 @@ class _Look(NamedTuple):
 
 def _look(items: list[ClipItem]) -> _Look:
     with open("/proc/self/statm") as statm:
-        pages = int(statm.read().split()[1])
+        resident, of_files = map(int, statm.read().split()[1:3])
+    pages = resident - of_files  # of a library, what was not used yet is loaded at any time
     return _Look(sum(len(item.skipped) for item in items), pages * os.sysconf("SC_PAGE_SIZE"))
 
 
