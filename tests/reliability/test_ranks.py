@@ -279,6 +279,7 @@ def test_processes_that_were_told_different_things_say_which(
     )
     assert [process.status for process in ended] == [1, 1]
     assert all(name in process.message for process in ended)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
