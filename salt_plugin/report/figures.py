@@ -15,6 +15,9 @@ from matplotlib import pyplot as plt
 
 CELL_INCHES = 0.9
 
+# Where a title stands anyway. Matplotlib would measure every text first, a third of the time.
+TITLE_Y = 1.0
+
 
 def draw_strips(path: Path, rows: Mapping[str, np.ndarray], inches: float = CELL_INCHES) -> None:
     """Draws clips under one another, one frame beside the next.
@@ -30,7 +33,7 @@ def draw_strips(path: Path, rows: Mapping[str, np.ndarray], inches: float = CELL
     figure, axes = plt.subplots(len(rows), figsize=size, squeeze=False)
     for axis, (title, clip) in zip(axes[:, 0], rows.items(), strict=True):
         axis.imshow(_side_by_side(clip))
-        axis.set_title(title, fontsize=8, loc="left")
+        axis.set_title(title, fontsize=8, loc="left", y=TITLE_Y)
         axis.set_axis_off()
     save(figure, path)
 
@@ -68,7 +71,7 @@ def draw_losses(path: Path, stages: Mapping[str, list[dict[str, Any]]]) -> None:
         running = np.convolve(losses, np.ones(width) / width, mode="valid")
         axis.plot(steps, losses, linewidth=0.5, alpha=0.4)
         axis.plot(steps[width - 1 :], running)
-        axis.set_title(f"{name}: loss", fontsize=9)
+        axis.set_title(f"{name}: loss", fontsize=9, y=TITLE_Y)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
     for axis, (name, rows) in zip(axes[0, len(stages) :], watched.items(), strict=True):
@@ -83,7 +86,7 @@ def _draw_targets(axis: Any, name: str, rows: list[dict[str, Any]]) -> None:
         one.plot(steps, [row[column] for row in rows], marker=".", color=colour)
         one.set_ylabel(column, color=colour)
         one.set_ylim(bottom=0)
-    axis.set_title(f"{name}: targets before normalisation", fontsize=9)
+    axis.set_title(f"{name}: targets before normalisation", fontsize=9, y=TITLE_Y)
     axis.set_xlabel("step")
     axis.grid(alpha=0.3)
 
