@@ -168,7 +168,7 @@ def test_a_run_that_diverges_ends_in_one_line_and_lists_its_files(
     assert listed[-1]["paths"][0] in message
 
 
-@pytest.mark.slow
+@pytest.mark.release  # tests/versions installs the wheel, too
 def test_the_wheel_trains_from_both_commands(tiny_videos: Path, tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT]
     built = command(*build, cwd=tmp_path)

@@ -37,7 +37,7 @@ def examined(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_run_is_measured_and_nothing_is_left(
     tiny_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
