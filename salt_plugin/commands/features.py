@@ -14,6 +14,9 @@ from salt_plugin.errors import ConfigError, DataError
 
 _SHOWN = 5
 
+# Seconds that reading through the first video may take once all else is there.
+_PATIENCE = 600.0
+
 
 def main(arguments: list[str]) -> None:
     """Writes features, and prints what was written.
@@ -29,6 +32,7 @@ def main(arguments: list[str]) -> None:
     if given.devices and given.devices > 1 and "RANK" not in os.environ:
         _start(arguments, given.devices)
         return
+    ahead = _read_ahead(given.input[0])
 
     from salt_plugin.features.embedding import FeatureSettings, list_videos, open_extraction
     from salt_plugin.features.extract import extract
@@ -59,6 +63,11 @@ def main(arguments: list[str]) -> None:
     )
     paths = list_videos(given.input)
     made = open_extraction(given.encoder, paths, settings, device)
+    if ahead is not None:
+        try:
+            ahead.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            ahead.kill()
     with Bars() if rank == 0 else nullcontext() as bars:
         done = extract(made, given.out, rank, size, *([bars] if bars else []))
     if done is None:
@@ -75,6 +84,18 @@ def main(arguments: list[str]) -> None:
             f"their end; the first:\n{listed}\n`salt data check` tells more of each. To try again "
             "once they are mended, remove it"
         )
+
+
+def _read_ahead(path: str) -> subprocess.Popen[bytes] | None:
+    """Has a video read through beside imports and the encoder, which take as long.
+
+    A process, which leaves the facts in the user's cache: a thread would wait for imports at every
+    packet. What is wrong with the file is said where it is opened.
+    """
+    if not os.path.isfile(path):
+        return None
+    command = [sys.executable, "-P", "-m", "salt_plugin.video.fact_cache", path]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _device(local_rank: int, devices: int | None) -> str:

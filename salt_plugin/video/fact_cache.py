@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -87,3 +88,7 @@ def _write(name: str, facts: VideoFacts) -> None:
         unfinished = file.with_name(f"{os.getpid()}.{file.name}")
         np.savez_compressed(unfinished, about=about, **arrays)
         os.replace(unfinished, file)
+
+
+if __name__ == "__main__":
+    facts_of(sys.argv[1])

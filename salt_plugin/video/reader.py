@@ -6,13 +6,14 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from salt_plugin.errors import DataError
+
+if TYPE_CHECKING:  # torch takes seconds, and the facts of a file need none
+    from torch import Tensor
 
 MAX_PIXELS = 2**26
 MAX_BYTES = 2**32
@@ -111,6 +112,8 @@ class StreamReader(ABC):
         Raises:
             VideoReadError: A frame cannot be decoded, or is damaged as far as the decoder tells.
         """
+        import torch
+
         unique, inverse = np.unique(indices, return_inverse=True)
         require_memory(self._path, len(unique), self.size)
         # The only copy of the clip: a second one would take 100 MB at 1080p.
@@ -145,6 +148,8 @@ class MemoryReader:
 
     def frames(self, indices: np.ndarray) -> Tensor:
         """Copies frames (int [T] -> uint8 [T, C, H, W])."""
+        import torch
+
         return self._frames[torch.from_numpy(indices)]
 
 

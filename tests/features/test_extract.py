@@ -307,6 +307,14 @@ def test_features_load_neither_timm_nor_torchvision_which_take_seconds(
     subprocess.run(command, check=True, timeout=120)
 
 
+def test_a_video_is_read_through_without_torch(videos: Path) -> None:
+    code = (
+        "import sys; from salt_plugin.video.fact_cache import facts_of; "
+        "assert facts_of(sys.argv[1]) and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(videos / "00.mp4")], check=True, timeout=120)
+
+
 @pytest.mark.slow
 def test_timm_knows_the_encoders_when_it_is_imported_after_them() -> None:
     subprocess.run([sys.executable, "-c", REGISTERED], check=True, timeout=120)
