@@ -169,7 +169,7 @@ def _sources(file: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
         for name, value in node.value:
             comment = lines[name.start_mark.line].partition("  # ")[2]
             yield f"{prefix}{name.value}", comment.strip()
-            if isinstance(value, yaml.MappingNode) and not value.flow_style:
+            if isinstance(value, yaml.MappingNode):
                 yield from walk(value, f"{prefix}{name.value}.")
 
     yield from walk(yaml.compose(text), prefix)

@@ -30,7 +30,7 @@ VERBS = {
     "status": "how the elements of a study are, or the stages of a run",
     "cancel": "cancel what waits or runs of a study",
     "retry": "submit again what is missing of a study",
-    "export": "write weights in Hugging Face's layout of V-JEPA 2",
+    "export": "write weights for Hugging Face, timm or torch",
 }
 
 

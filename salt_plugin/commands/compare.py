@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
         "Trains methods at matched FLOPs, evaluates the frozen encoders by the same probes, and "
         "writes a CSV row a run, a table and figures. Interrupted, the same command goes on."
     )
-    shipped = "demo, demo_grid8, demo_small, paper"
+    shipped = "demo, demo_grid8, demo_grid8_tuning, demo_small, paper"
     parser = study_parser("compare", description, shipped, "runs/compare-NAME")
     parser.add_argument(
         "--jobs",

@@ -157,7 +157,7 @@ class MethodConfig:
             run; the update of such a step is left out, and `nonfinite.json` lists its files.
         encoders_every_n_steps: Set: how often the encoder is kept on its way, in the last stage's
             folder as `encoders/step-N.safetensors`, and at the last step (docs/tracking.md); under
-            `vjepa` and `vjepa2` the moving average.
+            `vjepa`, `vjepa2` and `levjepa` the moving average.
         probe: Set to probe the frozen encoders on at the end: `demo`, or another of
             docs/evaluation.md; null: none.
         probe_train: Its training list, a folder or a CSV (`path label`), where the set has none.
