@@ -206,12 +206,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             ) from None
 
 
-def recent_loss(path: Path) -> float:
-    """Returns the mean loss of the last 100 rows of a `metrics.csv`, or of all if fewer.
+def recent_loss(path: Path, window: int = LOSS_WINDOW) -> float:
+    """Returns the mean loss of the last rows of a `metrics.csv`, or of all if fewer.
 
     Losses that are not finite are left out, as their steps were.
     """
-    losses = [row["loss"] for row in read_metrics(path)[-LOSS_WINDOW:]]
+    losses = [row["loss"] for row in read_metrics(path)[-window:]]
     return statistics.fmean([loss for loss in losses if math.isfinite(loss)] or losses)
 
 

@@ -21,7 +21,7 @@ from salt_plugin.errors import SaltError
 from salt_plugin.report.console import console, show_log
 from salt_plugin.studies.elements import Element
 from salt_plugin.studies.snapshot import run_kept_code
-from salt_plugin.studies.study import Study
+from salt_plugin.studies.study import COMPARISON, Study
 
 
 def main(arguments: list[str]) -> None:
@@ -52,9 +52,16 @@ def main(arguments: list[str]) -> None:
     study = Study((given.out or Path("runs") / f"compare-{name}").expanduser().absolute())
     run_kept_code(study.code, "compare", arguments)
 
+    from salt_plugin.config import read_yaml
     from salt_plugin.config.compare import compare_config, evaluations
     from salt_plugin.evaluation.lists import read_lists
-    from salt_plugin.studies.comparison import CELLS, common_settings, differences, study_of
+    from salt_plugin.studies.comparison import (
+        CELLS,
+        common_settings,
+        differences,
+        require_same_rules,
+        study_of,
+    )
     from salt_plugin.studies.costs import composed_config
     from salt_plugin.studies.report import write_rows
 
@@ -69,6 +76,8 @@ def main(arguments: list[str]) -> None:
         common, differing = common_settings(configs), differences(configs, config)
         told = {"common": common, "differing": differing}
         text = yaml.safe_dump({**asdict(config), **told}, sort_keys=False)
+        if study.file.is_file():
+            require_same_rules(read_yaml(study.root / COMPARISON), config)
         study.plan(pipeline, profile, elements, compare=text)
         for one in evaluations(config).values():
             read_lists(one)

@@ -74,8 +74,8 @@ class CompareConfig:
             [attentive]}]`; `name` where two have the same data.
         choose: An evaluation, on validation videos, or its protocol, e.g. `val.linear`, or a list
             of these: of methods with two encoders, what was trained and its EMA, the one with the
-            higher mean over all runs is drawn and starred; null: the one that their papers
-            evaluate. Both have their rows. It also chooses among trials.
+            higher mean at a budget, or of a trial, is drawn and starred; null: the one that their
+            papers evaluate. Both have their rows. It also chooses among trials.
         endpoint: Likewise: the mean of these accuracies is the `endpoint` of a run, e.g.
             `[motion.linear, digit.linear]`. It chooses among trials where `choose` is null.
         reference: The method or arm that all others are compared with, seed by seed, by the

@@ -101,7 +101,9 @@ def stored_features(
 
     def of_kept(keep: Keep) -> FeatureStore:
         width = kept(encoder, torch.zeros(tokens, encoder.embed_dim), config.frames, keep).numel()
-        return FeatureStore(root, {**key, "keep": keep}, shape, False, width)
+        # Stores of earlier versions lack `[cls]`.
+        what = [keep, encoder.num_prefix_tokens] if encoder.num_prefix_tokens else keep
+        return FeatureStore(root, {**key, "keep": what}, shape, False, width)
 
     store = whole = FeatureStore(root, key, shape, tokens=True)
     if not with_tokens and keep != "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -20,24 +21,29 @@ def kept(encoder: FrozenEncoder, tokens: Tensor, frames: int, keep: Keep) -> Ten
         frames: Of a clip.
         keep: `none`: `[cls]` or the mean over all, as `FrozenEncoder.pool` gives it; `time`: the
             mean at each time; `time+space`: the mean at each time in each of 2 x 2 places, which
-            overlap by a token where the grid has an odd side. The last two leave `[cls]` out.
+            overlap by a token where the grid has an odd side. Before the last two stands `[cls]`,
+            where the encoder has one.
 
     Returns:
         [..., K * D], of the K means times before rows before columns.
     """
     if keep == "none":
         return encoder.pool(tokens)
+    prefix = tokens[..., : encoder.num_prefix_tokens, :].flatten(-2)
     tokens = tokens[..., encoder.num_prefix_tokens :, :]
     times, height, width = encoder.grid(frames, tokens.shape[-2])
     if keep == "time":
-        return tokens.unflatten(-2, (times, -1)).mean(-2).flatten(-2)
+        means = tokens.unflatten(-2, (times, -1)).mean(-2).flatten(-2)
+        return torch.cat([prefix, means], -1)
     maps_bdhw = tokens.reshape(-1, height, width, tokens.shape[-1]).permute(0, 3, 1, 2)
     places = adaptive_avg_pool2d(maps_bdhw, (min(PLACES, height), min(PLACES, width)))
-    return places.permute(0, 2, 3, 1).reshape(*tokens.shape[:-2], -1)
+    means = places.permute(0, 2, 3, 1).reshape(*tokens.shape[:-2], -1)
+    return torch.cat([prefix, means], -1)
 
 
 def named(encoder: FrozenEncoder, keep: Keep) -> str:
     """Returns in words what is kept."""
     if keep == "none":
         return "[cls]" if encoder.num_prefix_tokens else "mean"
-    return "time" if keep == "time" else f"time, {PLACES} x {PLACES} places"
+    means = "time" if keep == "time" else f"time, {PLACES} x {PLACES} places"
+    return f"[cls], {means}" if encoder.num_prefix_tokens else means

@@ -18,7 +18,7 @@ LINEAR_C = 1.0
 
 # Tried where more than one mean is kept: components, and inverse strengths of the L2 penalty.
 DIMENSIONS = (32, 128, 512)
-STRENGTHS = (0.01, 0.1, 1.0, 10.0)
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 FOLDS = 5
 
 

@@ -30,7 +30,8 @@ class PixelLoss(nn.Module):
     """Mean squared error on pixels (the paper: "identical to VideoMAE").
 
     Args:
-        normalize: Standardise each channel of each target tubelet (VideoMAE's way; inferred for SALT's teacher).
+        normalize: Standardise each channel of each target tubelet (VideoMAE's way; inferred for
+            SALT's teacher).
         channels: Colour channels of a clip.
     """
 

@@ -53,8 +53,8 @@ def paired_rows(rows: Rows, reference: str, margin: float) -> list[dict[str, Any
     """Returns how far the endpoint of each arm is from that of one, by seed, at each budget.
 
     Args:
-        rows: Of the encoders of a comparison; those without an endpoint, those before training and
-            those of a kind that is not chosen are left out.
+        rows: Of the encoders of a comparison; those without an endpoint, those before training,
+            those of a kind that is not chosen and those of seeds that are not whole are left out.
         reference: The arm that the others are compared with; where it has several teacher shares,
             by the first.
         margin: Largest difference that does not matter.
@@ -65,7 +65,7 @@ def paired_rows(rows: Rows, reference: str, margin: float) -> list[dict[str, Any
     keys = ("arm", "method", "encoder", "teacher_share", "budget")
     of_arms: dict[tuple[Any, ...], dict[int, float]] = {}
     for row in rows:
-        if row["flops"] and row["chosen"] and row[ENDPOINT] is not None:
+        if row["flops"] and row["chosen"] and row["whole"] and row[ENDPOINT] is not None:
             key = tuple(row[name] for name in keys)
             of_arms.setdefault(key, {})[row["seed"]] = row[ENDPOINT]
     bases: dict[tuple[Any, ...], dict[int, float]] = {}
@@ -85,7 +85,7 @@ def paired_rows(rows: Rows, reference: str, margin: float) -> list[dict[str, Any
 def best_trials(
     groups: Rows, columns: Sequence[str], trials: Mapping[str, Sequence[Sequence[str]]]
 ) -> list[dict[str, Any]]:
-    """Returns the best trial of each arm, encoder and budget.
+    """Returns the best trial of each arm, encoder and budget, and the best value of each key.
 
     Args:
         groups: Means over seeds, as `studies.report.groups` returns them.
@@ -93,40 +93,60 @@ def best_trials(
         trials: Of each arm, as the key `trials` of a comparison.
 
     Returns:
-        The group, `value`, which has chosen it, and `edges`: its values that are the smallest or
-        largest that were tried.
+        The group, `value`, which has chosen it, `best`, the best value of each key that was tried
+        among the trials that have of all other keys what most trials have, and `edges`: those of
+        these values that are the smallest or largest among them.
     """
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    scores: dict[tuple[Any, ...], dict[str, float]] = {}
     for group in groups:
         if group.get("trial") is None or not group["chosen"]:
             continue
         key = group["arm"], group["encoder"], group["budget"]
         value = statistics.fmean(group[column] for column in columns)
+        scores.setdefault(key, {})[group["trial"]] = value
         if key not in found or value > found[key]["value"]:
             found[key] = {**group, "value": value}
-    for one in found.values():
-        one["edges"] = _edges(one["trial"], trials[one["arm"]])
+    for key, one in found.items():
+        one["best"], one["edges"] = _best_values(trials[one["arm"]], scores[key])
     return list(found.values())
 
 
-def _edges(best: str, trials: Sequence[Sequence[str]]) -> list[str]:
-    tried: dict[str, set[float]] = {}
-    own: dict[str, float] = {}
-    for trial in trials:
-        for override in trial:
-            key, _, text = override.partition("=")
-            try:
-                value = float(text)
-            except ValueError:
-                continue
-            tried.setdefault(key, set()).add(value)
-            if " ".join(trial) == best:
-                own[key] = value
-    return [
-        f"{key}={value:g} is the {'smallest' if value == min(tried[key]) else 'largest'} tried"
-        for key, value in own.items()
-        if len(tried[key]) > 1 and value in (min(tried[key]), max(tried[key]))
-    ]
+def _best_values(
+    trials: Sequence[Sequence[str]], scores: Mapping[str, float]
+) -> tuple[dict[str, str], list[str]]:
+    """Returns the best value of each key that trials vary, and which of them lie at an edge."""
+    given = {
+        " ".join(trial): {name: text for name, _, text in (one.partition("=") for one in trial)}
+        for trial in trials
+    }
+    keys = list(dict.fromkeys(key for trial in given.values() for key in trial))
+    texts = {key: [trial.get(key) for trial in given.values()] for key in keys}
+    usual = {key: statistics.mode(texts[key]) for key in keys}
+    # Keys that change together have one pattern.
+    pattern = {key: [texts[key].index(text) for text in texts[key]] for key in keys}
+    best, edges = {}, []
+    for key in keys:
+        others = {name: usual[name] for name in keys if pattern[name] != pattern[key]}
+        line = {
+            trial[key]: scores[name]
+            for name, trial in given.items()
+            if name in scores
+            and key in trial
+            and all(trial.get(other) == text for other, text in others.items())
+        }
+        if len(line) < 2:
+            continue
+        best[key] = max(line, key=line.__getitem__)
+        try:
+            values = {text: float(text) for text in line}
+        except ValueError:
+            continue
+        value = values[best[key]]
+        for end, name in ((min(values.values()), "smallest"), (max(values.values()), "largest")):
+            if value == end:
+                edges.append(f"{key}={value:g} is the {name} tried")
+    return best, edges
 
 
 def paired_table(found: Rows, margin: float) -> str:
@@ -148,9 +168,11 @@ def best_table(found: Rows, by: Sequence[str]) -> str:
     """Returns what `best_trials` returned as Markdown; nothing where there is nothing."""
     if not found:
         return ""
-    lines = [
-        [label(one), budget(one), f"{one['value']:.3f}", one["n"], "; ".join(one["edges"])]
-        for one in found
-    ]
+    lines = []
+    for one in found:
+        best = ", ".join(f"{key}={text}" for key, text in one["best"].items())
+        edges = "; ".join(one["edges"])
+        lines.append([label(one), budget(one), f"{one['value']:.3f}", one["n"], best, edges])
     title = f"Best trials, by the mean of {', '.join(by)}"
-    return f"\n{title}\n\n{markdown(['trial', 'budget', 'mean', 'seeds', 'at the edge'], lines)}"
+    header = ["trial", "budget", "mean", "seeds", "best value of each key", "at the edge"]
+    return f"\n{title}\n\n{markdown(header, lines)}"

@@ -79,7 +79,7 @@ def findings(statements: Sequence[str], margin: float, values: Sequence[Row]) ->
             known = [row for row in one if row[loss] is not None]
             losses, accuracies = ([float(row[of]) for row in known] for of in (loss, "accuracy"))
             interval, fit = correlation_interval(losses, accuracies), agreement(losses, accuracies)
-            region = (-inf, PREDICTS) if parts["how"] == "predicts" else (PREDICTS, inf)
+            region = (-inf, PREDICTS) if parts["how"] == "predicts" else (PREDICTS, -PREDICTS)
             seeds, more = {row["seed"] for row in known}, [fit.r2, fit.spearman]
         else:
             ours = _by_seed(one)

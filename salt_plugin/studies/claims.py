@@ -12,7 +12,7 @@ from salt_plugin.config.claim import ClaimConfig
 from salt_plugin.files import write_csv, write_text
 from salt_plugin.report.paired import ENDPOINT
 from salt_plugin.report.statements import Finding, claim_line, findings
-from salt_plugin.run_directory import RunDirectory, recent_loss
+from salt_plugin.run_directory import RunDirectory, read_metrics, recent_loss
 from salt_plugin.studies.attempts import FINISHED
 
 CLAIM = "claim.txt"
@@ -22,9 +22,9 @@ Row = Mapping[str, Any]
 
 
 def compared_rows(file: str) -> list[dict[str, Any]]:
-    """Returns the rows of a `results.csv` of `salt compare` that have an endpoint."""
+    """Returns the rows of a `results.csv` of `salt compare` of whole seeds, with an endpoint."""
     with open(file, newline="") as opened:
-        return [row for row in csv.DictReader(opened) if row[ENDPOINT]]
+        return [row for row in csv.DictReader(opened) if row[ENDPOINT] and row["whole"] == "True"]
 
 
 def values_of(claim: ClaimConfig, rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -117,7 +117,9 @@ def _with_mean_loss(study: Path, row: Row, stages: Sequence[str]) -> Row:
     if row.get("stage") not in stages or row["status"] != FINISHED:
         return row
     run = RunDirectory(study / row["stage"] / row["element"])
-    return {**row, "loss": recent_loss(run.result.metrics)}
+    # A tenth of a run of any length: of a short one, a hundred steps hold the fall from its start.
+    metrics = run.result.metrics
+    return {**row, "loss": recent_loss(metrics, max(10, len(read_metrics(metrics)) // 10))}
 
 
 def _swept(row: Row) -> dict[str, Any]:

@@ -27,6 +27,8 @@ PRODUCT = "probe.json"
 COMPARED, ALIKE = marked(values.COMPARED), marked(values.ALIKE)
 # What differs between runs by the comparison itself.
 VARIED = ("method.name", "method.encoder", "method.default_steps", "seed", "compute", "trainer")
+# What decides a comparison, whose runs are the same.
+RULES = ("choose", "endpoint", "reference", "margin")
 # A path into the folder of a run.
 _RUN_FOLDER = re.compile(rf"^.*/{CELLS}/([^/]+)")
 
@@ -106,6 +108,29 @@ def common_settings(configs: Mapping[str, RunConfig]) -> dict[str, Any]:
     return first
 
 
+def require_same_rules(stored: Mapping[str, Any], config: CompareConfig) -> None:
+    """Checks that what decides a comparison is what its folder has been begun with.
+
+    Args:
+        stored: What its `compare.yaml` holds.
+        config: The comparison.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    now = asdict(config)
+    changed = [
+        f"{key} was {stored[key]!r} and is now {now[key]!r}"
+        for key in RULES
+        if key in stored and stored[key] != now[key]
+    ]
+    if changed:
+        raise ConfigError(
+            f"what decides a comparison stays as it was begun: {'; '.join(changed)}. Give the same "
+            "values, or another --out"
+        )
+
+
 def differences(
     configs: Mapping[str, RunConfig], config: CompareConfig
 ) -> dict[str, dict[str, str]]:
@@ -116,8 +141,8 @@ def differences(
         config: The comparison.
 
     Returns:
-        The value of each arm, by dotted key; only where arms that have it differ. The folder of a
-        run is shown as its arm in braces.
+        The value of each arm that has the key, by dotted key; only where these differ, or an
+        override has set it. The folder of a run is shown as its arm in braces.
 
     Raises:
         ConfigError: Overrides of methods, arms or trials set apart what has to be alike.
@@ -138,10 +163,11 @@ def differences(
         if len(set(values_of.values())) == 1:
             continue
         own = {name: values_of[name] for name in names if name in of_arms}
-        if len(set(own.values())) > 1:
-            differing[key] = own
         set_apart = sorted({name for name, of in given if _within(key, [of])})
-        if set_apart and _within(key, ALIKE) and not _within(key, config.may_differ):
+        if set_apart or len(set(own.values())) > 1:
+            differing[key] = own
+        alike = _within(key, ALIKE) and not _within(key, config.may_differ)
+        if set_apart and alike and len(set(own.values())) > 1:
             told = ", ".join(f"{values_of[name]} in {name}" for name in names)
             refused.append(f"{key}: {told} (overrides of {', '.join(set_apart)})")
     if refused:

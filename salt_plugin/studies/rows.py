@@ -84,14 +84,17 @@ def comparison_rows(study: Study) -> Outcome:
         [name for name, (of, by) in columns.items() if {of, f"{of}.{by}"} & {*listed(names)}]
         for names in (settings.get("choose"), settings.get(ENDPOINT))
     )
-    _choose(found, asked)
+    whole = _whole_seeds(found)
+    for row in found:
+        row["whole"] = bool(row["trial"]) or row["seed"] in whole
+    choose_kinds(found, asked)
     shown = list(columns)
     if endpoint:
         shown.append(ENDPOINT)
         for row in found:
             if row["status"] == DONE:
                 row[ENDPOINT] = statistics.fmean(row[name] for name in endpoint)
-    names = [*GROUP, "chosen", "seed", "status", *COST, "target_rank", *shown, "seconds"]
+    names = [*GROUP, "chosen", "seed", "whole", "status", *COST, "target_rank", *shown, "seconds"]
     rows = [{name: row.get(name) for name in names} for row in found]
     return Outcome(rows, shown, failed, asked or endpoint)
 
@@ -114,24 +117,34 @@ def _evaluated(file: Path) -> dict[tuple[str, str], float]:
     }
 
 
-def _choose(rows: Sequence[Row], asked: Sequence[str]) -> None:
-    """Marks the rows of the kind of encoder that each arm is judged by.
+def choose_kinds(rows: Sequence[Row], asked: Sequence[str]) -> None:
+    """Marks the rows of the kind of encoder that each arm is judged by, at each budget and trial.
 
-    It is the one with the highest mean of the accuracies that are asked over all runs of the arm;
-    where none are asked, that of the result.
+    It is the one with the highest mean of the accuracies that are asked over the runs of whole
+    seeds, or while there are none over all; where none are asked, that of the result.
     """
-    values: dict[str, dict[str | None, list[float]]] = {}
-    for row in rows:
-        if row["status"] == DONE:
-            kinds = values.setdefault(row["arm"], {})
-            kinds.setdefault(row["kind"], []).extend(row[column] for column in asked)
+
+    def judged(row: Row) -> tuple[Any, ...]:
+        return tuple(row[key] for key in GROUP if key != "kind")
+
+    done = [row for row in rows if row["status"] == DONE]
+    values: dict[tuple[Any, ...], dict[str | None, list[float]]] = {}
+    for row in [row for row in done if row["whole"]] or done:
+        kinds = values.setdefault(judged(row), {})
+        kinds.setdefault(row["kind"], []).extend(row[column] for column in asked)
     chosen = {}
-    for arm, kinds in values.items():
+    for key, kinds in values.items():
         means = {kind: statistics.fmean(found) if found else 0.0 for kind, found in kinds.items()}
-        chosen[arm] = max(means, key=means.__getitem__)  # of equal ones the first
-    for row in rows:
-        if row["status"] == DONE:
-            row["chosen"] = row["kind"] == chosen[row["arm"]]
+        chosen[key] = max(means, key=means.__getitem__)  # of equal ones the first
+    for row in done:
+        row["chosen"] = row["kind"] == chosen.get(judged(row), row["kind"])
+
+
+def _whole_seeds(rows: Sequence[Row]) -> set[int]:
+    """Returns the seeds of which the runs of all arms and budgets are done."""
+    runs = [row for row in rows if row["method"] != RANDOM]
+    missing = {row["seed"] for row in runs if row["status"] != DONE}
+    return {row["seed"] for row in runs} - missing
 
 
 def cost_of(run: RunDirectory) -> Row:

@@ -16,6 +16,8 @@ from salt_plugin.config.suggest import shipped
 from salt_plugin.data import DemoSpec
 from salt_plugin.errors import ConfigError
 from salt_plugin.studies.cells import all_cells, base_of, baselines, train_overrides
+from salt_plugin.studies.comparison import CELLS, common_settings, differences, study_of
+from salt_plugin.studies.costs import composed_config
 from salt_plugin.studies.elements import run_dir_override
 
 GOOD = ["methods=[salt]", "encoders=[vit_nano]", "budgets=[1e13]", "probe=[{data: demo}]"]
@@ -28,13 +30,22 @@ def empty(tmp_path: Path) -> str:
     return str(file)
 
 
-@pytest.mark.parametrize("name", ["demo", "demo_grid8", "demo_small", "paper"])
+@pytest.mark.parametrize("name", ["demo", "demo_grid8", "demo_grid8_tuning", "demo_small", "paper"])
 def test_named_comparisons(name: str) -> None:
     assert name in shipped(conf_folder() / "compare")
     if not (conf_folder() / "method" / "vjepa.yaml").is_file():
         pytest.skip("method=vjepa is not there")
     config = compare_config(name)
     assert all_cells(config)
+
+
+@pytest.mark.parametrize("name", ["demo", "demo_grid8", "demo_grid8_tuning"])
+def test_arms_of_a_named_comparison_compare(name: str, tmp_path: Path) -> None:
+    config = compare_config(name, ["seeds=[11]"])
+    _, elements = study_of(config, name, tmp_path)
+    configs = {one.name: composed_config(one) for one in elements if one.stage == CELLS}
+    common_settings(configs)
+    assert "method.momentum.start" in differences(configs, config)
 
 
 def test_the_sets_of_demo_grid8_have_scans_of_their_own() -> None:

@@ -148,7 +148,7 @@ def test_a_loss_predicts_where_it_explains_half_of_the_accuracy() -> None:
     down, n = [0.9, 0.8, 0.71, 0.6, 0.5, 0.41, 0.3, 0.2], range(8)
     for accuracies, verdicts in (
         (down, [SUPPORTS, CONTRADICTS]),
-        (down[::-1], [CONTRADICTS, SUPPORTS]),
+        (down[::-1], [CONTRADICTS, CONTRADICTS]),
         ([0.5, 0.1, 0.4, 0.2, 0.3, 0.2, 0.4, 0.1], [OPEN, OPEN]),
     ):
         rows = losses("student", [float(one) for one in n], accuracies)
@@ -238,24 +238,25 @@ def test_pipelines_that_are_included_share_what_is_alike(tmp_path: Path) -> None
 
 
 def comparison(file: Path, seeds: Sequence[int]) -> Path:
-    """Writes `results.csv` of a comparison, whose last run is not done.
+    """Writes `results.csv` of a comparison, of whose last seeds not all is done.
 
     The endpoint of SALT is above that of V-JEPA 2 by a seed's tenth, and below that of V-JEPA.
     """
-    lines = ["arm,kind,encoder,budget,chosen,seed,status,endpoint"]
+    lines = ["arm,kind,encoder,budget,chosen,seed,whole,status,endpoint"]
     for seed in seeds:
         lines += [
-            f"random,,vit_nano,0.0,True,{seed},done,0.1",
-            f"salt,online,vit_nano,1e13,True,{seed},done,{0.5 + seed / 100}",
-            f"salt,ema,vit_nano,1e13,False,{seed},done,0.9",
-            f"salt,online,vit_nano,5000000000000.0,True,{seed},done,0.9",
+            f"random,,vit_nano,0.0,True,{seed},True,done,0.1",
+            f"salt,online,vit_nano,1e13,True,{seed},True,done,{0.5 + seed / 100}",
+            f"salt,ema,vit_nano,1e13,False,{seed},True,done,0.9",
+            f"salt,online,vit_nano,5000000000000.0,True,{seed},True,done,0.9",
         ]
         for arm, endpoint in (("vjepa2", 0.4), ("vjepa1", 0.6)):
             lines += [
-                f"{arm},{kind},vit_nano,10000000000000.0,False,{seed},done,{endpoint}"
+                f"{arm},{kind},vit_nano,10000000000000.0,False,{seed},True,done,{endpoint}"
                 for kind in ("ema", "online")
             ]
-    lines.append(f"salt,,vit_nano,1e13,,{seeds[-1] + 1},unfinished,")
+    lines.append(f"salt,online,vit_nano,1e13,True,{seeds[-1] + 2},False,done,0.1")
+    lines.append(f"salt,,vit_nano,1e13,,{seeds[-1] + 1},False,unfinished,")
     file.write_text("\n".join(lines) + "\n")
     return file
 

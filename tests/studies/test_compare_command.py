@@ -191,9 +191,12 @@ def test_a_failed_run_is_named_and_the_others_stand(
     assert f"{SALT}: error: the sky has fallen" in str(failed.value)
     assert f"salt status {out}" in str(failed.value)
     assert [row["status"] for row in rows_of(out)] == ["done", "failed", "done"]
+    assert {row["whole"] for row in rows_of(out)} == {"False"}
     monkeypatch.delenv("SALT_STUB_FAIL")
     main([str(tiny()), stub, "--out", str(out)])
-    assert {row["status"] for row in rows_of(out)} == {"done"}
+    assert {(row["status"], row["whole"]) for row in rows_of(out)} == {("done", "True")}
+    with pytest.raises(ConfigError, match=r"margin was 0\.05 and is now 0\.1\. Give the same"):
+        main([str(tiny()), stub, "margin=0.1", "--out", str(out)])
 
 
 def test_a_run_of_unknown_cost_is_named(

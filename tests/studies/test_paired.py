@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from salt_plugin.report.paired import best_trials, paired, paired_rows, paired_table
+from salt_plugin.studies.rows import choose_kinds
 
 # Of Student's t, two-sided at 5 %, from a printed table.
 T_1, T_2, T_3 = 12.7062, 4.30265, 3.18245
@@ -46,6 +47,7 @@ def row(arm: str, seed: int, endpoint: float | None, share: float | None = None)
         "seed": seed,
         "flops": 0 if arm == "random" else 9,
         "chosen": True,
+        "whole": True,
         "endpoint": endpoint,
     }
 
@@ -60,6 +62,8 @@ def test_arms_are_paired_with_the_reference_by_seed() -> None:
         row("warm", 3, None),  # not done
         row("warm", 4, 0.93),
         {**row("warm", 4, 0.0), "chosen": False},
+        {**row("salt", 5, 0.0, share=0.1), "whole": False},
+        {**row("warm", 5, 1.0), "whole": False},
         row("cold", 9, 0.5),  # a seed without a pair
     ]
     shared, warm = paired_rows(rows, "salt", margin=0.05)
@@ -91,5 +95,41 @@ def test_the_best_trial_and_whether_it_lies_at_an_edge() -> None:
         for trial, accuracy in zip(trials[arm], accuracies, strict=True)
     ]
     salt, vjepa = best_trials(groups, ["val_linear"], trials)
+    assert salt["best"] == {"optimizer.lr": "2e-3"}
     assert (salt["trial"], salt["value"], salt["edges"]) == (" ".join(trials["salt"][1]), 0.3, [])
     assert vjepa["edges"] == ["optimizer.lr=0.004 is the largest tried"]
+
+
+def test_the_best_value_of_each_key_is_that_at_the_usual_values_of_the_others() -> None:
+    given = [(1, 9), (2, 9), (4, 9), (2, 5), (2, 1)]
+    trials = {"vjepa2": [[f"lr={lr}", f"start=.{m}", f"end=.{m}"] for lr, m in given]}
+    scores = (0.1, 0.3, 0.4, 0.5, 0.2)
+    groups = [
+        group("vjepa2", " ".join(trial), score)
+        for trial, score in zip(trials["vjepa2"], scores, strict=True)
+    ]
+    (found,) = best_trials(groups, ["val_linear"], trials)
+    assert found["trial"] == "lr=2 start=.5 end=.5"
+    # Start and end are varied together; .5 is between .1 and .9.
+    assert found["best"] == {"lr": "4", "start": ".5", "end": ".5"}
+    assert found["edges"] == ["lr=4 is the largest tried"]
+    unfinished = best_trials(groups[:2], ["val_linear"], trials)
+    assert unfinished[0]["best"] == {"lr": "2"}
+
+
+def test_a_kind_is_chosen_at_each_budget_and_trial_over_whole_seeds() -> None:
+    def of(kind: str, budget: float, value: float, **more: Any) -> dict[str, Any]:
+        one = row("vjepa", more.pop("seed", 1), None)
+        return {**one, "trial": None, "status": "done", "val": value, **more} | {
+            "kind": kind,
+            "budget": budget,
+        }
+
+    rows = [
+        of("ema", 1e12, 0.1), of("online", 1e12, 0.3),
+        of("ema", 2e12, 0.5), of("online", 2e12, 0.4),
+        of("ema", 1e12, 0.9, seed=2, whole=False), of("online", 1e12, 0.1, seed=2, whole=False),
+        of("ema", 1e12, 0.6, trial="lr=1"), of("online", 1e12, 0.2, trial="lr=1"),
+    ]  # fmt: skip
+    choose_kinds(rows, ["val"])
+    assert [one["kind"] for one in rows if one["chosen"]] == ["online", "ema", "online", "ema"]
