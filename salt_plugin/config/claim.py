@@ -99,8 +99,10 @@ def _check_rows(told: str, file: Path) -> None:
     if not file.is_file():
         raise ConfigError(f"{told}: no such file; expected results.csv of salt compare")
     with file.open(newline="") as opened:
-        if ENDPOINT not in next(csv.reader(opened), []):
+        columns = next(csv.reader(opened), [])
+    for name in (ENDPOINT, "whole"):
+        if name not in columns:
             raise ConfigError(
-                f"{told}: no column {ENDPOINT!r}; expected results.csv of a comparison with the "
-                f"key {ENDPOINT}"
+                f"{told}: no column {name!r}; expected results.csv of a comparison with the "
+                f"key {ENDPOINT}, as this version writes it"
             )

@@ -399,7 +399,11 @@ def test_a_claim_about_a_comparison_is_read_from_its_rows(
     os.utime(comparison(file, [1, 2, 3, 4]), (later, later))
     (again,) = launched(monkeypatch, capsys, *given)
     assert "4 seeds" in again
-    for text, said in (("arm,seed\n", "no column 'endpoint'"), (None, "rows: .*: no such file")):
+    for text, said in (
+        ("arm,seed\n", "no column 'endpoint'"),
+        ("arm,seed,endpoint\n", "no column 'whole'"),  # of an earlier version
+        (None, "rows: .*: no such file"),
+    ):
         file.unlink()
         if text:
             file.write_text(text)
